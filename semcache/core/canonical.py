@@ -1,0 +1,147 @@
+"""One spelling for each value, so that equal requests have equal keys.
+
+The canonical form is JSON with sorted keys and no spaces; strings are in Unicode
+NFC (UAX #15); a number has one spelling whatever its type (1, 1.0 and 1e0 are
+"1", -0.0 is "0"), as in RFC 8785 section 3.2.2.3, but whole numbers keep all
+their digits. NaN and infinities are refused, and so is a lone surrogate: neither
+can be sent to a model.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime as dt
+import enum
+import hashlib
+import json
+import math
+import unicodedata
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from semcache.errors import RequestError
+from semcache.types import JSON
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+).encode
+
+
+def canonical_json(value: JSON, where: str = "value") -> str:
+    """Write `value` (see `plain` for what it may hold) in its canonical form.
+
+    Raises:
+        RequestError: it holds something that has no canonical form.
+    """
+    return _encode(plain(value, where))
+
+
+def digest(value: JSON, where: str = "value") -> bytes:
+    """SHA-256 (32 bytes) over the canonical form in UTF-8."""
+    return hashlib.sha256(canonical_json(value, where).encode()).digest()
+
+
+def nfc(text: str, where: str = "text") -> str:
+    """`text` in Unicode NFC.
+
+    Raises:
+        RequestError: it holds half of a surrogate pair.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"{where} holds a lone surrogate (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start}, which is no valid Unicode text. Decode the input with "
+            "errors='replace', or repair it, before asking."
+        ) from None
+    return unicodedata.normalize("NFC", text)
+
+
+def plain(value: Any, where: str = "value") -> JSON:
+    """Reduce a value to canonical JSON types, recursively.
+
+    Besides JSON it knows dataclasses, pydantic models, enums, dates, UUIDs, paths,
+    decimals, fractions, bytes, sets and NumPy scalars. A typed value carries its
+    type's name where that could change the answer, so that a set and a list of the
+    same members differ.
+    """
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, enum.Enum):
+        return plain(value.value, where)
+    if isinstance(value, str):
+        return nfc(str(value), where)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return _number(float(value), where)
+    if isinstance(value, Mapping):
+        return _object(value, where)
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    return _special(value, where)
+
+
+def _number(value: float, where: str) -> int | float:
+    if not math.isfinite(value):
+        raise RequestError(
+            f"{where} is {value!r}: a parameter must be a finite number. "
+            "Leave the parameter out to use the model's default."
+        )
+    return int(value) if value.is_integer() else value
+
+
+def _object(value: Mapping[Any, Any], where: str) -> dict[str, JSON]:
+    result: dict[str, JSON] = {}
+    for key, item in value.items():
+        name = nfc(key if isinstance(key, str) else canonical_json(key, where), where)
+        if name in result:
+            raise RequestError(f"{where} has two keys that are both spelled {name!r}.")
+        result[name] = plain(item, f"{where}.{name}")
+    return result
+
+
+def _special(value: Any, where: str) -> JSON:
+    """Types that JSON lacks and that turn up among arguments."""
+    if isinstance(value, set | frozenset):
+        return {"$set": sorted((plain(item, where) for item in value), key=_encode)}
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, UUID | PurePath):
+        return nfc(str(value), where)
+    if isinstance(value, Decimal | Fraction):
+        return {f"${type(value).__name__}": str(value)}
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"$sha256": hashlib.sha256(bytes(value)).hexdigest()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {"$type": type(value).__qualname__, **_object(fields, where)}
+    if hasattr(value, "model_dump"):
+        return {"$type": type(value).__qualname__, **_object(value.model_dump(), where)}
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return plain(value.item(), where)
+    raise RequestError(
+        f"{where} is a {type(value).__qualname__}, which has no canonical form, so the cache "
+        "cannot tell whether two calls are equal. Pass plain values, name the argument in "
+        "ignore={...} if it cannot change the answer, or give key=callable."
+    )
+
+
+def decode_base64(data: str, where: str) -> bytes:
+    """Bytes of a base64 text, as in a data URL.
+
+    Raises:
+        RequestError: it is not base64.
+    """
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise RequestError(f"{where} is not valid base64: {error}.") from None

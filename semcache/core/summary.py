@@ -1,0 +1,55 @@
+"""A request in the few words that a person needs to recognise it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from semcache.types import (
+    MediaPart,
+    Message,
+    OpaquePart,
+    Part,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+_CHARS = 2_000
+
+
+def request_summary(request: Request) -> dict[str, Any]:
+    """Parameters, and the turns shortened; empty for a plain question."""
+    summary: dict[str, Any] = {}
+    if request.params:
+        summary["params"] = {k: _short(repr(v)) for k, v in request.params.items()}
+    if request.tools is not None:
+        summary["tools"] = len(request.tools) if hasattr(request.tools, "__len__") else 1
+    if len(request.messages) > 1 or request.messages[0].role != "user":
+        summary["messages"] = [
+            {"role": m.role, "text": _short(message_text(m))} for m in request.messages
+        ]
+    return summary
+
+
+def message_text(message: Message) -> str:
+    """A message in words, with media and tools named."""
+    return "\n".join(_part_text(part) for part in message.parts)
+
+
+def _part_text(part: Part) -> str:
+    match part:
+        case TextPart(text):
+            return text
+        case MediaPart(kind):
+            return f"[{kind}]"
+        case ToolCallPart(_, name, _):
+            return f"[calls {name}]"
+        case ToolResultPart(_, parts):
+            return "[result] " + " ".join(_part_text(p) for p in parts)
+        case OpaquePart():
+            return "[block]"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _CHARS else text[: _CHARS - 1] + "…"

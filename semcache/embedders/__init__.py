@@ -1,0 +1,1 @@
+"""Ways of turning texts into vectors."""

@@ -1,0 +1,96 @@
+"""The embedder that a cache uses when it is given none: all-MiniLM-L6-v2, exported."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from semcache.embedders.export import (
+    MODEL,
+    Form,
+    default_fingerprint,
+    export_model,
+    find_export,
+    locate_original,
+)
+from semcache.embedders.onnx import OnnxEmbedder
+
+if TYPE_CHECKING:
+    from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
+    from semcache.types import Vector
+
+DIMENSION, WINDOW = 384, 256
+
+
+class DefaultEmbedder:
+    """all-MiniLM-L6-v2 in the fastest form that agrees with the original.
+
+    Nothing is loaded before it is needed. The first use on a machine exports the model,
+    which takes some seconds and PyTorch; `semcache warmup` does that ahead of time.
+
+    Args:
+        form: a form that stored vectors are in; None: whichever is fastest here.
+    """
+
+    local = True
+    dimension = DIMENSION
+    window: int | None = WINDOW
+
+    def __init__(self, form: Form | None = None) -> None:
+        self._form = form
+        self._lock = threading.Lock()
+        self._inner: OnnxEmbedder | SentenceTransformerEmbedder | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Known without loading where the form is; else the model is made ready."""
+        if self._form is not None:
+            return default_fingerprint(self._form)
+        inner = self._ready()
+        if isinstance(inner, OnnxEmbedder):
+            return inner.fingerprint
+        return default_fingerprint("torch")
+
+    @property
+    def known_fingerprint(self) -> str | None:
+        """The fingerprint, if it can be told without exporting the model."""
+        if self._form is not None:
+            return default_fingerprint(self._form)
+        directory = find_export()
+        return None if directory is None else OnnxEmbedder(directory).fingerprint
+
+    def load(self) -> None:
+        self._ready().load()
+
+    def count_tokens(self, text: str) -> int:
+        return self._ready().count_tokens(text)
+
+    def embed(self, texts: Sequence[str]) -> Vector:
+        return self._ready().embed(texts)
+
+    def _ready(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
+        inner = self._inner
+        if inner is None:
+            with self._lock:
+                inner = self._inner
+                if inner is None:
+                    inner = self._inner = self._make()
+        return inner
+
+    def _make(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
+        if self._form != "torch":
+            directory = find_export(self._form)
+            if directory is None:
+                logging.getLogger("semcache").warning(
+                    "exporting %s to ONNX, once on this machine; this takes about ten seconds "
+                    "(`semcache warmup` does it ahead of time)",
+                    MODEL,
+                )
+                directory = export_model(self._form)
+            if directory is not None:
+                return OnnxEmbedder(directory)
+        from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
+
+        return SentenceTransformerEmbedder(locate_original())

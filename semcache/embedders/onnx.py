@@ -1,0 +1,211 @@
+"""An exported sentence-transformers model, run by onnxruntime without PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semcache.embedders.vectors import unit_rows
+from semcache.errors import EmbedderError
+
+if TYPE_CHECKING:
+    import onnxruntime
+    import tokenizers
+
+    from semcache.types import Vector
+
+MANIFEST = "manifest.json"
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What lies in an export's directory.
+
+    Attributes:
+        model: name of the model; weights: SHA-256 of its `model.safetensors`.
+        form: "int8" or "float32".
+        dimension: length of a vector; window: most tokens of a text.
+        files: SHA-256 of each file.
+        least_cosine: the worst agreement with the original over the test sentences.
+        said: what a person should know about how this form was chosen.
+    """
+
+    model: str
+    weights: str
+    form: str
+    dimension: int
+    window: int
+    files: dict[str, str]
+    least_cosine: float
+    said: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.model, self.weights, self.form)
+
+
+def fingerprint(model: str, weights: str, form: str) -> str:
+    """Names a model, its weights and the form it runs in."""
+    return f"{model}/{weights[:16]}/{form}"
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of an export, or None where there is no usable one."""
+    try:
+        return Manifest(**json.loads((directory / MANIFEST).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+class OnnxEmbedder:
+    """An `Embedder` over a directory that `export.export_model` wrote.
+
+    Args:
+        directory: holds manifest.json, model.onnx and tokenizer.json.
+        threads: threads of one run. One is best beside other work: a run of a short
+            text gains little from a second, and several runs go on side by side.
+
+    Raises:
+        EmbedderError: a file is missing or is not what the manifest says.
+    """
+
+    local = True
+
+    def __init__(self, directory: Path, *, threads: int = 1) -> None:
+        manifest = read_manifest(directory)
+        if manifest is None:
+            raise EmbedderError(f"{directory} holds no exported model. Run `semcache warmup`.")
+        self.manifest = manifest
+        self.directory = directory
+        self.fingerprint = manifest.fingerprint
+        self.dimension = manifest.dimension
+        self.window: int | None = manifest.window
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._loaded: tuple[int, onnxruntime.InferenceSession, tokenizers.Tokenizer] | None = None
+
+    def load(self) -> None:
+        self._parts()
+
+    def count_tokens(self, text: str) -> int:
+        _, tokenizer = self._parts()
+        return len(tokenizer.encode(text).ids)
+
+    def embed(self, texts: Sequence[str]) -> Vector:
+        session, tokenizer = self._parts()
+        assert self.window is not None
+        tokens = [_cut(tokenizer.encode(text).ids, self.window) for text in texts]
+        if len(tokens) <= _BATCH:
+            return unit_rows(
+                _run(session, tokens), len(texts), self.dimension, self.fingerprint
+            )
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        vectors = np.empty((len(tokens), self.dimension), np.float32)
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            vectors[rows] = _run(session, [tokens[i] for i in rows])
+        return unit_rows(vectors, len(texts), self.dimension, self.fingerprint)
+
+    def _parts(self) -> tuple[onnxruntime.InferenceSession, tokenizers.Tokenizer]:
+        """Session and tokenizer, made on first use and anew after a fork."""
+        loaded = self._loaded
+        if loaded is None or loaded[0] != os.getpid():
+            with self._lock:
+                loaded = self._loaded
+                if loaded is None or loaded[0] != os.getpid():
+                    loaded = self._loaded = (os.getpid(), *self._load())
+        return loaded[1], loaded[2]
+
+    def _load(self) -> tuple[onnxruntime.InferenceSession, tokenizers.Tokenizer]:
+        import onnxruntime
+        import tokenizers
+
+        for name, digest in self.manifest.files.items():
+            check_digest(self.directory / name, digest)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # The graph is written as it should run: only constants are left to fold.
+        level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.graph_optimization_level = level
+        try:
+            session = onnxruntime.InferenceSession(
+                str(self.directory / "model.onnx"), options, providers=["CPUExecutionProvider"]
+            )
+            tokenizer = tokenizers.Tokenizer.from_file(str(self.directory / "tokenizer.json"))
+        except Exception as error:
+            raise EmbedderError(
+                f"The exported model in {self.directory} cannot be loaded: {error}. "
+                "Run `semcache warmup --force` to export it anew."
+            ) from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return session, tokenizer
+
+
+def check_digest(path: Path, wanted: str) -> None:
+    """Hold a file against its SHA-256 (hex).
+
+    Raises:
+        EmbedderError: it is missing or another.
+    """
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EmbedderError(f"{path} cannot be read: {error.strerror}.") from error
+    if found != wanted:
+        raise EmbedderError(
+            f"{path} is not the file it should be: its SHA-256 is {found}, wanted {wanted}. "
+            "It was changed or cut short; delete it and get it again."
+        )
+
+
+def _cut(ids: list[int], window: int) -> list[int]:
+    """At most `window` tokens, the closing one kept, as the tokenizer itself truncates."""
+    return ids if len(ids) <= window else [*ids[: window - 1], ids[-1]]
+
+
+def _run(session: Any, tokens: Sequence[Sequence[int]]) -> Vector:
+    """One pass over a batch: float32[n, d]."""
+    try:
+        vectors: Vector = session.run(None, packed(tokens))[0]
+    except Exception as error:
+        raise EmbedderError(f"onnxruntime failed on {len(tokens)} texts: {error}") from error
+    return vectors
+
+
+def packed(tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The inputs of `graph.encoder_graph` for n texts."""
+    if len(tokens) == 1:
+        places = np.arange(len(tokens[0]))
+        spread = places[None]
+        mask = np.ones_like(spread)
+        return {
+            "tokens": np.array(tokens[0], np.int64),
+            "positions": places,
+            "spread": spread,
+            "mask": mask,
+            "gathered": places,
+        }
+    lengths = np.array([len(sequence) for sequence in tokens])
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(lengths.max())
+    mask = places[None] < lengths[:, None]
+    return {
+        "tokens": np.concatenate([np.array(sequence, np.int64) for sequence in tokens]),
+        "positions": np.arange(lengths.sum()) - np.repeat(starts, lengths),
+        "spread": np.where(mask, starts[:, None] + places, 0),
+        "mask": mask.astype(np.int64),
+        "gathered": np.flatnonzero(mask),
+    }

@@ -1,0 +1,90 @@
+"""An OpenAI-compatible /embeddings endpoint as an embedder.
+
+Source: OpenAI API reference, "Create embeddings".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+
+from semcache.embedders.vectors import unit_rows
+from semcache.errors import EmbedderError
+
+if TYPE_CHECKING:
+    from semcache.types import Vector
+
+_BATCH = 256
+
+
+class RemoteEmbedder:
+    """An `Embedder` that asks a server.
+
+    Prompts leave the machine; that is why it is never chosen by itself.
+
+    Args:
+        model: the embedding model's name at the server.
+        base_url: up to and without "/embeddings", such as "http://localhost:11434/v1".
+        api_key: sent as a bearer token; it appears in no message and no repr.
+        dimension: length of a vector.
+        window: the model's limit in tokens; a text's tokens are taken to be its bytes / 3.
+        timeout: for one request, in seconds.
+        client: an httpx.Client to use instead of one of its own.
+    """
+
+    local = False
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str,
+        dimension: int,
+        api_key: str | None = None,
+        window: int | None = 8192,
+        timeout: float = 10.0,
+        client: httpx.Client | None = None,
+    ) -> None:
+        self._model = model
+        self._url = base_url.rstrip("/") + "/embeddings"
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = client or httpx.Client(timeout=timeout)
+        self.fingerprint = f"remote/{model}/{dimension}"
+        self.dimension = dimension
+        self.window = window
+
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def count_tokens(self, text: str) -> int:
+        return -(-len(text.encode()) // 3)
+
+    def embed(self, texts: Sequence[str]) -> Vector:
+        batches = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]
+        rows = [row for batch in batches for row in self._ask(list(batch))]
+        return unit_rows(
+            np.array(rows, np.float32).reshape(len(rows), -1),
+            len(texts),
+            self.dimension,
+            self.fingerprint,
+        )
+
+    def _ask(self, texts: list[str]) -> list[list[float]]:
+        try:
+            reply = self._client.post(
+                self._url, json={"model": self._model, "input": texts}, headers=self._headers
+            )
+            reply.raise_for_status()
+            data: list[dict[str, Any]] = reply.json()["data"]
+            return [row["embedding"] for row in sorted(data, key=lambda row: row["index"])]
+        except httpx.HTTPStatusError as error:
+            raise EmbedderError(
+                f"{self._url} answered {error.response.status_code}: {error.response.text[:300]}"
+            ) from None
+        except httpx.HTTPError as error:
+            raise EmbedderError(f"{self._url} cannot be reached: {error!r}") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise EmbedderError(f"{self._url} gave no embeddings: {error!r}") from error

@@ -1,0 +1,43 @@
+"""What every embedder's vectors go through before anyone compares them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semcache.errors import EmbedderError
+
+if TYPE_CHECKING:
+    from semcache.types import Vector
+
+_TOO_SHORT = 1e-12
+
+
+def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector:
+    """`raw` as float32[rows, d] with rows of Euclidean length 1.
+
+    Raises:
+        EmbedderError: the shape is another, or a row is zero or not finite.
+    """
+    try:
+        vectors = np.ascontiguousarray(raw, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise EmbedderError(f"{source} gave no array of numbers: {error}") from None
+    if vectors.ndim != 2 or len(vectors) != rows or vectors.shape[1] != (
+        dimension or vectors.shape[1]
+    ):
+        wanted = f"({rows}, {dimension or 'd'})"
+        raise EmbedderError(f"{source} gave an array of shape {vectors.shape}, wanted {wanted}.")
+    if rows and not vectors.shape[1]:
+        raise EmbedderError(f"{source} gave empty vectors.")
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    bad = ~np.isfinite(lengths) | (lengths < _TOO_SHORT)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        what = "zero" if np.isfinite(lengths[row]) else "not finite"
+        raise EmbedderError(
+            f"{source} gave a vector that is {what} (row {row} of {rows}). Such a vector has no "
+            "direction to compare; nothing was stored under it."
+        )
+    return (vectors / lengths[:, None]).astype(np.float32, copy=False)

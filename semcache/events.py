@@ -1,0 +1,94 @@
+"""What the cache tells whoever listens. A hook is any callable that takes an event.
+
+A hook runs on the caller's thread, after the answer is known; one that raises is
+logged and passed over. Events hold no prompt and no answer, so that a log line
+leaks neither; the entry's id leads to both.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from semcache.types import Tier
+
+logger = logging.getLogger("semcache")
+
+
+@dataclass(frozen=True, slots=True)
+class LookupEvent:
+    """A lookup has ended.
+
+    Attributes:
+        tier: "exact", "semantic", or None for a miss.
+        reason: why it was served or not (see `types.MissReason` for misses).
+        similarity: cosine to the served or nearest question, if one was looked at.
+        seconds: how long the lookup took.
+    """
+
+    namespace: str
+    model: str
+    tier: Tier | None
+    reason: str
+    similarity: float | None
+    entry_id: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEvent:
+    """An answer was stored, or was not, and why."""
+
+    namespace: str
+    model: str
+    entry_id: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FaultEvent:
+    """Something in the cache failed and the call went on without it.
+
+    Attributes:
+        where: "lookup", "embed", "search", "record", "codec", "counters" or "hook".
+        error: the exception.
+    """
+
+    where: str
+    error: BaseException
+
+
+Event: TypeAlias = LookupEvent | RecordEvent | FaultEvent
+Hook: TypeAlias = Callable[[Event], None]
+
+
+def logging_hook(event: Event) -> None:
+    """Log lookups and records at DEBUG and faults at WARNING, under the name "semcache"."""
+    if isinstance(event, FaultEvent):
+        logger.warning(
+            "fault in %s, the call goes on without the cache: %s: %s",
+            event.where,
+            type(event.error).__name__,
+            event.error,
+        )
+    else:
+        logger.debug("%s", event)
+
+
+class Hooks:
+    """The listeners of one cache."""
+
+    def __init__(self, hooks: Sequence[Hook]) -> None:
+        self._hooks = tuple(hooks)
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    def emit(self, event: Event) -> None:
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception:
+                logger.warning("the hook %r failed on %r", hook, event, exc_info=True)

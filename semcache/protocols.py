@@ -1,0 +1,165 @@
+"""The seams of semcache: what an embedder, an index, a store and a policy must do.
+
+Each docstring is a contract, and one suite of tests under `tests/contracts` holds
+every implementation to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from semcache.types import (
+        Candidate,
+        Decision,
+        Entry,
+        Neighbour,
+        NewEntry,
+        Selection,
+        Vector,
+    )
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns texts into vectors of length 1, so that an inner product is the cosine.
+
+    - The same text gives the same vector, whatever other texts are embedded beside it.
+    - May be called from many threads at once.
+    - Raises `EmbedderError` when it cannot; never returns some of the rows.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Names model, weights and form. Equal fingerprints: vectors may be compared."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length d of a vector."""
+        ...
+
+    @property
+    def window(self) -> int | None:
+        """The most tokens of a text that reach its vector; None: no limit known."""
+        ...
+
+    @property
+    def local(self) -> bool:
+        """It computes in this process, in bounded time. Others are given a time limit."""
+        ...
+
+    def load(self) -> None:
+        """Get ready to embed; may take seconds. Calling it again does nothing."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens of the window `text` takes, were the window endless."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Vector:
+        """Return float32[n, d], row i for texts[i], each of Euclidean length 1."""
+        ...
+
+
+class Index(Protocol):
+    """Finds the nearest vectors within one scope. Holds nothing that the store does not.
+
+    - Ids are given once and never again; scopes are opaque bytes.
+    - `search` never returns an id of another scope, nor one removed before it began.
+    - May be called from many threads at once.
+    """
+
+    def add(self, entry_id: int, scope: bytes, vector: Vector) -> None:
+        """Make float32[d] findable in `scope` at once. A known id is left as it is."""
+        ...
+
+    def add_many(self, ids: Sequence[int], scopes: Sequence[bytes], vectors: Vector) -> None:
+        """`add` for n rows: vectors is float32[n, d]."""
+        ...
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Forget these ids at once. Unknown ids are passed over."""
+        ...
+
+    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
+        """Up to k nearest of `scope` by cosine similarity, the nearest first."""
+        ...
+
+    def __len__(self) -> int:
+        """How many vectors can be found."""
+        ...
+
+    def __contains__(self, entry_id: int) -> bool: ...
+
+    def ids(self) -> set[int]:
+        """The ids of all vectors that can be found."""
+        ...
+
+
+class Store(Protocol):
+    """The truth: entries, their vectors, counters. Everything else is derived from it.
+
+    - When `add` or `delete` returns, the change survives the death of the process.
+    - One call is one transaction: it happens whole or not at all.
+    - May be called from many threads; other processes may use the same store.
+    - Raises `StoreError`, naming the file, when it cannot.
+    """
+
+    def get_exact(self, exact_key: bytes) -> Entry | None:
+        """The entry with this key, expired or not, or None."""
+        ...
+
+    def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
+        """Those of the entries that exist."""
+        ...
+
+    def add(self, entry: NewEntry, vector: Vector | None) -> int:
+        """Store an entry, in place of one with the same exact key; return its new id.
+
+        Ids grow and are never given twice. vector: float32[d] or None.
+        """
+        ...
+
+    def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
+        """Delete what is selected (at most `limit`); return the ids."""
+        ...
+
+    def revision(self) -> int:
+        """A number that changes when another connection has committed. Cheap."""
+        ...
+
+    def vectors_after(self, entry_id: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """(id, scope, float32[d] as bytes) of all entries with a vector and a larger id."""
+        ...
+
+    def deletions_after(self, sequence: int) -> tuple[list[int], int] | None:
+        """Ids deleted since `sequence` and the newest sequence; None: too long ago to know."""
+        ...
+
+    def touch(self, hits: Mapping[int, tuple[int, float]]) -> None:
+        """Add to hit counts: id -> (hits, time of the last, seconds since the epoch)."""
+        ...
+
+    def add_counters(self, deltas: Mapping[str, float]) -> None:
+        """Add to the counters, by name."""
+        ...
+
+
+class Policy(Protocol):
+    """Decides whether a candidate may be served. Pure: same arguments, same decision."""
+
+    @property
+    def k(self) -> int:
+        """How many candidates it wants to see."""
+        ...
+
+    @property
+    def floor(self) -> float:
+        """Neighbours less similar than this need not be shown to it."""
+        ...
+
+    def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
+        """Judge fresh candidates, the nearest first; draw is uniform in [0, 1)."""
+        ...

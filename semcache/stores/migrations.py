@@ -1,0 +1,115 @@
+"""The database's schema, as named migrations; each is one transaction.
+
+A file records its schema twice: sqlite-utils notes which named migrations ran,
+and `PRAGMA user_version` holds how many there were, so that a file which is up to
+date opens without importing sqlite-utils, and one from a newer semcache is
+recognised before anything is touched.
+
+Two rules live in triggers, so that they hold whoever deletes a row, a person with
+the sqlite3 shell included: a deletion is logged for the other processes' indexes,
+and `totals` says how many entries and bytes there are without counting them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, cast
+
+from semcache.errors import StoreVersionError
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database, Migrations
+    from sqlite_utils.db import Table
+
+SCHEMA_VERSION = 1
+
+
+def migrate(connection: sqlite3.Connection, where: str) -> None:
+    """Bring the database up to this version.
+
+    Raises:
+        StoreVersionError: a newer semcache wrote it. Nothing was changed.
+        sqlite3.Error: the file cannot be read or written.
+    """
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found == SCHEMA_VERSION:
+        return
+    if found > SCHEMA_VERSION:
+        raise StoreVersionError(
+            f"{where} has schema {found}, but this semcache knows schemas up to "
+            f"{SCHEMA_VERSION}. Upgrade semcache, or give this version another directory. "
+            "Nothing was changed."
+        )
+    from sqlite_utils import Database
+
+    connection.execute("PRAGMA journal_mode=WAL")
+    database = Database(connection)
+    _migrations().apply(database)
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _migrations() -> Migrations:
+    from sqlite_utils import Migrations
+
+    migrations = Migrations("semcache")
+
+    @migrations(name="0001_entries")
+    def entries(db: Database) -> None:
+        """Entries, their vectors and tags, counters, and the log of deletions."""
+        db.execute(
+            # AUTOINCREMENT: an id is never given twice, so that a reader which has seen
+            # all entries up to some id need only ask for larger ones.
+            "CREATE TABLE entries ("
+            " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+            " exact_key BLOB NOT NULL UNIQUE,"
+            " scope BLOB NOT NULL,"
+            " namespace TEXT NOT NULL,"
+            " model TEXT NOT NULL,"
+            " question TEXT,"
+            " summary TEXT NOT NULL,"
+            " text TEXT NOT NULL,"
+            " extra TEXT,"
+            " prompt_tokens INTEGER,"
+            " completion_tokens INTEGER,"
+            " cost_usd REAL,"
+            " key_version INTEGER NOT NULL,"
+            " created_at REAL NOT NULL,"
+            " expires_at REAL,"
+            " last_hit_at REAL,"
+            " hits INTEGER NOT NULL DEFAULT 0,"
+            " bytes INTEGER NOT NULL)"
+        )
+        table = cast("Table", db["entries"])
+        table.create_index(["namespace", "model"])
+        table.create_index(["scope"])
+        db.execute(
+            "CREATE INDEX entries_expiry ON entries(expires_at) WHERE expires_at IS NOT NULL"
+        )
+        _create(db, "embeddings", {"entry_id": int, "scope": bytes, "vector": bytes}, "entry_id")
+        _create(db, "tags", {"tag": str, "entry_id": int}, ("tag", "entry_id"))
+        cast("Table", db["tags"]).create_index(["entry_id"])
+        _create(db, "meta", {"name": str, "value": str}, "name")
+        _create(db, "counters", {"name": str, "value": float}, "name")
+        _create(db, "totals", {"id": int, "entries": int, "bytes": int}, "id")
+        db.execute("INSERT INTO totals VALUES (1, 0, 0)")
+        db.execute(
+            "CREATE TABLE deletions (sequence INTEGER PRIMARY KEY AUTOINCREMENT,"
+            " entry_id INTEGER NOT NULL)"
+        )
+        db.execute(
+            "CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN"
+            " UPDATE totals SET entries = entries + 1, bytes = bytes + new.bytes; END"
+        )
+        db.execute(
+            "CREATE TRIGGER entry_deleted AFTER DELETE ON entries BEGIN"
+            " DELETE FROM embeddings WHERE entry_id = old.id;"
+            " DELETE FROM tags WHERE entry_id = old.id;"
+            " INSERT INTO deletions(entry_id) VALUES (old.id);"
+            " UPDATE totals SET entries = entries - 1, bytes = bytes - old.bytes; END"
+        )
+
+    return migrations
+
+
+def _create(db: Database, name: str, columns: dict[str, Any], pk: Any) -> None:
+    cast("Table", db[name]).create(columns, pk=pk)

@@ -1,0 +1,445 @@
+"""Entries in one SQLite file in WAL mode.
+
+Reading: each thread has a connection of its own, so lookups wait neither for each
+other nor for a writer. Writing: one connection behind a lock, one `BEGIN IMMEDIATE`
+transaction for each call. `synchronous=NORMAL` in WAL mode: a committed
+transaction survives the death of the process; the loss of power may take the last
+ones, and never damages the file (https://sqlite.org/pragma.html#pragma_synchronous).
+
+Schema and migrations use sqlite-utils; the statements below are plain `sqlite3`,
+whose statement cache keeps them prepared.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.request import pathname2url
+
+from semcache.errors import StoreError
+from semcache.stores.migrations import migrate
+from semcache.stores.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
+from semcache.types import Entry, NewEntry, Selection
+
+if TYPE_CHECKING:
+    from semcache.types import Vector
+
+_GET_EXACT = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE exact_key = ?"
+_BATCH = 500
+_DELETIONS_KEPT = 100_000
+
+Order = Literal["newest", "oldest", "most_hits", "least_recently_used", "least_frequently_used"]
+
+ORDERS: Mapping[str, str] = {
+    "newest": "id DESC",
+    "oldest": "id",
+    "most_hits": "hits DESC, id DESC",
+    # What was never hit counts as used when it was stored.
+    "least_recently_used": "coalesce(last_hit_at, created_at), id",
+    "least_frequently_used": "hits, coalesce(last_hit_at, created_at), id",
+}
+
+
+class SQLiteStore:
+    """A `Store` in one file.
+
+    Args:
+        path: the file; it is made, with its directory, where it is missing.
+        busy_timeout: how long to wait for another process's write, in seconds.
+
+    Raises:
+        StoreError: the file cannot be made, opened or read, or is no such database.
+        StoreVersionError: a newer semcache wrote it.
+    """
+
+    def __init__(self, path: str | Path, *, busy_timeout: float = 5.0) -> None:
+        self.path = Path(path)
+        self._busy_timeout = busy_timeout
+        self._local = threading.local()
+        self._write_lock = threading.Lock()
+        self._closed = False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"Cannot make the cache directory {self.path.parent}: {error.strerror}. "
+                "Give a directory that this user may write to."
+            ) from error
+        with self._faults("open"):
+            self._writer = self._connect()
+            migrate(self._writer, str(self.path))
+        self._writer_pid = os.getpid()
+
+    # ------------------------------------------------------------------- connections
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{pathname2url(str(self.path))}",
+            uri=True,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA recursive_triggers=ON")  # REPLACE must log its deletion
+        return connection
+
+    def _reader(self) -> sqlite3.Connection:
+        """This thread's connection; never one that was opened before a fork."""
+        local = self._local
+        try:
+            if local.pid == os.getpid():
+                return local.connection  # type: ignore[no-any-return]
+        except AttributeError:
+            pass
+        if self._closed:
+            raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
+        local.connection = self._connect()
+        local.pid = os.getpid()
+        return local.connection  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _faults(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(self._explain(error, doing)) from error
+
+    def _explain(self, error: sqlite3.Error, doing: str) -> str:
+        message = str(error)
+        if "locked" in message or "busy" in message:
+            advice = "Another program holds the database; end its transaction and try again."
+        elif "unable to open" in message or "readonly" in message:
+            advice = "Check that the file and its directory may be written to by this user."
+        elif "full" in message:
+            advice = "Free some space on the disk, or give the cache a size limit (max_bytes)."
+        elif "not a database" in message or "malformed" in message:
+            advice = "The file is damaged or no database: run `semcache check`, or move it away."
+        else:
+            advice = "Run `semcache check` on the directory."
+        return f"Cannot {doing} {self.path}: {message}. {advice}"
+
+    @contextmanager
+    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with self._write_lock, self._faults(doing):
+            if self._closed:
+                raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
+            if self._writer_pid != os.getpid():
+                self._writer = self._connect()
+                self._writer_pid = os.getpid()
+            writer = self._writer
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield writer
+            except BaseException:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                raise
+            try:
+                writer.execute("COMMIT")
+            except sqlite3.Error:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close this thread's and the writing connection. Others end with their threads."""
+        with self._write_lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._writer_pid == os.getpid():
+                self._writer.close()
+        connection = getattr(self._local, "connection", None)
+        if connection is not None and self._local.pid == os.getpid():
+            del self._local.connection, self._local.pid
+            connection.close()
+
+    # ----------------------------------------------------------------------- reading
+
+    def get_exact(self, exact_key: bytes) -> Entry | None:
+        try:
+            row = self._reader().execute(_GET_EXACT, (exact_key,)).fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(self._explain(error, "read")) from error
+        return None if row is None else entry_from_row(row)
+
+    def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
+        marks = ",".join("?" * len(ids))
+        sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id IN ({marks})"
+        with self._faults("read"):
+            rows = self._reader().execute(sql, tuple(ids)).fetchall()
+        return {row[0]: entry_from_row(row) for row in rows}
+
+    def revision(self) -> int:
+        with self._faults("read"):
+            return int(self._reader().execute("PRAGMA data_version").fetchone()[0])
+
+    def revision_seen(self) -> int | None:
+        """What `mark_revision` noted on this thread's connection."""
+        return getattr(self._local, "revision", None)
+
+    def mark_revision(self, revision: int) -> None:
+        """Note a revision for this thread: `data_version` compares within one connection."""
+        self._local.revision = revision
+
+    def vectors_after(self, entry_id: int) -> Iterator[tuple[int, bytes, bytes]]:
+        sql = (
+            "SELECT entry_id, scope, vector FROM embeddings WHERE entry_id > ? ORDER BY entry_id"
+            " LIMIT 4096"
+        )
+        while True:
+            with self._faults("read"):
+                rows = self._reader().execute(sql, (entry_id,)).fetchall()
+            if not rows:
+                return
+            yield from rows
+            entry_id = rows[-1][0]
+
+    def vector(self, entry_id: int) -> bytes | None:
+        """The stored vector (float32[d] as bytes) of one entry."""
+        row = self._one("SELECT vector FROM embeddings WHERE entry_id = ?", (entry_id,))
+        return None if row is None else row[0]
+
+    def deletions_after(self, sequence: int) -> tuple[list[int], int] | None:
+        with self._faults("read"):
+            reader = self._reader()
+            rows = reader.execute(
+                "SELECT sequence, entry_id FROM deletions WHERE sequence > ? ORDER BY sequence",
+                (sequence,),
+            ).fetchall()
+            newest = reader.execute(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'deletions'"
+            ).fetchone()
+        last = newest[0] if newest else 0
+        if len(rows) < last - sequence or last < sequence:
+            return None
+        return [row[1] for row in rows], last
+
+    def last_id(self) -> int:
+        """The largest id ever given."""
+        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
+        return int(row[0]) if row else 0
+
+    def last_deletion(self) -> int:
+        """The newest sequence in the log of deletions."""
+        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'deletions'")
+        return int(row[0]) if row else 0
+
+    def embedded_ids(self) -> set[int]:
+        """Ids of all entries that have a vector."""
+        with self._faults("read"):
+            rows = self._reader().execute("SELECT entry_id FROM embeddings").fetchall()
+        return {row[0] for row in rows}
+
+    def totals(self) -> tuple[int, int]:
+        """(entries, bytes of their texts)."""
+        row = self._one("SELECT entries, bytes FROM totals")
+        return (0, 0) if row is None else (row[0], row[1])
+
+    def select(
+        self,
+        selection: Selection = Selection(),
+        *,
+        order: Order = "newest",
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Entry]:
+        """The selected entries, in this order."""
+        where, values = _where(selection)
+        sql = (
+            f"SELECT {ENTRY_COLUMNS} FROM entries WHERE {where} ORDER BY {ORDERS[order]}"
+            " LIMIT ? OFFSET ?"
+        )
+        limit = -1 if limit is None else limit
+        with self._faults("read"):
+            rows = self._reader().execute(sql, (*values, limit, offset)).fetchall()
+        return [entry_from_row(row) for row in rows]
+
+    def count(self, selection: Selection = Selection()) -> int:
+        where, values = _where(selection)
+        row = self._one(f"SELECT count(*) FROM entries WHERE {where}", tuple(values))
+        return int(row[0]) if row else 0
+
+    def groups(self) -> list[tuple[str, str, int, int]]:
+        """(namespace, model, entries, hits), the largest group first."""
+        with self._faults("read"):
+            return self._reader().execute(
+                "SELECT namespace, model, count(*), sum(hits) FROM entries"
+                " GROUP BY namespace, model ORDER BY count(*) DESC, namespace, model"
+            ).fetchall()
+
+    def tags(self, entry_id: int) -> tuple[str, ...]:
+        with self._faults("read"):
+            rows = self._reader().execute(
+                "SELECT tag FROM tags WHERE entry_id = ? ORDER BY tag", (entry_id,)
+            )
+            return tuple(row[0] for row in rows)
+
+    def summary(self, entry_id: int) -> str:
+        """The request of an entry in short, as JSON."""
+        row = self._one("SELECT summary FROM entries WHERE id = ?", (entry_id,))
+        return "{}" if row is None else str(row[0])
+
+    def key_versions(self) -> dict[int, int]:
+        """How many entries were keyed under which version of the canonical form."""
+        with self._faults("read"):
+            rows = self._reader().execute(
+                "SELECT key_version, count(*) FROM entries GROUP BY key_version"
+            )
+            return dict(rows.fetchall())
+
+    def counters(self) -> dict[str, float]:
+        with self._faults("read"):
+            return dict(self._reader().execute("SELECT name, value FROM counters").fetchall())
+
+    def meta(self, name: str) -> str | None:
+        row = self._one("SELECT value FROM meta WHERE name = ?", (name,))
+        return None if row is None else row[0]
+
+    def file_bytes(self) -> int:
+        """What the database takes on disk, its write-ahead log included."""
+        names = (self.path, Path(f"{self.path}-wal"))
+        return sum(p.stat().st_size for p in names if p.exists())
+
+    def problems(self) -> list[str]:
+        """What SQLite and our own rules find wrong with the file; empty if nothing."""
+        with self._faults("check"):
+            reader = self._reader()
+            found = [r[0] for r in reader.execute("PRAGMA integrity_check(20)") if r[0] != "ok"]
+            for table in ("embeddings", "tags"):
+                (orphans,) = reader.execute(
+                    f"SELECT count(*) FROM {table}"
+                    " WHERE entry_id NOT IN (SELECT id FROM entries)"
+                ).fetchone()
+                if orphans:
+                    found.append(f"{orphans} rows of {table} belong to no entry")
+            (entries, size) = reader.execute(
+                "SELECT count(*), coalesce(sum(bytes), 0) FROM entries"
+            ).fetchone()
+        if (entries, size) != self.totals():
+            found.append(f"totals say {self.totals()}, the entries are {(entries, size)}")
+        return found
+
+    def _one(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        with self._faults("read"):
+            row: tuple[Any, ...] | None = self._reader().execute(sql, values).fetchone()
+        return row
+
+    # ----------------------------------------------------------------------- writing
+
+    def add(self, entry: NewEntry, vector: Vector | None) -> int:
+        row = row_from_entry(entry)
+        blob = None if vector is None else vector.tobytes()
+        row["bytes"] += len(blob or b"")
+        with self._transaction("write to") as db:
+            cursor = db.execute(_insert(tuple(row)), tuple(row.values()))
+            entry_id = int(cursor.lastrowid or 0)
+            if blob is not None:
+                db.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (entry_id, entry.scope, blob))
+            if entry.tags:
+                db.executemany(
+                    "INSERT INTO tags VALUES (?, ?)", [(tag, entry_id) for tag in entry.tags]
+                )
+        return entry_id
+
+    def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
+        where, values = _where(selection)
+        return self._delete(f"SELECT id FROM entries WHERE {where} LIMIT ?", values, limit)
+
+    def evict(self, order: str, count: int) -> list[int]:
+        """Delete the first `count` entries in one of `ORDERS`; return their ids."""
+        return self._delete(f"SELECT id FROM entries ORDER BY {ORDERS[order]} LIMIT ?", [], count)
+
+    def _delete(self, select: str, values: list[Any], limit: int | None) -> list[int]:
+        with self._transaction("delete from") as db:
+            rows = db.execute(select, (*values, -1 if limit is None else limit)).fetchall()
+            ids = [row[0] for row in rows]
+            for start in range(0, len(ids), _BATCH):
+                batch = ids[start : start + _BATCH]
+                db.execute(f"DELETE FROM entries WHERE id IN ({','.join('?' * len(batch))})", batch)
+            if ids:
+                db.execute(
+                    "DELETE FROM deletions WHERE sequence <= (SELECT max(sequence) FROM deletions)"
+                    f" - {_DELETIONS_KEPT}"
+                )
+        return ids
+
+    def touch(self, hits: Mapping[int, tuple[int, float]]) -> None:
+        with self._transaction("write to") as db:
+            db.executemany(
+                "UPDATE entries SET hits = hits + ?, last_hit_at = ? WHERE id = ?",
+                [(count, last, entry_id) for entry_id, (count, last) in hits.items()],
+            )
+
+    def add_counters(self, deltas: Mapping[str, float]) -> None:
+        with self._transaction("write to") as db:
+            db.executemany(
+                "INSERT INTO counters VALUES (?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+                list(deltas.items()),
+            )
+
+    def set_meta(self, **values: str) -> None:
+        """Write facts about the cache, by name."""
+        with self._transaction("write to") as db:
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
+
+    def replace_vectors(self, vectors: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Write (entry id, scope, float32[d] as bytes), in place of what is there."""
+        with self._transaction("write to") as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO embeddings"
+                " SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM entries WHERE id = ?)",
+                [(i, scope, vector, i) for i, scope, vector in vectors],
+            )
+
+    def mend(self) -> None:
+        """Delete rows that belong to no entry and set the totals right."""
+        with self._transaction("mend") as db:
+            for table in ("embeddings", "tags"):
+                db.execute(
+                    f"DELETE FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)"
+                )
+            db.execute(
+                "UPDATE totals SET entries = (SELECT count(*) FROM entries),"
+                " bytes = (SELECT coalesce(sum(bytes), 0) FROM entries)"
+            )
+
+    def vacuum(self) -> None:
+        """Give free pages back to the file system."""
+        with self._write_lock, self._faults("vacuum"):
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _insert(columns: tuple[str, ...]) -> str:
+    marks = ",".join("?" * len(columns))
+    return f"INSERT OR REPLACE INTO entries ({', '.join(columns)}) VALUES ({marks})"
+
+
+def _where(selection: Selection) -> tuple[str, list[Any]]:
+    """The conditions of a selection as SQL, with their values."""
+    conditions: list[str] = ["1"]
+    values: list[Any] = []
+    for column in ("namespace", "model"):
+        if (value := getattr(selection, column)) is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if selection.tag is not None:
+        conditions.append("id IN (SELECT entry_id FROM tags WHERE tag = ?)")
+        values.append(selection.tag)
+    if selection.ids is not None:
+        conditions.append(f"id IN ({','.join(str(int(i)) for i in selection.ids)})")
+    if selection.created_before is not None:
+        conditions.append("created_at < ?")
+        values.append(selection.created_before)
+    if selection.expired_at is not None:
+        conditions.append("expires_at <= ?")
+        values.append(selection.expired_at)
+    return " AND ".join(conditions), values

@@ -1,0 +1,334 @@
+"""The values that flow through semcache. All are frozen; a change makes a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+    Vector: TypeAlias = NDArray[float32]
+    """One embedding: float32[d], of length 1."""
+
+JSON: TypeAlias = Any
+"""None, bool, int, float, str, list or dict of the same."""
+
+Tier: TypeAlias = Literal["exact", "semantic"]
+
+
+# --------------------------------------------------------------------------- requests
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPart:
+    """An image, a file or a sound: bytes, or a reference (a URL, a provider's file id)."""
+
+    kind: str
+    media_type: str | None = None
+    data: bytes | None = None
+    reference: str | None = None
+    detail: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPart:
+    """The model asks for a tool. `arguments` is parsed JSON, or the text that would not parse."""
+
+    id: str
+    name: str
+    arguments: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResultPart:
+    """What a tool answered to the call with the same id."""
+
+    call_id: str
+    parts: tuple[Part, ...]
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpaquePart:
+    """A content block of a kind that semcache does not know; kept and compared as JSON."""
+
+    value: JSON
+
+
+Part: TypeAlias = TextPart | MediaPart | ToolCallPart | ToolResultPart | OpaquePart
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, whatever provider's form it came in."""
+
+    role: str
+    parts: tuple[Part, ...]
+    name: str | None = None
+    extra: Mapping[str, JSON] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call to a model.
+
+    Made by `core.requests.request` from a plain string or from chat messages.
+
+    Attributes:
+        messages: the conversation, oldest first; system prompts are messages with role
+            "system".
+        model: the model asked for, or "" where the caller names none.
+        namespace: the caller's partition (a tenant, an application).
+        params: sampling parameters and whatever else changes the answer, by name.
+        tools: tool definitions, as the provider takes them.
+        response_format: the wanted form of the answer, as the provider takes it.
+        tags: labels for `invalidate`; they change no key.
+    """
+
+    messages: tuple[Message, ...]
+    model: str = ""
+    namespace: str = "default"
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    tools: JSON = None
+    response_format: JSON = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What must be equal for a stored answer to be a candidate at all.
+
+    Attributes:
+        digest: SHA-256 (32 bytes) over everything but the question.
+        parts: what went into the digest, as JSON, for people to read.
+    """
+
+    digest: bytes
+    parts: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A request as the cache sees it.
+
+    Attributes:
+        exact_key: SHA-256 (32 bytes) over scope and question.
+        scope: the partition in which candidates are looked for.
+        question: the text that is embedded; None where there is none (the exact tier only).
+    """
+
+    request: Request
+    exact_key: bytes
+    scope: Scope
+    question: str | None
+
+
+# ------------------------------------------------------------------------ completions
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and money that one answer cost. None: not known (never 0 for unknown)."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+
+
+NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer of a model.
+
+    Attributes:
+        text: the words of the answer; "" where there are none.
+        finish_reason: why the model stopped, in OpenAI's words ("stop", "length",
+            "tool_calls", "content_filter"), or None where nobody said.
+        usage: tokens and cost.
+        provider: who answered.
+        model: which model answered.
+        has_tool_calls: the answer asks for tools.
+        payload: the caller's own value as JSON, where text alone does not hold it.
+        payload_kind: how `payload` is turned back into the value (see `codec`).
+    """
+
+    text: str
+    finish_reason: str | None = None
+    usage: Usage = NO_USAGE
+    provider: str | None = None
+    model: str | None = None
+    has_tool_calls: bool = False
+    payload: JSON = None
+    payload_kind: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored answer. Times are seconds since the epoch."""
+
+    id: int
+    exact_key: bytes
+    scope: bytes
+    namespace: str
+    model: str
+    question: str | None
+    completion: Completion
+    created_at: float
+    expires_at: float | None
+    last_hit_at: float | None = None
+    hits: int = 0
+
+    def fresh(self, now: float) -> bool:
+        """Whether the entry may still be served at `now` (seconds since the epoch)."""
+        return self.expires_at is None or now < self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """An answer about to be stored: an `Entry` before the store has given it an id.
+
+    Attributes:
+        summary: what a person needs to see of the request, as JSON.
+        key_version: the canonical form that `exact_key` and `scope` were made in.
+    """
+
+    exact_key: bytes
+    scope: bytes
+    namespace: str
+    model: str
+    question: str | None
+    summary: JSON
+    completion: Completion
+    key_version: int
+    created_at: float
+    expires_at: float | None
+    tags: tuple[str, ...] = ()
+    hits: int = 0
+    last_hit_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """What an index finds: an entry's id and the cosine similarity of its vector."""
+
+    id: int
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A stored neighbour within the scope, with how alike its question is (cosine, -1..1)."""
+
+    entry: Entry
+    similarity: float
+
+
+# -------------------------------------------------------------------------- decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Serve this entry."""
+
+    entry: Entry
+    similarity: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Ask the model. `reason` is one of `MissReason`; `detail` says it in words."""
+
+    reason: MissReason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explore:
+    """Ask the model although this candidate looked good, to learn whether it was."""
+
+    candidate: Candidate
+    reason: str
+
+
+Decision: TypeAlias = Hit | Miss | Explore
+
+MissReason: TypeAlias = Literal[
+    "empty_scope",
+    "below_threshold",
+    "expired",
+    "no_question",
+    "question_too_long",
+    "semantic_off",
+    "fault",
+    "bypassed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What a lookup found, and all that `record` needs to store the answer afterwards.
+
+    Attributes:
+        completion: the answer to serve, or None on a miss.
+        tier: "exact", "semantic" or None.
+        similarity: cosine similarity of the served or of the nearest stored question;
+            1.0 for an exact hit; None where no neighbour was looked at.
+        entry: the entry served, or None.
+        decision: Hit, Miss or Explore, with its reason.
+        query: the request as the cache sees it.
+        vector: float32[d], the embedded question, or None where nothing was embedded.
+    """
+
+    query: Query
+    decision: Decision
+    tier: Tier | None = None
+    similarity: float | None = None
+    entry: Entry | None = None
+    vector: Vector | None = None
+
+    @property
+    def completion(self) -> Completion | None:
+        return None if self.entry is None else self.entry.completion
+
+    @property
+    def hit(self) -> bool:
+        return self.entry is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which entries a listing or a deletion means; all the given conditions must hold.
+
+    Attributes:
+        namespace, model, tag: equal to this.
+        ids: one of these.
+        created_before: seconds since the epoch.
+        expired_at: expired at this time (seconds since the epoch).
+    """
+
+    namespace: str | None = None
+    model: str | None = None
+    tag: str | None = None
+    ids: tuple[int, ...] | None = None
+    created_before: float | None = None
+    expired_at: float | None = None
+
+    @property
+    def everything(self) -> bool:
+        return self == Selection()

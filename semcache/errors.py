@@ -54,8 +54,7 @@ class IndexMismatchError(SemcacheError):
         super().__init__(
             f"{where} holds vectors of the embedder {stored!r}, but {given!r} was given. "
             "Vectors of two models are never mixed: open the cache with the first, or run "
-            f"`semcache reembed --cache {where}` (in Python: `cache.reembed()`, on a cache "
-            "opened with on_mismatch='reembed') to embed every stored question anew."
+            f"`semcache reembed --cache {where}` to embed every stored question anew."
         )
 
 

@@ -82,9 +82,12 @@ class Hooks:
 
     def __init__(self, hooks: Sequence[Hook]) -> None:
         self._hooks = tuple(hooks)
+        self._others = any(hook is not logging_hook for hook in self._hooks)
 
-    def __bool__(self) -> bool:
-        return bool(self._hooks)
+    @property
+    def wants_lookups(self) -> bool:
+        """Whether making an event for every lookup is worth its while."""
+        return self._others or logger.isEnabledFor(logging.DEBUG)
 
     def emit(self, event: Event) -> None:
         for hook in self._hooks:

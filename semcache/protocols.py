@@ -97,6 +97,10 @@ class Index(Protocol):
         """The ids of all vectors that can be found."""
         ...
 
+    def wait(self) -> None:
+        """Until nothing is being built beside the traffic."""
+        ...
+
 
 class Store(Protocol):
     """The truth: entries, their vectors, counters. Everything else is derived from it.
@@ -115,10 +119,17 @@ class Store(Protocol):
         """Those of the entries that exist."""
         ...
 
-    def add(self, entry: NewEntry, vector: Vector | None) -> int:
+    @property
+    def name(self) -> str:
+        """What the store is called in messages."""
+        ...
+
+    def add(self, entry: NewEntry, vector: Vector | None, fingerprint: str | None) -> int:
         """Store an entry, in place of one with the same exact key; return its new id.
 
-        Ids grow and are never given twice. vector: float32[d] or None.
+        Ids grow and are never given twice. vector: float32[d] or None; fingerprint: the
+        embedder that made it. Raises `IndexMismatchError`, and stores nothing, if the
+        store's vectors come from another embedder.
         """
         ...
 
@@ -126,8 +137,40 @@ class Store(Protocol):
         """Delete what is selected (at most `limit`); return the ids."""
         ...
 
+    def evict(self, order: str, count: int, *, spare: int) -> list[int]:
+        """Delete the first `count` entries in this order, never `spare`; return their ids."""
+        ...
+
+    def totals(self) -> tuple[int, int]:
+        """(entries, bytes of their texts and vectors), without counting."""
+        ...
+
+    def meta(self, name: str) -> str | None:
+        """A fact about the store: "fingerprint", "dimension", "store_id"."""
+        ...
+
     def revision(self) -> int:
-        """A number that changes when another connection has committed. Cheap."""
+        """A number that changes, for this thread, when anybody has committed. Cheap."""
+        ...
+
+    def revision_seen(self) -> int | None:
+        """What this thread has noted with `mark_revision`."""
+        ...
+
+    def mark_revision(self, revision: int) -> None:
+        """Note that everything up to this revision has been taken over."""
+        ...
+
+    def embedded_ids(self) -> set[int]:
+        """Ids of all entries that have a vector."""
+        ...
+
+    def last_id(self) -> int:
+        """The largest id ever given."""
+        ...
+
+    def last_deletion(self) -> int:
+        """The newest sequence in the log of deletions."""
         ...
 
     def vectors_after(self, entry_id: int) -> Iterator[tuple[int, bytes, bytes]]:
@@ -144,6 +187,10 @@ class Store(Protocol):
 
     def add_counters(self, deltas: Mapping[str, float]) -> None:
         """Add to the counters, by name."""
+        ...
+
+    def close(self) -> None:
+        """Give back files and connections. Later calls raise `StoreError`."""
         ...
 
 

@@ -85,6 +85,8 @@ def query(request: Request, rules: KeyRules = STRICT) -> Query:
     Raises:
         RequestError: a parameter or a message has no canonical form.
     """
+    scope: Scope
+    question: str | None
     if _is_plain_question(request):
         part = request.messages[0].parts[0]
         assert isinstance(part, TextPart)
@@ -117,18 +119,27 @@ def _is_plain_question(request: Request) -> bool:
 
 _memo: dict[tuple[object, ...], Scope] = {}
 _MEMO_SIZE = 4096
+_SIMPLE = frozenset({str, int, float, bool})
 
 
 def _plain_scope(request: Request, rules: KeyRules) -> Scope:
     """The scope of a lone question depends on few values, and the same ones come again.
 
-    Remembered for requests without parameters: the canonical JSON and its hash take
-    longer than all the rest of an exact hit. The memo only saves work; it is dropped
-    whole when it is full.
+    Remembered for requests whose parameters are simple values: the canonical JSON and its
+    hash take longer than all the rest of an exact hit. The memo only saves work; it is
+    dropped whole when it is full.
     """
-    if request.params or request.tools is not None or request.response_format is not None:
+    if request.tools is not None or request.response_format is not None:
         return _scope(request, rules, {})
-    memo_key = (request.namespace, request.model, rules)
+    params = request.params
+    if not params:
+        memo_key: tuple[object, ...] = (request.namespace, request.model, rules)
+    elif all(type(value) in _SIMPLE for value in params.values()):
+        # With their types: 1 and True are equal to Python and differ in JSON.
+        typed = [(name, type(value), value) for name, value in params.items()]
+        memo_key = (request.namespace, request.model, rules, *typed)
+    else:
+        return _scope(request, rules, {})
     scope = _memo.get(memo_key)
     if scope is None:
         if len(_memo) >= _MEMO_SIZE:
@@ -141,9 +152,7 @@ def _full_scope(request: Request, rules: KeyRules) -> tuple[Scope, str | None]:
     turn = _last_user_turn(request.messages)
     labels = _CallLabels()
     conversation = [_message_json(m, labels) for m in request.messages]
-    system = [
-        c for m, c in zip(request.messages, conversation, strict=True) if m.role == "system"
-    ]
+    system = [c for m, c in zip(request.messages, conversation, strict=True) if m.role == "system"]
     context: dict[str, JSON] = {}
     if system and "system" not in rules.ignore:
         context["system"] = system

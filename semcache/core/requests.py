@@ -64,8 +64,9 @@ def request(
     """
     if (prompt is None) == (messages is None):
         raise RequestError("Give either a prompt (a string) or messages=[...], one of the two.")
+    conversation: tuple[Message, ...]
     if prompt is not None:
-        conversation = (Message("user", (TextPart(_prompt_text(prompt)),)),)
+        conversation = question(prompt)
     else:
         conversation = tuple(_message(m, i) for i, m in enumerate(_listed(messages)))
         _check_conversation(conversation)
@@ -80,6 +81,15 @@ def request(
         response_format=response_format,
         tags=_tags(tags),
     )
+
+
+def question(prompt: str) -> tuple[Message, ...]:
+    """The conversation that a plain prompt is.
+
+    Raises:
+        RequestError: it is no string, empty, too long or no valid Unicode.
+    """
+    return (Message("user", (TextPart(_prompt_text(prompt)),)),)
 
 
 def _prompt_text(prompt: Any) -> str:
@@ -261,7 +271,8 @@ def _file_block(block: Mapping[str, Any], where: str) -> Part:
     detail = {"filename": file["filename"]} if file.get("filename") else {}
     if file.get("file_data"):
         text = str(file["file_data"])
-        return _media_from_url("file", text if text.startswith("data:") else f"data:,{text}", detail)
+        url = text if text.startswith("data:") else f"data:,{text}"
+        return _media_from_url("file", url, detail)
     return MediaPart("file", reference=str(file.get("file_id")), detail=detail)
 
 

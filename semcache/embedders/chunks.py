@@ -19,7 +19,8 @@ def embed_in_chunks(embedder: Embedder, text: str) -> Vector:
     vectors = embedder.embed(pieces)
     weights = np.array([embedder.count_tokens(piece) for piece in pieces], np.float32)
     mean = (vectors * weights[:, None]).sum(axis=0)
-    return unit_rows(mean[None], 1, embedder.dimension, embedder.fingerprint)[0]
+    vector: Vector = unit_rows(mean[None], 1, embedder.dimension, embedder.fingerprint)[0]
+    return vector
 
 
 def split_to_fit(embedder: Embedder, text: str) -> list[str]:

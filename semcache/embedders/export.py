@@ -171,7 +171,11 @@ def _from_hub() -> Path:
         ) from error
 
 
-def export_model(form: Form | None = None, progress: Progress = lambda said: None) -> Path | None:
+def _silent(said: str) -> None:
+    """Says nothing."""
+
+
+def export_model(form: Form | None = None, progress: Progress = _silent) -> Path | None:
     """Export the default model and return the directory; None: only the original will do.
 
     Args:
@@ -188,7 +192,7 @@ def export_model(form: Form | None = None, progress: Progress = lambda said: Non
     try:
         progress("Embedding test sentences with the original (PyTorch)")
         reference = _reference(original)
-        forms = [form] if form else ["int8", "float32"]
+        forms: list[Form] = [form] if form else ["int8", "float32"]
         said: list[str] = []
         made = {wanted: _write(original, work / wanted, wanted, progress) for wanted in forms}
         for wanted in forms:

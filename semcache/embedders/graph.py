@@ -148,9 +148,7 @@ class _Encoder:
         qkv = self._product(x if exact else self._quantise(x), joined, attention + "qkv")
         parts = [f"{attention}{part}_out" for part in "qkv"]
         self._nodes.append(
-            helper.make_node(
-                "Split", [self._spread(qkv)], parts, axis=-1, num_outputs=3
-            )
+            helper.make_node("Split", [self._spread(qkv)], parts, axis=-1, num_outputs=3)
         )
         attended = self._node(
             "MultiHeadAttention",

@@ -105,9 +105,7 @@ class OnnxEmbedder:
         assert self.window is not None
         tokens = [_cut(tokenizer.encode(text).ids, self.window) for text in texts]
         if len(tokens) <= _BATCH:
-            return unit_rows(
-                _run(session, tokens), len(texts), self.dimension, self.fingerprint
-            )
+            return unit_rows(_run(session, tokens), len(texts), self.dimension, self.fingerprint)
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         vectors = np.empty((len(tokens), self.dimension), np.float32)
         for start in range(0, len(order), _BATCH):
@@ -201,11 +199,11 @@ def packed(tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
     lengths = np.array([len(sequence) for sequence in tokens])
     starts = np.cumsum(lengths) - lengths
     places = np.arange(lengths.max())
-    mask = places[None] < lengths[:, None]
+    inside = places[None] < lengths[:, None]
     return {
         "tokens": np.concatenate([np.array(sequence, np.int64) for sequence in tokens]),
         "positions": np.arange(lengths.sum()) - np.repeat(starts, lengths),
-        "spread": np.where(mask, starts[:, None] + places, 0),
-        "mask": mask.astype(np.int64),
-        "gathered": np.flatnonzero(mask),
+        "spread": np.where(inside, starts[:, None] + places, 0),
+        "mask": inside.astype(np.int64),
+        "gathered": np.flatnonzero(inside),
     }

@@ -24,8 +24,10 @@ def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector
         vectors = np.ascontiguousarray(raw, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise EmbedderError(f"{source} gave no array of numbers: {error}") from None
-    if vectors.ndim != 2 or len(vectors) != rows or vectors.shape[1] != (
-        dimension or vectors.shape[1]
+    if (
+        vectors.ndim != 2
+        or len(vectors) != rows
+        or vectors.shape[1] != (dimension or vectors.shape[1])
     ):
         wanted = f"({rows}, {dimension or 'd'})"
         raise EmbedderError(f"{source} gave an array of shape {vectors.shape}, wanted {wanted}.")
@@ -40,4 +42,5 @@ def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector
             f"{source} gave a vector that is {what} (row {row} of {rows}). Such a vector has no "
             "direction to compare; nothing was stored under it."
         )
-    return (vectors / lengths[:, None]).astype(np.float32, copy=False)
+    unit: Vector = (vectors / lengths[:, None]).astype(np.float32, copy=False)
+    return unit

@@ -27,7 +27,7 @@ class FaissIndex:
     """An `Index` in memory.
 
     Args:
-        dimension: length d of a vector.
+        dimension: length d of a vector; 0: that of the first one added.
         exact_below: scopes with fewer vectors are searched exactly (see `partition`).
         background: build inverted lists beside the traffic. False: build them inside the
             `add` that makes them due, for runs that must repeat to the last hit.
@@ -57,6 +57,7 @@ class FaissIndex:
 
     def add_many(self, ids: Sequence[int], scopes: Sequence[bytes], vectors: Vector) -> None:
         with self._lock:
+            self.dimension = self.dimension or vectors.shape[1]
             rows: dict[bytes, list[int]] = defaultdict(list)
             for row, (entry_id, scope) in enumerate(zip(ids, scopes, strict=True)):
                 if entry_id not in self._scope_of:
@@ -98,9 +99,7 @@ class FaissIndex:
         return partition
 
     def _new_partition(self) -> Partition:
-        return Partition(
-            self.dimension, exact_below=self._exact_below, background=self._background
-        )
+        return Partition(self.dimension, exact_below=self._exact_below, background=self._background)
 
     # ---------------------------------------------------------------------- snapshots
 

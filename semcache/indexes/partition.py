@@ -115,7 +115,7 @@ class Lists:
         index = faiss.IndexIVFScalarQuantizer(
             quantizer, dimension, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
         )
-        quantizer.this.disown()
+        quantizer.this.disown()  # type: ignore[attr-defined]  # SWIG: the index owns it now
         index.own_fields = True
         index.cp.niter = 6
         index.cp.seed = 1234
@@ -128,7 +128,7 @@ class Lists:
 
     @classmethod
     def _ready(cls, index: Any, ids: NDArray[np.int64], vectors: Vector) -> Lists:
-        index.set_direct_map_type(faiss.DirectMap.Hashtable)
+        index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]
         index.add_with_ids(vectors, ids)
         return cls(index, len(ids))
 

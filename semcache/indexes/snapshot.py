@@ -53,7 +53,7 @@ def save(path: Path, facts: Facts, dimension: int, parts: Mapping[bytes, Flat | 
     sections = list(_sections(parts))
     crc = 0
     for _, data in sections:
-        crc = zlib.crc32(data, crc)
+        crc = zlib.crc32(data.data, crc)
     header = {
         "format": _FORMAT,
         "dimension": dimension,
@@ -66,7 +66,7 @@ def save(path: Path, facts: Facts, dimension: int, parts: Mapping[bytes, Flat | 
         with os.fdopen(handle, "wb") as file:
             file.write(json.dumps(header).encode() + b"\n")
             for _, data in sections:
-                file.write(data)
+                file.write(data.data)
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
@@ -103,7 +103,7 @@ def load(path: Path, expected: Facts, dimension: int) -> tuple[Facts, dict[bytes
             header = json.loads(file.readline(_MAX_HEADER))
             facts = _checked(header, expected, dimension)
             body = np.fromfile(file, np.uint8)
-        if zlib.crc32(body) != header["crc32"]:
+        if zlib.crc32(body.data) != header["crc32"]:
             raise SnapshotError(f"{path} is damaged (its checksum does not match)")
         return facts, _parts(header["sections"], body, dimension)
     except SnapshotError:
@@ -116,9 +116,7 @@ def _checked(header: Any, expected: Facts, dimension: int) -> Facts:
     if header["format"] != _FORMAT or header["dimension"] != dimension:
         raise SnapshotError("the snapshot has another format or dimension")
     facts = Facts(**header["facts"])
-    if replace(facts, last_id=0, last_deletion=0) != replace(
-        expected, last_id=0, last_deletion=0
-    ):
+    if replace(facts, last_id=0, last_deletion=0) != replace(expected, last_id=0, last_deletion=0):
         raise SnapshotError("the snapshot was made for another store or embedder")
     if facts.last_id > expected.last_id or facts.last_deletion > expected.last_deletion:
         raise SnapshotError("the snapshot is ahead of the store")

@@ -89,6 +89,7 @@ def _migrations() -> Migrations:
         _create(db, "tags", {"tag": str, "entry_id": int}, ("tag", "entry_id"))
         cast("Table", db["tags"]).create_index(["entry_id"])
         _create(db, "meta", {"name": str, "value": str}, "name")
+        db.execute("INSERT INTO meta VALUES ('store_id', lower(hex(randomblob(16))))")
         _create(db, "counters", {"name": str, "value": float}, "name")
         _create(db, "totals", {"id": int, "entries": int, "bytes": int}, "id")
         db.execute("INSERT INTO totals VALUES (1, 0, 0)")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.request import pathname2url
 
-from semcache.errors import StoreError
+from semcache.errors import IndexMismatchError, StoreError
 from semcache.stores.migrations import migrate
 from semcache.stores.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
 from semcache.types import Entry, NewEntry, Selection
@@ -74,6 +74,11 @@ class SQLiteStore:
             self._writer = self._connect()
             migrate(self._writer, str(self.path))
         self._writer_pid = os.getpid()
+
+    @property
+    def name(self) -> str:
+        """The cache directory, for messages."""
+        return str(self.path.parent)
 
     # ------------------------------------------------------------------- connections
 
@@ -261,6 +266,19 @@ class SQLiteStore:
             rows = self._reader().execute(sql, (*values, limit, offset)).fetchall()
         return [entry_from_row(row) for row in rows]
 
+    def page_after(self, last: int, selection: Selection, limit: int) -> list[Entry]:
+        """The selected entries with a larger id than `last`, the smallest first."""
+        where, values = _where(selection)
+        sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id > ? AND {where} ORDER BY id LIMIT ?"
+        with self._faults("read"):
+            rows = self._reader().execute(sql, (last, *values, limit)).fetchall()
+        return [entry_from_row(row) for row in rows]
+
+    def key_version(self, entry_id: int) -> int:
+        """The canonical form that an entry was keyed under."""
+        row = self._one("SELECT key_version FROM entries WHERE id = ?", (entry_id,))
+        return 0 if row is None else int(row[0])
+
     def count(self, selection: Selection = Selection()) -> int:
         where, values = _where(selection)
         row = self._one(f"SELECT count(*) FROM entries WHERE {where}", tuple(values))
@@ -269,10 +287,14 @@ class SQLiteStore:
     def groups(self) -> list[tuple[str, str, int, int]]:
         """(namespace, model, entries, hits), the largest group first."""
         with self._faults("read"):
-            return self._reader().execute(
-                "SELECT namespace, model, count(*), sum(hits) FROM entries"
-                " GROUP BY namespace, model ORDER BY count(*) DESC, namespace, model"
-            ).fetchall()
+            return (
+                self._reader()
+                .execute(
+                    "SELECT namespace, model, count(*), sum(hits) FROM entries"
+                    " GROUP BY namespace, model ORDER BY count(*) DESC, namespace, model"
+                )
+                .fetchall()
+            )
 
     def tags(self, entry_id: int) -> tuple[str, ...]:
         with self._faults("read"):
@@ -314,8 +336,7 @@ class SQLiteStore:
             found = [r[0] for r in reader.execute("PRAGMA integrity_check(20)") if r[0] != "ok"]
             for table in ("embeddings", "tags"):
                 (orphans,) = reader.execute(
-                    f"SELECT count(*) FROM {table}"
-                    " WHERE entry_id NOT IN (SELECT id FROM entries)"
+                    f"SELECT count(*) FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)"
                 ).fetchone()
                 if orphans:
                     found.append(f"{orphans} rows of {table} belong to no entry")
@@ -333,11 +354,13 @@ class SQLiteStore:
 
     # ----------------------------------------------------------------------- writing
 
-    def add(self, entry: NewEntry, vector: Vector | None) -> int:
+    def add(self, entry: NewEntry, vector: Vector | None, fingerprint: str | None) -> int:
         row = row_from_entry(entry)
         blob = None if vector is None else vector.tobytes()
         row["bytes"] += len(blob or b"")
         with self._transaction("write to") as db:
+            if vector is not None:
+                self._claim(db, fingerprint or "", len(vector))
             cursor = db.execute(_insert(tuple(row)), tuple(row.values()))
             entry_id = int(cursor.lastrowid or 0)
             if blob is not None:
@@ -348,13 +371,23 @@ class SQLiteStore:
                 )
         return entry_id
 
+    def _claim(self, db: sqlite3.Connection, fingerprint: str, dimension: int) -> None:
+        """The first vector decides whose vectors these are; others are turned away."""
+        found = db.execute("SELECT value FROM meta WHERE name = 'fingerprint'").fetchone()
+        if found is None:
+            facts = [("fingerprint", fingerprint), ("dimension", str(dimension))]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
+        elif found[0] != fingerprint:
+            raise IndexMismatchError(stored=found[0], given=fingerprint, where=self.name)
+
     def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
         where, values = _where(selection)
         return self._delete(f"SELECT id FROM entries WHERE {where} LIMIT ?", values, limit)
 
-    def evict(self, order: str, count: int) -> list[int]:
-        """Delete the first `count` entries in one of `ORDERS`; return their ids."""
-        return self._delete(f"SELECT id FROM entries ORDER BY {ORDERS[order]} LIMIT ?", [], count)
+    def evict(self, order: str, count: int, *, spare: int) -> list[int]:
+        """Delete the first `count` entries in one of `ORDERS`, but not the one with id `spare`."""
+        select = f"SELECT id FROM entries WHERE id != ? ORDER BY {ORDERS[order]} LIMIT ?"
+        return self._delete(select, [spare], count)
 
     def _delete(self, select: str, values: list[Any], limit: int | None) -> list[int]:
         with self._transaction("delete from") as db:
@@ -385,27 +418,72 @@ class SQLiteStore:
                 list(deltas.items()),
             )
 
-    def set_meta(self, **values: str) -> None:
-        """Write facts about the cache, by name."""
-        with self._transaction("write to") as db:
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
+    # -------------------------------------------------------------- embedding it all anew
 
-    def replace_vectors(self, vectors: Iterable[tuple[int, bytes, bytes]]) -> None:
-        """Write (entry id, scope, float32[d] as bytes), in place of what is there."""
+    def begin_reembedding(self, fingerprint: str, dimension: int) -> None:
+        """Prepare to replace all vectors; goes on where an interrupted run stopped."""
+        if self.meta("next_fingerprint") == fingerprint:
+            return
         with self._transaction("write to") as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO embeddings"
-                " SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM entries WHERE id = ?)",
-                [(i, scope, vector, i) for i, scope, vector in vectors],
+            db.execute("DROP TABLE IF EXISTS embeddings_next")
+            db.execute(
+                "CREATE TABLE embeddings_next"
+                " (entry_id INTEGER PRIMARY KEY, scope BLOB, vector BLOB)"
             )
+            facts = [("next_fingerprint", fingerprint), ("next_dimension", str(dimension))]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
+
+    def questions_to_embed(self, limit: int) -> list[tuple[int, bytes, str]]:
+        """(entry id, scope, question) of entries that have no new vector yet."""
+        sql = (
+            "SELECT id, scope, question FROM entries WHERE question IS NOT NULL"
+            " AND id NOT IN (SELECT entry_id FROM embeddings_next) ORDER BY id LIMIT ?"
+        )
+        with self._faults("read"):
+            return self._reader().execute(sql, (limit,)).fetchall()
+
+    def count_to_embed(self) -> int:
+        """How many entries have no new vector yet."""
+        row = self._one(
+            "SELECT count(*) FROM entries WHERE question IS NOT NULL"
+            " AND id NOT IN (SELECT entry_id FROM embeddings_next)"
+        )
+        return row[0] if row else 0
+
+    def keep_reembedded(self, rows: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+        """Keep new vectors (None: the question has none) until `finish_reembedding`."""
+        with self._transaction("write to") as db:
+            db.executemany("INSERT OR REPLACE INTO embeddings_next VALUES (?, ?, ?)", list(rows))
+
+    def finish_reembedding(self) -> bool:
+        """Put the new vectors in place, in one step; False if entries have come in meanwhile."""
+        with self._transaction("write to") as db:
+            (missing,) = db.execute(
+                "SELECT count(*) FROM entries WHERE question IS NOT NULL"
+                " AND id NOT IN (SELECT entry_id FROM embeddings_next)"
+            ).fetchone()
+            if missing:
+                return False
+            db.execute("DELETE FROM embeddings")
+            db.execute(
+                "INSERT INTO embeddings SELECT entry_id, scope, vector FROM embeddings_next"
+                " WHERE vector IS NOT NULL AND entry_id IN (SELECT id FROM entries)"
+            )
+            for name in ("fingerprint", "dimension"):
+                db.execute(
+                    "INSERT OR REPLACE INTO meta"
+                    " SELECT ?, value FROM meta WHERE name = 'next_' || ?",
+                    (name, name),
+                )
+            db.execute("DELETE FROM meta WHERE name LIKE 'next_%'")
+            db.execute("DROP TABLE embeddings_next")
+        return True
 
     def mend(self) -> None:
         """Delete rows that belong to no entry and set the totals right."""
         with self._transaction("mend") as db:
             for table in ("embeddings", "tags"):
-                db.execute(
-                    f"DELETE FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)"
-                )
+                db.execute(f"DELETE FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)")
             db.execute(
                 "UPDATE totals SET entries = (SELECT count(*) FROM entries),"
                 " bytes = (SELECT coalesce(sum(bytes), 0) FROM entries)"

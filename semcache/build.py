@@ -1,0 +1,142 @@
+"""From settings to the parts of a cache: the one place that knows every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from semcache.cache import Semantics
+from semcache.core.retention import Retention
+from semcache.embedders.export import default_fingerprint, form_of
+from semcache.errors import ConfigError, IndexMismatchError
+from semcache.indexes.files import FaissFiles
+from semcache.protocols import Embedder
+from semcache.repository import Repository
+from semcache.stores.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from semcache.indexes.faiss import FaissIndex
+    from semcache.types import Vector
+
+DATABASE = "semcache.db"
+SNAPSHOT = "semcache.index"
+
+LongPrompts = Literal["exact", "chunks"]
+
+
+def open_store(directory: Path, *, busy_timeout: float = 5.0, create: bool = True) -> SQLiteStore:
+    """The store of a cache directory.
+
+    Raises:
+        ConfigError: the path is a file, or there is no cache and none is to be made.
+        StoreError: it cannot be opened.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory} is a file; a cache is a directory. Give another path.")
+    database = directory / DATABASE
+    if not create and not database.exists():
+        raise ConfigError(
+            f"There is no cache in {directory} (no {DATABASE}). Give the directory of one with "
+            "--cache PATH or SEMCACHE_PATH."
+        )
+    return SQLiteStore(database, busy_timeout=busy_timeout)
+
+
+def choose_embedder(given: Embedder | str | None, store: SQLiteStore) -> Embedder:
+    """The embedder that was given, or the default one in the form that the store holds.
+
+    Raises:
+        IndexMismatchError: the store's vectors come from another.
+        ConfigError: it is no embedder.
+    """
+    stored = store.meta("fingerprint")
+    if given is None:
+        from semcache.embedders.default import DefaultEmbedder
+
+        form = None if stored is None else form_of(stored)
+        if stored is not None and form is None:
+            raise IndexMismatchError(
+                stored=stored, given=default_fingerprint("int8"), where=store.name
+            )
+        return DefaultEmbedder(form)
+    embedder = named_embedder(given)
+    if stored is not None and embedder.fingerprint != stored:
+        raise IndexMismatchError(stored=stored, given=embedder.fingerprint, where=store.name)
+    return embedder
+
+
+def named_embedder(given: Embedder | str) -> Embedder:
+    """An embedder, or a sentence-transformers model by name or path.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(given, str):
+        from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
+
+        return SentenceTransformerEmbedder(given)
+    if isinstance(given, Embedder):
+        return given
+    raise ConfigError(
+        f"embedder is a {type(given).__name__}; give an embedder such as "
+        "SentenceTransformerEmbedder(...), a model's name, or FunctionEmbedder(function, ...) "
+        "around a function."
+    )
+
+
+def semantics(embedder: Embedder, *, long_prompts: LongPrompts, timeout: float | None) -> Semantics:
+    """The semantic tier over an embedder: batches, a time limit, and long prompts.
+
+    Raises:
+        ConfigError: `long_prompts` or `timeout` is wrong.
+    """
+    if long_prompts not in ("exact", "chunks"):
+        raise ConfigError(f"long_prompts is {long_prompts!r}; it is 'exact' or 'chunks'.")
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"embed_timeout is {timeout!r}; give seconds above 0, or None.")
+    from semcache.embedders.pool import EmbedderPool
+
+    limited = embedder
+    if timeout is not None and not embedder.local:
+        from semcache.embedders.time_limit import TimeLimited
+
+        limited = TimeLimited(embedder, timeout)
+    pool = EmbedderPool(limited)
+    long = _embed_long(limited) if long_prompts == "chunks" else None
+    return Semantics(pool.embed, _fits(limited), long)
+
+
+def _fits(embedder: Embedder) -> Callable[[str], bool]:
+    def fits(question: str) -> bool:
+        window = embedder.window
+        # No token is shorter than a byte; two tokens mark beginning and end.
+        if window is None or len(question.encode()) + 2 <= window:
+            return True
+        return embedder.count_tokens(question) <= window
+
+    return fits
+
+
+def _embed_long(embedder: Embedder) -> Callable[[str], Vector]:
+    def embed_long(question: str) -> Vector:
+        from semcache.embedders.chunks import embed_in_chunks
+
+        return embed_in_chunks(embedder, question)
+
+    return embed_long
+
+
+def open_repository(
+    directory: Path,
+    store: SQLiteStore,
+    *,
+    fingerprint: Callable[[], str],
+    retention: Retention,
+    clock: Callable[[], float],
+    exact_below: int | None = None,
+    background: bool = True,
+) -> Repository[FaissIndex]:
+    """The repository of a cache directory."""
+    files = FaissFiles(directory / SNAPSHOT, exact_below=exact_below, background=background)
+    return Repository(store, files, fingerprint=fingerprint, retention=retention, clock=clock)

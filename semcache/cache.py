@@ -1,0 +1,425 @@
+"""Looking answers up and storing them: blocking, local, and never the caller's trouble.
+
+`lookup` and `record` raise `RequestError` for a request that cannot be used and
+`ConfigError` for an argument that is wrong, because only the caller can mend those.
+Everything else that fails, the embedder, the index, the store, the disk, becomes a
+miss, an answer that is not stored, and a `FaultEvent`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from semcache.core import keys
+from semcache.core.decision import decide
+from semcache.core.keys import KeyRules
+from semcache.core.retention import UNSET, GivenTTL, Retention
+from semcache.core.summary import request_summary
+from semcache.errors import EmbedderError, RequestError
+from semcache.events import Event, FaultEvent, Hook, Hooks, LookupEvent, RecordEvent
+from semcache.protocols import Policy
+from semcache.repository import Repository
+from semcache.tally import Tally
+from semcache.types import (
+    Candidate,
+    Completion,
+    Decision,
+    Entry,
+    Explore,
+    Hit,
+    Lookup,
+    Miss,
+    NewEntry,
+    Query,
+    Request,
+    Selection,
+)
+
+if TYPE_CHECKING:
+    from semcache.types import Neighbour, Vector
+
+TRUNCATED = frozenset({"length", "max_tokens", "content_filter", "incomplete", "refusal"})
+"""Finish reasons of answers that are not whole."""
+
+_TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which answers are stored besides whole ones in words.
+
+    Attributes:
+        truncated: answers cut off by a length limit or a filter.
+        tool_calls: answers that ask for tools.
+    """
+
+    truncated: bool = False
+    tool_calls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Semantics:
+    """Turns questions into vectors, on the cache's terms.
+
+    Attributes:
+        embed: question -> float32[d]; raises `EmbedderError`.
+        fits: whether all of a question reaches its vector.
+        embed_long: the same as `embed` for questions that do not fit; None: these use the
+            exact tier only.
+    """
+
+    embed: Callable[[str], Vector]
+    fits: Callable[[str], bool]
+    embed_long: Callable[[str], Vector] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything that a lookup saw and decided, found out without changing anything.
+
+    Attributes:
+        query: scope, question and exact key.
+        exact: the entry with the same exact key, expired or not.
+        neighbours: entries of the scope near the question, the nearest first, whatever
+            their similarity.
+        decision: what a lookup would decide now.
+        tier: which tier decided.
+        notes: what else a person should know, such as why no vector was made.
+    """
+
+    query: Query
+    exact: Entry | None
+    neighbours: tuple[Candidate, ...]
+    decision: Decision
+    tier: str | None
+    notes: tuple[str, ...] = ()
+
+
+class Cache:
+    """The walk from a request to a decision, over parts that it is given.
+
+    Args:
+        repository: entries, by key and by nearness.
+        semantics: the semantic tier's embedder; None: the exact tier only.
+        policy: decides whether a neighbour may be served.
+        rules: what does not belong to the scope.
+        retention: TTLs.
+        keep: which answers are stored.
+        hooks: listeners.
+        clock: seconds since the epoch. draw: uniform in [0, 1).
+    """
+
+    def __init__(
+        self,
+        repository: Repository[Any],
+        *,
+        semantics: Semantics | None,
+        policy: Policy,
+        rules: KeyRules,
+        retention: Retention,
+        keep: Keep,
+        hooks: Sequence[Hook],
+        clock: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.repository = repository
+        self.policy = policy
+        self.rules = rules
+        self._semantics = semantics
+        self._retention = retention
+        self.keep = keep
+        self._hooks = Hooks(hooks)
+        self._clock = clock
+        self._draw = draw
+        self.tally = Tally(repository.store, self.fault)
+
+    # ------------------------------------------------------------------------ lookup
+
+    def find(
+        self, request: Request, *, rules: KeyRules | None = None, serve: bool = True
+    ) -> Lookup:
+        """Look a request up.
+
+        Args:
+            rules: instead of the cache's own.
+            serve: False: serve nothing, only prepare for `record`.
+
+        Raises:
+            RequestError: the request has no canonical form.
+        """
+        start = time.perf_counter()
+        query = keys.query(request, rules or self.rules)
+        try:
+            lookup = self._walk(query) if serve else self._prepared(query)
+        except Exception as error:
+            lookup = self._missed(query, self._fault_miss("lookup", error))
+        self._count(lookup)
+        if self._hooks.wants_lookups:
+            self._hooks.emit(_lookup_event(lookup, time.perf_counter() - start))
+        return lookup
+
+    def _walk(self, query: Query) -> Lookup:
+        now = self._clock()
+        entry = self.repository.exact(query.exact_key)
+        if entry is not None and entry.fresh(now):
+            return Lookup(query, Hit(entry, 1.0, "same request"), "exact", 1.0, entry)
+        lookup = self._semantic(query, now)
+        if entry is not None and isinstance(lookup.decision, Miss):
+            return replace(lookup, decision=Miss("expired", "the same request has expired"))
+        return lookup
+
+    def fresh_exact(self, query: Query) -> Entry | None:
+        """The entry for exactly this request, if it may be served now; counts nothing."""
+        entry = self.repository.exact(query.exact_key)
+        return entry if entry is not None and entry.fresh(self._clock()) else None
+
+    def _semantic(self, query: Query, now: float) -> Lookup:
+        try:
+            vector = self._vector(query)
+        except EmbedderError as error:
+            return self._missed(query, self._fault_miss("embed", error))
+        if isinstance(vector, Miss):
+            return self._missed(query, vector)
+        try:
+            neighbours, candidates = self.repository.nearest(
+                query.scope.digest, vector, self.policy.k, self.policy.floor
+            )
+        except Exception as error:
+            return self._missed(query, self._fault_miss("search", error), vector)
+        nearest = neighbours[0].similarity if neighbours else None
+        decision = decide(nearest, candidates, self.policy, now=now, draw=self._draw())
+        if isinstance(decision, Hit):
+            return Lookup(query, decision, "semantic", decision.similarity, decision.entry, vector)
+        return Lookup(query, decision, None, nearest, None, vector)
+
+    def _vector(self, query: Query) -> Vector | Miss:
+        """float32[d] of the question, or why there is none."""
+        semantics = self._semantics
+        if semantics is None:
+            return Miss("semantic_off", "the semantic tier is switched off")
+        if query.question is None:
+            return Miss("no_question", "there is no user turn with words in it to embed")
+        if semantics.fits(query.question):
+            return semantics.embed(query.question)
+        if semantics.embed_long is not None:
+            return semantics.embed_long(query.question)
+        return Miss(
+            "question_too_long",
+            "the question is longer than the embedder's window, so that only the exact tier "
+            "looks at it (long_prompts='chunks' embeds all of it)",
+        )
+
+    def _prepared(self, query: Query) -> Lookup:
+        """A miss that knows its vector."""
+        bypassed = Miss("bypassed", "nothing was to be served")
+        try:
+            vector = self._vector(query)
+        except EmbedderError as error:
+            return self._missed(query, self._fault_miss("embed", error))
+        return self._missed(query, bypassed, None if isinstance(vector, Miss) else vector)
+
+    def _missed(self, query: Query, miss: Miss, vector: Vector | None = None) -> Lookup:
+        return Lookup(query, miss, vector=vector)
+
+    def _fault_miss(self, where: str, error: Exception) -> Miss:
+        self.fault(where, error)
+        return Miss("fault", f"{where}: {error}")
+
+    # ------------------------------------------------------------------------ record
+
+    def store(
+        self,
+        lookup: Lookup,
+        completion: Completion,
+        *,
+        ttl: GivenTTL = UNSET,
+        tags: Iterable[str] = (),
+        keep: Keep | None = None,
+    ) -> Entry | None:
+        """Store the answer to a request that was looked up; None if it was not to be stored.
+
+        Raises:
+            ConfigError: the TTL is wrong.
+        """
+        now = self._clock()
+        request = lookup.query.request
+        expires_at = self._retention.expires_at(now, request.namespace, ttl)
+        reason = reason_against(completion, keep or self.keep)
+        entry = None
+        if reason is None:
+            new = self._new_entry(lookup.query, completion, now, expires_at, tags)
+            entry = self._stored(new, lookup.vector)
+            reason = "stored" if entry is not None else "fault"
+        self.tally.note("records" if entry is not None else f"not_stored:{reason}")
+        entry_id = None if entry is None else entry.id
+        if self._hooks.wants_lookups:
+            self.emit(RecordEvent(request.namespace, request.model, entry_id, reason))
+        return entry
+
+    def _new_entry(
+        self,
+        query: Query,
+        completion: Completion,
+        now: float,
+        expires_at: float | None,
+        tags: Iterable[str],
+    ) -> NewEntry:
+        request = query.request
+        return NewEntry(
+            query.exact_key,
+            query.scope.digest,
+            request.namespace,
+            request.model,
+            query.question,
+            request_summary(request),
+            completion,
+            keys.KEY_VERSION,
+            now,
+            expires_at,
+            tuple(dict.fromkeys((*request.tags, *tags))),
+        )
+
+    def _stored(self, new: NewEntry, vector: Vector | None) -> Entry | None:
+        try:
+            entry_id = self.repository.record(new, vector)
+        except Exception as error:
+            self.fault("record", error)
+            return None
+        return Entry(
+            entry_id,
+            new.exact_key,
+            new.scope,
+            new.namespace,
+            new.model,
+            new.question,
+            new.completion,
+            new.created_at,
+            new.expires_at,
+        )
+
+    # --------------------------------------------------------------------- the others
+
+    def explain_request(
+        self, request: Request, *, rules: KeyRules | None = None, k: int = 5
+    ) -> Explanation:
+        """What a lookup would do, with up to k neighbours. Changes and counts nothing.
+
+        Raises:
+            RequestError: the request has no canonical form.
+            EmbedderError, StoreError: a part failed; here that is said and not hidden.
+        """
+        return self.explain_query(keys.query(request, rules or self.rules), k=k)
+
+    def explain_query(self, query: Query, *, k: int = 5) -> Explanation:
+        """`explain_request` for a query whose scope is already known."""
+        now = self._clock()
+        exact = self.repository.exact(query.exact_key)
+        vector = self._vector(query)
+        notes: list[str] = []
+        if exact is not None and not exact.fresh(now):
+            notes.append(f"entry {exact.id} answers the same request but has expired")
+        decision: Decision
+        neighbours: list[Candidate] = []
+        if isinstance(vector, Miss):
+            decision = vector
+            notes.append(vector.detail)
+        else:
+            decision, neighbours = self._explained(query, vector, now, k)
+        if exact is not None and exact.fresh(now):
+            hit = Hit(exact, 1.0, "same request")
+            return Explanation(query, exact, tuple(neighbours), hit, "exact", tuple(notes))
+        tier = "semantic" if isinstance(decision, Hit) else None
+        return Explanation(query, exact, tuple(neighbours), decision, tier, tuple(notes))
+
+    def _explained(
+        self, query: Query, vector: Vector, now: float, k: int
+    ) -> tuple[Decision, list[Candidate]]:
+        scope = query.scope.digest
+        neighbours: list[Neighbour]
+        neighbours, candidates = self.repository.nearest(scope, vector, k, -1.0)
+        nearest = neighbours[0].similarity if neighbours else None
+        seen = candidates[: self.policy.k]
+        return decide(nearest, seen, self.policy, now=now, draw=self._draw()), candidates
+
+    def remove(self, selection: Selection) -> int:
+        """Delete what is selected; return how many entries that were.
+
+        Raises:
+            StoreError: the store failed. An invalidation that did not happen must be known.
+        """
+        return self.repository.delete(selection)
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the cache's clock."""
+        return self._clock()
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """Tell the listeners that a part failed and the call goes on without it."""
+        if where != "counters":
+            self.tally.note(f"faults:{where}")
+        self.emit(FaultEvent(where, error))
+
+    def emit(self, event: Event) -> None:
+        self._hooks.emit(event)
+
+    def close(self) -> None:
+        """Write what is counted, save the index, close the store."""
+        self.tally.close()
+        self.repository.close()
+
+    def _count(self, lookup: Lookup) -> None:
+        decision = lookup.decision
+        if lookup.tier == "exact":
+            self.tally.note("hits:exact", lookup.entry, self._clock())
+        elif lookup.tier == "semantic":
+            self.tally.note("hits:semantic", lookup.entry, self._clock())
+        elif isinstance(decision, Miss):
+            self.tally.note(f"misses:{decision.reason}")
+        else:
+            self.tally.note("explorations")
+
+
+def reason_against(completion: Completion, keep: Keep) -> str | None:
+    """Why an answer is not to be stored; None if it is."""
+    if completion.has_tool_calls or completion.finish_reason in _TOOL_CALLS:
+        return None if keep.tool_calls else "tool_calls"
+    if completion.finish_reason in TRUNCATED:
+        return None if keep.truncated else "truncated"
+    if not completion.text.strip() and completion.payload_kind is None:
+        return "empty"
+    return None
+
+
+def as_completion(answer: str | Completion) -> Completion:
+    """An answer given as text or as a `Completion`.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    if isinstance(answer, Completion):
+        return answer
+    if isinstance(answer, str):
+        return Completion(answer)
+    raise RequestError(
+        f"The answer is a {type(answer).__name__}; give a string or a semcache.Completion."
+    )
+
+
+def _lookup_event(lookup: Lookup, seconds: float) -> LookupEvent:
+    decision = lookup.decision
+    request = lookup.query.request
+    reason = decision.reason if not isinstance(decision, Explore) else "explore"
+    entry_id = None if lookup.entry is None else lookup.entry.id
+    return LookupEvent(
+        request.namespace,
+        request.model,
+        lookup.tier,
+        reason,
+        lookup.similarity,
+        entry_id,
+        seconds,
+    )

@@ -1,0 +1,256 @@
+"""A function's values to completions and back.
+
+Stored is JSON. A string is stored as text; what the function's annotation names
+(dataclasses, pydantic models, TypedDicts, unions, containers of them) goes through
+pydantic and comes back as the same type; without an annotation, JSON values come back
+as they were and a dataclass or pydantic model as the class it was, if the program has
+imported that class by then. Nothing is ever imported, let alone run, because stored data
+asks for it.
+
+From answers in OpenAI's or Anthropic's form, whether SDK objects or plain dicts, the
+text, the finish reason, the usage and the model are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, cast
+
+from semcache.types import NO_USAGE, Completion, Usage
+
+_PLAIN = (str, bool, int, float, type(None), object)
+
+
+class ValueCodec:
+    """Values of one function.
+
+    Args:
+        annotation: the function's return type, or `Any`.
+    """
+
+    def __init__(self, annotation: Any = Any) -> None:
+        self._annotation = annotation
+
+    @cached_property
+    def _adapter(self) -> Any:
+        """pydantic's reading of the annotation; None where it says nothing."""
+        if self._annotation is Any or self._annotation in _PLAIN:
+            return None
+        from pydantic import TypeAdapter
+        from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+
+        try:
+            return TypeAdapter(self._annotation)
+        except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
+            return None
+
+    def dump(self, value: Any) -> Completion:
+        """Raises `TypeError` for a value that has no JSON form to come back from."""
+        if type(value) is str:
+            return Completion(value)
+        payload, kind = self.dump_payload(value)
+        return details(value if kind == "json" else payload, payload, kind)
+
+    def load(self, completion: Completion) -> Any:
+        """Raises `TypeError` or `ValueError` if the stored form is no value of this type."""
+        if completion.payload_kind is None:
+            return self.load_payload(completion.text, "text")
+        if completion.payload_kind == "chunks":
+            raise TypeError("a stream is stored for this request, not a single value")
+        return self.load_payload(completion.payload, completion.payload_kind)
+
+    def dump_payload(self, value: Any) -> tuple[Any, str]:
+        """(JSON, its kind)"""
+        if type(value) is str:
+            return value, "text"
+        if self._adapter is not None:
+            return self._adapter.dump_python(value, mode="json"), "typed"
+        if is_json(value):
+            return value, "json"
+        if hasattr(value, "model_dump") or dataclasses.is_dataclass(value):
+            return _adapter_of(cast(Hashable, type(value))).dump_python(
+                value, mode="json"
+            ), _class_kind(value)
+        raise TypeError(
+            f"a {type(value).__qualname__} is no JSON value; annotate the function's return type, "
+            "or return text, JSON, a dataclass or a pydantic model, for it to be cached"
+        )
+
+    def load_payload(self, payload: Any, kind: str) -> Any:
+        if kind == "text":
+            if self._annotation in (str, Any, object) or self._adapter is None:
+                return payload
+            return self._adapter.validate_python(payload)
+        if kind == "typed":
+            if self._adapter is None:
+                raise TypeError("the stored value needs the return annotation it was stored with")
+            return self._adapter.validate_python(payload)
+        if kind == "json":
+            return payload
+        return _adapter_of(_class_of(kind)).validate_python(payload)
+
+
+class ChunkCodec:
+    """The chunks of a stream, each a value of the annotated type."""
+
+    def __init__(self, annotation: Any = Any) -> None:
+        self._chunk = ValueCodec(annotation)
+
+    def dump(self, chunks: Sequence[Any]) -> Completion:
+        dumped = [self._chunk.dump_payload(chunk) for chunk in chunks]
+        if all(kind == "text" for _, kind in dumped):
+            payload: Any = [text for text, _ in dumped]
+            return Completion("".join(payload), payload=payload, payload_kind="chunks")
+        payload = [{"kind": kind, "value": value} for value, kind in dumped]
+        joined = details_of_stream([value for value, _ in dumped])
+        return dataclasses.replace(joined, payload=payload, payload_kind="chunks")
+
+    def load(self, completion: Completion) -> list[Any]:
+        if completion.payload_kind is None:
+            return [self._chunk.load_payload(completion.text, "text")]
+        if completion.payload_kind != "chunks":
+            raise TypeError("a single value is stored for this request, not a stream")
+        return [
+            self._chunk.load_payload(chunk, "text")
+            if isinstance(chunk, str)
+            else self._chunk.load_payload(chunk["value"], chunk["kind"])
+            for chunk in completion.payload
+        ]
+
+
+def is_json(value: Any) -> bool:
+    """Whether a value comes back from JSON as it is (so no tuple, and no key but a string)."""
+    if value is None or type(value) in (str, bool, int):
+        return True
+    if type(value) is float:
+        return math.isfinite(value)
+    if type(value) is list:
+        return all(map(is_json, value))
+    if type(value) is dict:
+        return all(type(key) is str and is_json(item) for key, item in value.items())
+    return False
+
+
+@lru_cache(maxsize=256)
+def _adapter_of(cls: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
+
+
+def _class_kind(value: Any) -> str:
+    return f"class:{type(value).__module__}:{type(value).__qualname__}"
+
+
+def _class_of(kind: str) -> type:
+    """The class that a stored value was of, if the program has it; nothing is imported."""
+    _, module, name = kind.split(":", 2)
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    is_model = isinstance(found, type) and (
+        hasattr(found, "model_validate") or dataclasses.is_dataclass(found)
+    )
+    if not is_model:
+        raise TypeError(
+            f"the stored value is a {module}.{name}, which this program has not imported; "
+            "annotate the function's return type to have it restored"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+# ------------------------------------------------------------------- providers' forms
+
+
+def details(source: Any, payload: Any, kind: str) -> Completion:
+    """A completion with what an answer in a provider's form says of itself."""
+    read = read_answer(source) if isinstance(source, Mapping) else None
+    found = read or Completion(payload if isinstance(payload, str) else "")
+    if kind == "text":
+        return found
+    return dataclasses.replace(found, payload=payload, payload_kind=kind)
+
+
+def read_answer(answer: Mapping[str, Any]) -> Completion | None:
+    """Text, finish reason, usage and model of an OpenAI or Anthropic answer; None if neither."""
+    choices, content = answer.get("choices"), answer.get("content")
+    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
+        return _read_openai(answer, choices)
+    if isinstance(content, list) and "stop_reason" in answer:
+        return _read_anthropic(answer, content)
+    return None
+
+
+def _read_openai(answer: Mapping[str, Any], choices: Sequence[Any]) -> Completion:
+    first = choices[0]
+    message = first.get("message") or first.get("delta") or {}
+    reasons = [choice.get("finish_reason") for choice in choices]
+    cut = next((reason for reason in reasons if reason not in (None, "stop")), reasons[0])
+    usage = answer.get("usage") or {}
+    return Completion(
+        str(message.get("content") or first.get("text") or ""),
+        finish_reason=cut,
+        usage=_usage(usage.get("prompt_tokens"), usage.get("completion_tokens")),
+        model=answer.get("model"),
+        has_tool_calls=bool(message.get("tool_calls") or message.get("function_call")),
+    )
+
+
+def _read_anthropic(answer: Mapping[str, Any], content: Sequence[Any]) -> Completion:
+    blocks = [block for block in content if isinstance(block, Mapping)]
+    reason = answer.get("stop_reason")
+    usage = answer.get("usage") or {}
+    return Completion(
+        "".join(str(block.get("text") or "") for block in blocks if block.get("type") == "text"),
+        finish_reason={"end_turn": "stop", "stop_sequence": "stop"}.get(str(reason), reason),
+        usage=_usage(usage.get("input_tokens"), usage.get("output_tokens")),
+        model=answer.get("model"),
+        has_tool_calls=any(block.get("type") == "tool_use" for block in blocks),
+    )
+
+
+def _usage(prompt: Any, completion: Any) -> Usage:
+    if not isinstance(prompt, int) and not isinstance(completion, int):
+        return NO_USAGE
+    return Usage(
+        prompt if isinstance(prompt, int) else None,
+        completion if isinstance(completion, int) else None,
+    )
+
+
+def details_of_stream(chunks: Sequence[Any]) -> Completion:
+    """What the chunks of a stream say of the whole answer."""
+    text: list[str] = []
+    reason, usage, model, tools = None, NO_USAGE, None, False
+    for chunk in chunks:
+        read = _read_chunk(chunk) if isinstance(chunk, Mapping) else Completion(str(chunk or ""))
+        text.append(read.text)
+        reason = read.finish_reason or reason
+        usage = read.usage if read.usage is not NO_USAGE else usage
+        model = read.model or model
+        tools = tools or read.has_tool_calls
+    return Completion(
+        "".join(text), finish_reason=reason, usage=usage, model=model, has_tool_calls=tools
+    )
+
+
+def _read_chunk(chunk: Mapping[str, Any]) -> Completion:
+    if isinstance(chunk.get("choices"), list) and chunk["choices"]:
+        return _read_openai(chunk, chunk["choices"])
+    delta = chunk.get("delta")
+    if isinstance(delta, Mapping):  # Anthropic: content_block_delta, message_delta
+        reason = delta.get("stop_reason")
+        return Completion(
+            str(delta.get("text") or ""),
+            finish_reason={"end_turn": "stop", "stop_sequence": "stop"}.get(str(reason), reason),
+            has_tool_calls=delta.get("type") == "input_json_delta",
+        )
+    usage = chunk.get("usage")
+    if isinstance(usage, Mapping):  # OpenAI's last chunk has usage and no choices
+        counted = _usage(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        return Completion("", usage=counted, model=chunk.get("model"))
+    return Completion("")

@@ -1,0 +1,110 @@
+"""Single flight: of equal requests under way in one process, one calls the model.
+
+The first to miss leads; the others wait for its answer. If the leader fails with an
+error, its followers get that error, as if the model had given it to each; if it leaves
+without an answer (cancelled, or a stream was not read to its end), the followers try
+for themselves, one of them leading. A call that asks its own question again, from
+inside, is let through and does not wait for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from semcache.types import Completion
+
+_inside: ContextVar[frozenset[bytes]] = ContextVar("semcache_inside", default=frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The leader has an answer: the value, and how it is stored if it can be."""
+
+    value: Any
+    completion: Completion | None
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The model's call failed for the leader."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The leader is gone, or took too long; nothing is known."""
+
+
+Outcome = Landed | Crashed | Left
+
+
+class Flight:
+    """One call under way. Whoever leads must end it, with `Flights.end`."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self._future: Future[Outcome] = Future()
+
+    def settle(self, outcome: Outcome) -> None:
+        self._future.set_result(outcome)
+
+    def wait(self, patience: float | None) -> Outcome:
+        """Block until it has ended; `Left` after `patience` seconds."""
+        with suppress(FutureTimeoutError):
+            return self._future.result(patience)
+        return Left()
+
+    async def await_(self, patience: float | None) -> Outcome:
+        """`wait` without blocking; a waiter that is cancelled disturbs nobody."""
+        waiting = asyncio.shield(asyncio.wrap_future(self._future))
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(waiting, patience)
+        return Left()
+
+
+class Flights:
+    """The calls under way in this process, by exact key."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[bytes, Flight] = {}
+        self.ended = 0
+        """How many have ended: whoever sees it unchanged has missed none."""
+
+    def join(self, key: bytes) -> tuple[Flight, bool]:
+        """(flight, whether the caller leads it)."""
+        if key in _inside.get():
+            return Flight(key), True  # the leader itself asks again: it may not wait for itself
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is not None:
+                return flight, False
+            flight = self._flights[key] = Flight(key)
+            return flight, True
+
+    def end(self, flight: Flight, outcome: Outcome) -> None:
+        """Take the flight off the board and tell its followers."""
+        with self._lock:
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+            self.ended += 1
+        flight.settle(outcome)
+
+
+@contextmanager
+def inside(key: bytes) -> Iterator[None]:
+    """Mark the caller's context as leading this flight."""
+    token = _inside.set(_inside.get() | {key})
+    try:
+        yield
+    finally:
+        _inside.reset(token)

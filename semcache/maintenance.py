@@ -1,0 +1,162 @@
+"""Work on a whole cache: checking it, embedding it anew, searching all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semcache import build
+from semcache.core import keys
+from semcache.core.retention import Retention
+from semcache.protocols import Embedder
+from semcache.stores.sqlite import SQLiteStore
+from semcache.types import Candidate, Selection
+
+if TYPE_CHECKING:
+    from semcache.indexes.faiss import FaissIndex
+    from semcache.repository import Repository
+
+Progress = Callable[[int, int], None]
+"""Told (done, all) as work goes on."""
+
+_BATCH = 256
+
+
+def _silent(done: int, total: int) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found. `problems` is empty for a sound cache."""
+
+    entries: int
+    vectors: int
+    without_vector: int
+    scopes: int
+    embedder: str | None
+    key_versions: dict[int, int]
+    problems: list[str]
+    mended: list[str] = field(default_factory=list)
+
+
+def stored_repository(directory: Path, store: SQLiteStore) -> Repository[FaissIndex]:
+    """The repository of a store, with the embedder that the store names (none is loaded)."""
+    import time
+
+    fingerprint = store.meta("fingerprint") or ""
+    return build.open_repository(
+        directory,
+        store,
+        fingerprint=lambda: fingerprint,
+        retention=Retention(),
+        clock=time.time,
+        background=False,
+    )
+
+
+def check(directory: Path, store: SQLiteStore, *, fix: bool = False) -> Report:
+    """Hold the index against the store and the store against its own rules.
+
+    Args:
+        fix: mend what can be mended without losing an entry: orphaned rows, wrong totals,
+            an index that differs from the store.
+    """
+    problems = store.problems()
+    mended = []
+    if problems and fix:
+        store.mend()
+        left = store.problems()
+        mended += [problem for problem in problems if problem not in left]
+    repository = stored_repository(directory, store)
+    embedded = store.embedded_ids()
+    index = repository.refresh_index()
+    differs = _differences(index.ids(), embedded)
+    if differs:
+        problems.append(differs)
+    snapshot = directory / build.SNAPSHOT
+    if fix and differs:
+        snapshot.unlink(missing_ok=True)
+        index = repository.rebuild_index()
+        if not _differences(index.ids(), embedded):
+            mended.append(differs)
+    if fix:
+        repository.save_snapshot()
+    versions = store.key_versions()
+    problems += [
+        f"{count} entries were keyed under version {version} of the canonical form and can no "
+        f"longer be found (this semcache uses {keys.KEY_VERSION})"
+        for version, count in versions.items()
+        if version != keys.KEY_VERSION
+    ]
+    entries = store.count()
+    return Report(
+        entries=entries,
+        vectors=len(embedded),
+        without_vector=entries - len(embedded),
+        scopes=index.scopes(),
+        embedder=store.meta("fingerprint"),
+        key_versions=versions,
+        problems=[problem for problem in problems if problem not in mended],
+        mended=mended,
+    )
+
+
+def _differences(indexed: set[int], embedded: set[int]) -> str:
+    missing, extra = len(embedded - indexed), len(indexed - embedded)
+    if not missing and not extra:
+        return ""
+    return f"the index lacks {missing} vectors of the store and holds {extra} that it does not"
+
+
+def reembed(store: SQLiteStore, embedder: Embedder, progress: Progress = _silent) -> int:
+    """Embed every stored question anew and put the vectors in place in one step.
+
+    The cache can be used meanwhile. A run that was interrupted is gone on with, not begun
+    anew. Returns how many vectors there are now.
+
+    Raises:
+        EmbedderError: the embedder failed; what was done so far is kept for the next run.
+    """
+    store.begin_reembedding(embedder.fingerprint, embedder.dimension)
+    while True:
+        batch = store.questions_to_embed(_BATCH)
+        if not batch and store.finish_reembedding():
+            return len(store.embedded_ids())
+        fitting = [row for row in batch if _fits(embedder, row[2])]
+        vectors = embedder.embed([row[2] for row in fitting]) if fitting else ()
+        made = {row[0]: vector.tobytes() for row, vector in zip(fitting, vectors, strict=True)}
+        store.keep_reembedded((row[0], row[1], made.get(row[0])) for row in batch)
+        left = store.count_to_embed()
+        progress(store.count() - left, store.count())
+
+
+def _fits(embedder: Embedder, question: str) -> bool:
+    return embedder.window is None or embedder.count_tokens(question) <= embedder.window
+
+
+def search(
+    store: SQLiteStore, embedder: Embedder, text: str, *, namespace: str | None, limit: int
+) -> list[Candidate]:
+    """The nearest stored questions in all scopes, for people to look at.
+
+    Raises:
+        EmbedderError: the embedder failed.
+    """
+    import numpy as np
+
+    wanted = embedder.embed([text])[0]
+    allowed = None
+    if namespace is not None:
+        allowed = {entry.id for entry in store.select(Selection(namespace=namespace))}
+    found: list[tuple[float, int]] = []
+    for entry_id, _, blob in store.vectors_after(0):
+        if allowed is None or entry_id in allowed:
+            found.append((float(np.frombuffer(blob, np.float32) @ wanted), entry_id))
+            if len(found) > 100 * limit:
+                found = sorted(found, reverse=True)[:limit]
+    nearest = sorted(found, reverse=True)[:limit]
+    entries = store.get_many([entry_id for _, entry_id in nearest])
+    return [Candidate(entries[i], similarity) for similarity, i in nearest if i in entries]

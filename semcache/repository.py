@@ -1,0 +1,278 @@
+"""Store and index as one thing; the only writer of either.
+
+The store is the truth. A write is committed first, then the index takes it, so that
+what a caller was told is stored can be found at once and after any crash. The index
+is opened when a vector is first looked up, from a snapshot or from the store, and
+follows the store: at each lookup a cheap check tells whether anybody, in this process
+or another, has committed since; only then is it read what is new, by row id.
+
+Every neighbour that the index names is read from the store before anyone sees it. An
+index that lags behind can therefore overlook an entry for a moment, but never bring
+back one that was deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from semcache.core.retention import EVICTION, Retention
+from semcache.errors import IndexMismatchError
+from semcache.protocols import Index, Store
+from semcache.types import Candidate, Entry, Neighbour, NewEntry, Selection
+
+if TYPE_CHECKING:
+    from semcache.types import Vector
+
+logger = logging.getLogger("semcache")
+
+IndexT = TypeVar("IndexT", bound=Index)
+
+_BATCH = 4096
+_WIDEST = 256
+"""The most neighbours that are asked for when nearer ones have been deleted or have expired."""
+_SWEEP_SECONDS = 60.0
+_SWEEP_ENTRIES = 256
+
+
+class IndexFiles(Protocol[IndexT]):
+    """Makes indexes, and keeps a copy of one on disk."""
+
+    def new(self, dimension: int) -> IndexT:
+        """An empty index."""
+        ...
+
+    def load(
+        self, store: Store, fingerprint: str, dimension: int
+    ) -> tuple[IndexT, int, int] | None:
+        """(index, last id, last deletion) from the snapshot; None if it cannot be used."""
+        ...
+
+    def save(self, index: IndexT, store: Store, fingerprint: str, at: tuple[int, int]) -> None:
+        """Keep a snapshot of an index that has followed the store up to `at`."""
+        ...
+
+
+class Repository(Generic[IndexT]):
+    """Entries that can be found by key and by nearness.
+
+    Args:
+        store: the truth.
+        files: makes and keeps the index.
+        fingerprint: names the embedder whose vectors are written and looked up; called
+            when a vector is first written or looked up.
+        retention: quota and eviction order.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        files: IndexFiles[IndexT],
+        *,
+        fingerprint: Callable[[], str],
+        retention: Retention,
+        clock: Callable[[], float],
+    ) -> None:
+        self.store = store
+        self._files = files
+        self._fingerprint = fingerprint
+        self._retention = retention
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._index: IndexT | None = None
+        self._last_id = 0
+        self._last_deletion = 0
+        self._saved_at = (0, 0)
+        self._swept_at = 0.0
+
+    # ----------------------------------------------------------------------- reading
+
+    def exact(self, exact_key: bytes) -> Entry | None:
+        """The entry with this key, expired or not."""
+        return self.store.get_exact(exact_key)
+
+    def nearest(
+        self, scope: bytes, vector: Vector, k: int, floor: float
+    ) -> tuple[list[Neighbour], list[Candidate]]:
+        """Neighbours in the scope, and candidates: those of at least `floor` that exist.
+
+        Deleted and expired ones do not crowd out others: further neighbours are asked for
+        until there are k fresh candidates or no more that are near enough.
+        """
+        index = self._followed()
+        now = self._clock()
+        while True:
+            neighbours = index.search(scope, vector, k)
+            candidates = self._candidates(neighbours, floor)
+            dead = sum(n.similarity >= floor for n in neighbours) - sum(
+                c.entry.fresh(now) for c in candidates
+            )
+            if not dead or len(neighbours) < k or neighbours[-1].similarity < floor:
+                return neighbours, candidates
+            if k >= _WIDEST:
+                return neighbours, candidates
+            k = min(4 * k, _WIDEST)
+
+    def _candidates(self, neighbours: Sequence[Neighbour], floor: float) -> list[Candidate]:
+        near = [n for n in neighbours if n.similarity >= floor]
+        if not near:
+            return []
+        entries = self.store.get_many([n.id for n in near])
+        return [Candidate(entries[n.id], n.similarity) for n in near if n.id in entries]
+
+    # ----------------------------------------------------------------------- writing
+
+    def record(self, entry: NewEntry, vector: Vector | None) -> int:
+        """Store an entry durably and make it findable; return its id."""
+        fingerprint = None if vector is None else self._fingerprint()
+        entry_id = self.store.add(entry, vector, fingerprint)
+        if vector is not None:
+            with self._lock:
+                if self._index is not None:
+                    self._index.add(entry_id, entry.scope, vector)
+                    if entry_id == self._last_id + 1:  # nobody else wrote in between
+                        self._last_id = entry_id
+        self._keep_quota(entry_id)
+        self._sweep()
+        return entry_id
+
+    def accepts(self, fingerprint: str | None) -> bool:
+        """Whether vectors of this embedder may be written."""
+        return fingerprint is not None and fingerprint == self._fingerprint()
+
+    def delete(self, selection: Selection, limit: int | None = None) -> int:
+        """Delete what is selected; return how many entries that were."""
+        ids = self.store.delete(selection, limit)
+        self._forget(ids)
+        return len(ids)
+
+    def _keep_quota(self, newest: int) -> None:
+        retention = self._retention
+        if retention.max_entries is None and retention.max_bytes is None:
+            return
+        excess = retention.excess(*self.store.totals())
+        if excess > 0:
+            self._forget(self.store.evict(EVICTION[retention.eviction], excess, spare=newest))
+
+    def _sweep(self) -> None:
+        """Now and then delete some of what has expired; it is never served in the meantime."""
+        now = self._clock()
+        if now - self._swept_at >= _SWEEP_SECONDS:
+            self._swept_at = now
+            self._forget(self.store.delete(Selection(expired_at=now), _SWEEP_ENTRIES))
+
+    def _forget(self, ids: Sequence[int]) -> None:
+        if ids:
+            with self._lock:
+                if self._index is not None:
+                    self._index.remove(ids)
+
+    # --------------------------------------------------------------------- the index
+
+    def _followed(self) -> IndexT:
+        """The index, up to date with every commit there has been before this call.
+
+        Raises:
+            IndexMismatchError: the store's vectors come from another embedder.
+        """
+        revision = self.store.revision()
+        index = self._index
+        if index is not None and revision == self.store.revision_seen():
+            return index
+        with self._lock:
+            self._check_fingerprint()
+            if self._index is None:
+                self._index = self._open()
+            self._catch_up(self._index)
+            self.store.mark_revision(revision)
+            return self._index
+
+    def _check_fingerprint(self) -> None:
+        stored, given = self.store.meta("fingerprint"), self._fingerprint()
+        if stored is not None and stored != given:
+            raise IndexMismatchError(stored=stored, given=given, where=self.store.name)
+
+    def _open(self) -> IndexT:
+        dimension = self.store.meta("dimension")
+        if dimension is None:
+            return self._files.new(0)
+        found = self._files.load(self.store, self._fingerprint(), int(dimension))
+        if found is not None:
+            index, self._last_id, self._last_deletion = found
+            self._saved_at = (self._last_id, self._last_deletion)
+            return index
+        self._last_id, self._last_deletion = 0, self.store.last_deletion()
+        return self._files.new(int(dimension))
+
+    def _catch_up(self, index: Index) -> None:
+        """Take over what was committed since the last time."""
+        deleted = self.store.deletions_after(self._last_deletion)
+        if deleted is None:  # too long ago: compare all ids
+            self._last_deletion = self.store.last_deletion()
+            index.remove(index.ids() - self.store.embedded_ids())
+        else:
+            ids, self._last_deletion = deleted
+            if ids:
+                index.remove(ids)
+        for rows in _chunks(self.store.vectors_after(self._last_id)):
+            import numpy as np
+
+            vectors = np.frombuffer(b"".join(row[2] for row in rows), np.float32)
+            index.add_many(
+                [row[0] for row in rows],
+                [row[1] for row in rows],
+                vectors.reshape(len(rows), -1),
+            )
+            self._last_id = rows[-1][0]
+
+    def refresh_index(self) -> IndexT:
+        """The index, opened and up to date; for tools."""
+        return self._followed()
+
+    def rebuild_index(self) -> IndexT:
+        """Throw the index away and make it from the store."""
+        with self._lock:
+            self._check_fingerprint()
+            self._last_id, self._last_deletion = 0, self.store.last_deletion()
+            self._index = self._files.new(int(self.store.meta("dimension") or 0))
+            self._catch_up(self._index)
+            self._saved_at = (0, 0)
+            return self._index
+
+    def wait(self) -> None:
+        """Until nothing is being built beside the traffic."""
+        if self._index is not None:
+            self._index.wait()
+
+    def save_snapshot(self) -> None:
+        """Keep the index on disk if it has changed since it was kept there."""
+        with self._lock:
+            at = (self._last_id, self._last_deletion)
+            if self._index is None or not len(self._index) or at == self._saved_at:
+                return
+            self._files.save(self._index, self.store, self._fingerprint(), at)
+            self._saved_at = at
+
+    def close(self) -> None:
+        """Save the index and close the store. A snapshot that cannot be written is no loss."""
+        try:
+            self.save_snapshot()
+        except Exception as error:
+            logger.warning("the index could not be saved, it will be rebuilt: %s", error)
+        self.store.close()
+
+
+def _chunks(
+    rows: Iterator[tuple[int, bytes, bytes]],
+) -> Iterator[list[tuple[int, bytes, bytes]]]:
+    chunk: list[tuple[int, bytes, bytes]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == _BATCH:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

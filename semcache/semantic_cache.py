@@ -1,0 +1,550 @@
+"""`SemanticCache`: the cache as its users see it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack
+
+from semcache import build, flow
+from semcache.cache import Cache, Explanation, Keep, as_completion
+from semcache.core import keys
+from semcache.core.keys import Context, KeyRules
+from semcache.core.policies import FixedThreshold
+from semcache.core.requests import request as make_request
+from semcache.core.retention import TTL, UNSET, GivenTTL, Retention
+from semcache.decorator import OWN_NAME, Cached, Options, decorate
+from semcache.errors import ConfigError
+from semcache.events import Hook, logging_hook
+from semcache.flights import Flights
+from semcache.protocols import Embedder, Policy
+from semcache.types import Completion, Entry, Lookup, Request, Selection
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_THRESHOLD = 0.95
+
+
+class Call(TypedDict, total=False):
+    """What may be said of a call besides its prompt.
+
+    Attributes:
+        messages: chat messages instead of a prompt, in OpenAI's or Anthropic's form.
+        system: the system prompt, where it is given apart.
+        model: the model's name.
+        namespace: the caller's partition; answers never cross it.
+        params: sampling parameters and whatever else changes the answer.
+        tools, response_format: as the provider takes them.
+        tags: labels for `invalidate`.
+        ignore: names that do not belong to the scope, such as {"temperature"}.
+        context: "full": earlier turns belong to the scope; "none": they do not.
+    """
+
+    messages: Iterable[Any]
+    system: Any
+    model: str
+    namespace: str
+    params: Mapping[str, Any]
+    tools: Any
+    response_format: Any
+    tags: Iterable[str]
+    ignore: Iterable[str]
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a cache holds and has done, over all processes.
+
+    Attributes:
+        entries, entry_bytes: how many, and the bytes of their texts and vectors.
+        file_bytes: what the database takes on disk.
+        exact_hits, semantic_hits, shared: served from the cache; from another caller's
+            call under way.
+        misses: by reason. faults: by the part that failed.
+        records: answers stored. not_stored: by reason.
+        tokens_saved, usd_saved: of served answers whose usage was known.
+        embedder: fingerprint of the embedder; None while there is no vector.
+    """
+
+    entries: int
+    entry_bytes: int
+    file_bytes: int
+    exact_hits: int
+    semantic_hits: int
+    shared: int
+    misses: Mapping[str, int]
+    faults: Mapping[str, int]
+    records: int
+    not_stored: Mapping[str, int]
+    tokens_saved: int
+    usd_saved: float
+    embedder: str | None
+
+    @property
+    def lookups(self) -> int:
+        return self.exact_hits + self.semantic_hits + sum(self.misses.values())
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Served / all lookups; None before the first."""
+        return (self.exact_hits + self.semantic_hits) / self.lookups if self.lookups else None
+
+
+class SemanticCache:
+    """A semantic cache in a directory.
+
+    Safe to use from many threads and tasks; several processes may open one directory.
+
+    Args:
+        path: the directory; made where it is missing.
+        threshold: the least cosine similarity at which a stored answer is served.
+        policy: a `Policy`, instead of a threshold.
+        embedder: an `Embedder`, or the name or path of a sentence-transformers model; by
+            default all-MiniLM-L6-v2, on this machine.
+        semantic: False: the exact tier only; nothing is ever embedded.
+        ttl: seconds (or a timedelta) an entry may be served for; None: for ever.
+        namespace_ttl: TTLs by namespace, before `ttl`.
+        max_entries, max_bytes: quota, and `eviction`: "least-recently-used",
+            "least-frequently-used" or "oldest".
+        ignore, context: what does not belong to the scope, see `Call`.
+        long_prompts: prompts longer than the embedder's window use the exact tier only
+            ("exact"), or are embedded in pieces ("chunks").
+        store_truncated, store_tool_calls: store such answers too.
+        hooks: called with every event; by default the logging hook.
+        embed_timeout: seconds after which an embedder that does not compute in this
+            process is given up and the call goes on as a miss.
+        busy_timeout: seconds that a write waits for another process's.
+        clock: seconds since the epoch.
+        exact_below: scopes with fewer entries are searched exactly.
+        index_in_background: False: build large indexes inside the write that makes them
+            due, so that equal runs give equal hits.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        StoreError: the directory cannot be used.
+        IndexMismatchError: it holds vectors of another embedder.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threshold: float | None = None,
+        policy: Policy | None = None,
+        embedder: Embedder | str | None = None,
+        semantic: bool = True,
+        ttl: TTL = None,
+        namespace_ttl: Mapping[str, TTL] | None = None,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        eviction: str = "least-recently-used",
+        ignore: Iterable[str] = (),
+        context: Context = "full",
+        long_prompts: build.LongPrompts = "exact",
+        store_truncated: bool = False,
+        store_tool_calls: bool = False,
+        hooks: Sequence[Hook] = (logging_hook,),
+        embed_timeout: float | None = 5.0,
+        busy_timeout: float = 5.0,
+        clock: Callable[[], float] = time.time,
+        exact_below: int | None = None,
+        index_in_background: bool = True,
+    ) -> None:
+        if policy is not None and threshold is not None:
+            raise ConfigError("Give a threshold or a policy, not both.")
+        self.path = Path(path)
+        policy = policy or FixedThreshold(DEFAULT_THRESHOLD if threshold is None else threshold)
+        rules = keys.key_rules(ignore, context)
+        retention = Retention(ttl, dict(namespace_ttl or {}), max_entries, max_bytes, eviction)
+        store = build.open_store(self.path, busy_timeout=busy_timeout)
+        try:
+            chosen = build.choose_embedder(embedder, store) if semantic else None
+            repository = build.open_repository(
+                self.path,
+                store,
+                fingerprint=lambda: "" if chosen is None else chosen.fingerprint,
+                retention=retention,
+                clock=clock,
+                exact_below=exact_below,
+                background=index_in_background,
+            )
+            semantics = (
+                build.semantics(chosen, long_prompts=long_prompts, timeout=embed_timeout)
+                if chosen is not None
+                else None
+            )
+        except BaseException:
+            store.close()
+            raise
+        self._store = store
+        self._embedder = chosen
+        self._flights = Flights()
+        self._cache = Cache(
+            repository,
+            semantics=semantics,
+            policy=policy,
+            rules=rules,
+            retention=retention,
+            keep=Keep(store_truncated, store_tool_calls),
+            hooks=hooks,
+            clock=clock,
+        )
+
+    # --------------------------------------------------------------- lookup and record
+
+    def lookup(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Lookup:
+        """Look for an answer.
+
+        Raises:
+            RequestError: the request cannot be used. Faults of the cache are misses.
+        """
+        request, rules = self._request(prompt, call)
+        return self._cache.find(request, rules=rules)
+
+    def record(
+        self,
+        lookup: Lookup,
+        answer: str | Completion,
+        *,
+        ttl: GivenTTL = UNSET,
+        tags: Iterable[str] = (),
+    ) -> Entry | None:
+        """Store the answer to a request that was looked up; nothing is embedded twice.
+
+        Returns the entry, or None if it was not stored: an answer that is cut off, empty or
+        asks for tools is not, and a fault of the store is no fault of the caller's.
+
+        Raises:
+            RequestError: the answer is neither text nor a `Completion`.
+            ConfigError: the TTL is wrong.
+        """
+        return self._cache.store(lookup, as_completion(answer), ttl=ttl, tags=tags)
+
+    def get(
+        self, prompt: str | Request | None = None, /, **call: Unpack[Call]
+    ) -> Completion | None:
+        """The stored answer, or None. See `lookup`."""
+        return self.lookup(prompt, **call).completion
+
+    def put(
+        self,
+        prompt: str | Request | None,
+        answer: str | Completion,
+        /,
+        *,
+        ttl: GivenTTL = UNSET,
+        **call: Unpack[Call],
+    ) -> Entry | None:
+        """Store an answer, in place of one for the same request. See `record`."""
+        completion = as_completion(answer)
+        request, rules = self._request(prompt, call)
+        lookup = self._cache.find(request, rules=rules, serve=False)
+        return self._cache.store(lookup, completion, ttl=ttl)
+
+    async def alookup(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Lookup:
+        """`lookup` in a worker thread."""
+        return await asyncio.to_thread(partial(self.lookup, prompt, **call))
+
+    async def arecord(
+        self,
+        lookup: Lookup,
+        answer: str | Completion,
+        *,
+        ttl: GivenTTL = UNSET,
+        tags: Iterable[str] = (),
+    ) -> Entry | None:
+        """`record` in a worker thread."""
+        return await asyncio.to_thread(partial(self.record, lookup, answer, ttl=ttl, tags=tags))
+
+    async def aget(
+        self, prompt: str | Request | None = None, /, **call: Unpack[Call]
+    ) -> Completion | None:
+        """`get` in a worker thread."""
+        return await asyncio.to_thread(partial(self.get, prompt, **call))
+
+    async def aput(
+        self,
+        prompt: str | Request | None,
+        answer: str | Completion,
+        /,
+        *,
+        ttl: GivenTTL = UNSET,
+        **call: Unpack[Call],
+    ) -> Entry | None:
+        """`put` in a worker thread."""
+        return await asyncio.to_thread(partial(self.put, prompt, answer, ttl=ttl, **call))
+
+    # ------------------------------------------------------------------------- answer
+
+    def answer(
+        self,
+        prompt: str | Request | None,
+        send: Callable[[Request], Completion],
+        *,
+        ttl: GivenTTL = UNSET,
+        **call: Unpack[Call],
+    ) -> Completion:
+        """The stored answer, or that of `send(request)`, which is then stored."""
+        request, rules = self._request(prompt, call)
+        terms = flow.Terms(rules=rules, ttl=ttl)
+        done: Completion = flow.answer(
+            self._cache, self._flights, request, partial(send, request), terms
+        )
+        return done
+
+    async def aanswer(
+        self,
+        prompt: str | Request | None,
+        send: Callable[[Request], Awaitable[Completion]],
+        *,
+        ttl: GivenTTL = UNSET,
+        **call: Unpack[Call],
+    ) -> Completion:
+        """`answer` for an async `send`."""
+        request, rules = self._request(prompt, call)
+        terms = flow.Terms(rules=rules, ttl=ttl)
+        done: Completion = await flow.aanswer(
+            self._cache, self._flights, request, partial(send, request), terms
+        )
+        return done
+
+    def stream(
+        self,
+        prompt: str | Request | None,
+        send: Callable[[Request], Iterator[str]],
+        *,
+        ttl: GivenTTL = UNSET,
+        **call: Unpack[Call],
+    ) -> Iterator[str]:
+        """The stored answer in its chunks, or those of `send(request)` as they arrive."""
+        request, rules = self._request(prompt, call)
+        terms = flow.Terms(codec=flow.TEXT_CHUNKS, rules=rules, ttl=ttl, streams=True)
+        return flow.stream(self._cache, self._flights, request, partial(send, request), terms)
+
+    def astream(
+        self,
+        prompt: str | Request | None,
+        send: Callable[[Request], AsyncIterator[str]],
+        *,
+        ttl: GivenTTL = UNSET,
+        **call: Unpack[Call],
+    ) -> AsyncIterator[str]:
+        """`stream` for an async iterator."""
+        request, rules = self._request(prompt, call)
+        terms = flow.Terms(codec=flow.TEXT_CHUNKS, rules=rules, ttl=ttl, streams=True)
+        return flow.astream(self._cache, self._flights, request, partial(send, request), terms)
+
+    def cached(
+        self,
+        *,
+        model: str | None = None,
+        namespace: str | Callable[..., str] | None = None,
+        prompt: str | None = None,
+        key: Callable[..., Any] | None = None,
+        name: str | None = OWN_NAME,
+        ignore: Iterable[str] = (),
+        context: Context | None = None,
+        ttl: GivenTTL = UNSET,
+        tags: Iterable[str] = (),
+        store_if: Callable[[Any], bool] | None = None,
+        store_truncated: bool | None = None,
+        store_tool_calls: bool | None = None,
+    ) -> Callable[[Callable[P, R]], Cached[P, R]]:
+        """Decorate a function that asks a model; async functions and generators too.
+
+        Args:
+            model: the model that the function asks.
+            namespace: the caller's partition, or a function of the call's arguments.
+            prompt: the argument that holds the prompt or the messages; found by itself where
+                it is called prompt, question, query, message, text or messages, or is alone.
+            key: a function of the call's arguments that gives the prompt, the messages or a
+                `Request`; the other arguments then do not count.
+            name: what the function is called in the scope; functions of one name share
+                answers. By default its module and qualified name; None: none, so that
+                answers are shared with `lookup` and `get`.
+            ignore: arguments that do not change the answer.
+            context: "full" or "none", instead of the cache's own.
+            ttl: for this function's answers.
+            tags: for this function's answers.
+            store_if: asked with each value; it is not stored if the answer is no.
+            store_truncated, store_tool_calls: instead of the cache's own.
+
+        Raises:
+            ConfigError: a setting is wrong, or it cannot be told which argument is the prompt.
+        """
+        cache_rules, keep = self._cache.rules, self._cache.keep
+        options = Options(
+            model=model,
+            namespace=namespace,
+            prompt=prompt,
+            key=key,
+            name=name,
+            rules=KeyRules(
+                keys.key_rules(ignore).ignore | cache_rules.ignore, context or cache_rules.context
+            ),
+            ttl=_checked(ttl),
+            tags=tuple(tags),
+            store_if=store_if,
+            keep=Keep(
+                keep.truncated if store_truncated is None else store_truncated,
+                keep.tool_calls if store_tool_calls is None else store_tool_calls,
+            ),
+        )
+        return lambda function: decorate(function, self._cache, self._flights, options)
+
+    # -------------------------------------------------------------------------- looking
+
+    def explain(
+        self, prompt: str | Request | None = None, /, *, k: int = 5, **call: Unpack[Call]
+    ) -> Explanation:
+        """Everything a lookup would see and decide, without changing or counting anything.
+
+        Raises:
+            RequestError: the request cannot be used.
+            EmbedderError, StoreError: a part failed.
+        """
+        request, rules = self._request(prompt, call)
+        return self._cache.explain_request(request, rules=rules, k=k)
+
+    def stats(self) -> Stats:
+        """What the cache holds and has done, with what this process has not yet written."""
+        self.flush()
+        return read_stats(self._store)
+
+    def entries(self, *, limit: int | None = None, **selected: Any) -> list[Entry]:
+        """Stored entries, the newest first; `selected` as for `invalidate`."""
+        return self._store.select(_selection(selected), limit=limit)
+
+    def __len__(self) -> int:
+        return self._store.totals()[0]
+
+    # ------------------------------------------------------------------------- removing
+
+    def invalidate(
+        self,
+        *,
+        tag: str | None = None,
+        namespace: str | None = None,
+        model: str | None = None,
+        ids: Iterable[int] | None = None,
+        older_than: float | None = None,
+    ) -> int:
+        """Delete the entries for which all the given conditions hold; return their number.
+
+        Args:
+            older_than: stored at least so many seconds ago.
+
+        Raises:
+            ConfigError: no condition was given (`clear` deletes everything).
+            StoreError: they could not be deleted.
+        """
+        selection = Selection(
+            namespace,
+            model,
+            tag,
+            None if ids is None else tuple(ids),
+            None if older_than is None else self._cache.now() - older_than,
+        )
+        if selection.everything:
+            raise ConfigError("invalidate() needs a condition; clear() deletes everything.")
+        return self._cache.remove(selection)
+
+    def clear(self) -> int:
+        """Delete every entry; return their number."""
+        return self._cache.remove(Selection())
+
+    # ---------------------------------------------------------------------------- ending
+
+    def flush(self) -> None:
+        """Write the counters now (otherwise within a second)."""
+        self._cache.tally.flush()
+
+    def wait(self) -> None:
+        """Until indexes being built in the background are in place."""
+        self._cache.repository.wait()
+
+    def close(self) -> None:
+        """Write what is counted, keep the index on disk, give files back."""
+        self._cache.close()
+
+    def __enter__(self) -> SemanticCache:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"SemanticCache({str(self.path)!r}, policy={self._cache.policy!r})"
+
+    def _request(self, prompt: str | Request | None, call: Call) -> tuple[Request, KeyRules | None]:
+        fields: dict[str, Any] = dict(call)
+        ignore, context = fields.pop("ignore", None), fields.pop("context", None)
+        rules = None
+        if ignore is not None or context is not None:
+            own = self._cache.rules
+            rules = KeyRules(
+                own.ignore | keys.key_rules(ignore or ()).ignore, context or own.context
+            )
+        if not isinstance(prompt, Request):
+            return make_request(prompt, **fields), rules
+        if fields:
+            raise ConfigError(f"A Request already says everything; leave out {sorted(fields)}.")
+        return prompt, rules
+
+
+def read_stats(store: Any) -> Stats:
+    """The statistics of a store."""
+    entries, size = store.totals()
+    counters = store.counters()
+
+    def by_reason(prefix: str) -> dict[str, int]:
+        return {
+            name.removeprefix(prefix): int(value)
+            for name, value in sorted(counters.items())
+            if name.startswith(prefix)
+        }
+
+    return Stats(
+        entries=entries,
+        entry_bytes=size,
+        file_bytes=store.file_bytes(),
+        exact_hits=int(counters.get("hits:exact", 0)),
+        semantic_hits=int(counters.get("hits:semantic", 0)),
+        shared=int(counters.get("shared", 0)),
+        misses=by_reason("misses:"),
+        faults=by_reason("faults:"),
+        records=int(counters.get("records", 0)),
+        not_stored=by_reason("not_stored:"),
+        tokens_saved=int(counters.get("tokens_saved", 0)),
+        usd_saved=float(counters.get("usd_saved", 0.0)),
+        embedder=store.meta("fingerprint"),
+    )
+
+
+def _selection(selected: Mapping[str, Any]) -> Selection:
+    try:
+        return Selection(**selected)
+    except TypeError as error:
+        raise ConfigError(f"entries(): {error}") from None
+
+
+def _checked(ttl: GivenTTL) -> GivenTTL:
+    if ttl is not UNSET:
+        from semcache.core.retention import seconds
+
+        seconds(ttl)
+    return ttl

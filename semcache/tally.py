@@ -1,0 +1,110 @@
+"""What happened, counted: written behind, so that no hit waits for a disk.
+
+Noting is one append. A thread wakes half a second after the first note, adds up what
+has come in and writes it in one transaction: counters by name, hits by entry. What
+cannot be written is kept and tried again with the next.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter, deque
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from semcache.protocols import Store
+    from semcache.types import Entry
+
+_DELAY = 0.5
+_KEPT = 100_000
+"""Notes that are kept while the store cannot be written; older ones are dropped."""
+
+
+_Note: TypeAlias = "tuple[str, Entry | None, float]"
+"""What happened; the entry that was served, and when."""
+
+
+class Tally:
+    """Counters of one cache, added up across processes by the store.
+
+    Args:
+        fault: told when the counters could not be written.
+    """
+
+    def __init__(self, store: Store, fault: Callable[[str, BaseException], None]) -> None:
+        self._store = store
+        self._fault = fault
+        self._notes: deque[_Note] = deque(maxlen=_KEPT)
+        self._wake = threading.Event()
+        self._writing = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._closed = False
+        self._awake = False
+
+    def note(self, name: str, entry: Entry | None = None, at: float = 0.0) -> None:
+        """Count one `name`; with an entry, that it was served at `at` (seconds since epoch)."""
+        self._notes.append((name, entry, at))
+        if not self._awake:
+            self._rouse()
+
+    def flush(self) -> None:
+        """Write everything noted so far."""
+        with self._writing:
+            notes = [self._notes.popleft() for _ in range(len(self._notes))]
+            if not notes:
+                return
+            counters, hits = _add_up(notes)
+            try:
+                if hits:
+                    self._store.touch(hits)
+                self._store.add_counters(counters)
+            except Exception as error:
+                self._notes.extendleft(reversed(notes))
+                self._fault("counters", error)
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.set()
+        self.flush()
+
+    def _rouse(self) -> None:
+        if self._closed:
+            return
+        self._awake = True
+        if self._thread is None or self._pid != os.getpid():  # none yet, or left behind by a fork
+            self._pid = os.getpid()
+            self._wake = threading.Event()
+            self._writing = threading.Lock()
+            self._thread = threading.Thread(target=self._run, name="semcache-tally", daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not self._closed:
+            self._wake.wait()
+            if self._closed:
+                return
+            pause.wait(_DELAY)
+            self._wake.clear()
+            self._awake = False
+            self.flush()
+
+
+def _add_up(notes: list[_Note]) -> tuple[Counter[str], dict[int, tuple[int, float]]]:
+    counters: Counter[str] = Counter()
+    hits: dict[int, tuple[int, float]] = {}
+    for name, entry, at in notes:
+        counters[name] += 1
+        if entry is not None:
+            count, last = hits.get(entry.id, (0, 0.0))
+            hits[entry.id] = (count + 1, max(last, at))
+            usage = entry.completion.usage
+            counters["tokens_saved"] += (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+            if usage.cost_usd is not None:
+                counters["usd_saved"] += usage.cost_usd  # type: ignore[assignment]
+    return counters, hits

@@ -30,7 +30,7 @@ from semcache.errors import ConfigError
 from semcache.events import Hook, logging_hook
 from semcache.flights import Flights
 from semcache.protocols import Embedder, Policy
-from semcache.types import Completion, Entry, Lookup, Request, Selection
+from semcache.types import Completion, Entry, Lookup, Query, Request, Selection
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -419,6 +419,19 @@ class SemanticCache:
         """
         request, rules = self._request(prompt, call)
         return self._cache.explain_request(request, rules=rules, k=k)
+
+    def query(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Query:
+        """How the cache sees a request: scope, question and exact key.
+
+        Raises:
+            RequestError: the request cannot be used.
+        """
+        request, rules = self._request(prompt, call)
+        return keys.query(request, rules or self._cache.rules)
+
+    def explain_query(self, query: Query, *, k: int = 5) -> Explanation:
+        """`explain` for a query."""
+        return self._cache.explain_query(query, k=k)
 
     def stats(self) -> Stats:
         """What the cache holds and has done, with what this process has not yet written."""

@@ -137,6 +137,12 @@ def find_export(form: Form | None = None) -> Path | None:
     return None
 
 
+def remove_exports() -> None:
+    """Delete every export of the default model."""
+    for form in ("int8", "float32"):
+        shutil.rmtree(export_directory(form), ignore_errors=True)
+
+
 def locate_original() -> Path:
     """The original model's directory: from the wheel, or from the hub.
 

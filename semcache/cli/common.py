@@ -1,0 +1,173 @@
+"""What the commands share: options, opening a cache, printing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from semcache import build
+from semcache.errors import ConfigError, RequestError
+from semcache.types import Entry
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from semcache.protocols import Embedder
+    from semcache.stores.sqlite import SQLiteStore
+
+NOTHING = 3
+"""Exit code: nothing was found, or problems were."""
+
+CachePath = Annotated[
+    Path | None,
+    typer.Option("--cache", "-c", envvar="SEMCACHE_PATH", help="The cache's directory."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only this namespace.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Only this model.")]
+Tag = Annotated[str | None, typer.Option("--tag", "-t", help="Only entries with this tag.")]
+Limit = Annotated[int, typer.Option("--limit", "-l", min=1, help="At most so many.")]
+EmbedderName = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder",
+        help="A sentence-transformers model by name or path; by default all-MiniLM-L6-v2.",
+    ),
+]
+Age = Annotated[
+    str | None, typer.Option("--older-than", help="Stored at least so long ago: 90s, 15m, 6h, 30d.")
+]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def directory(path: Path | None) -> Path:
+    """The cache's directory.
+
+    Raises:
+        ConfigError: none was given.
+    """
+    if path is None:
+        raise ConfigError("Which cache? Give --cache PATH or set SEMCACHE_PATH.")
+    return path
+
+
+@contextmanager
+def store(path: Path | None) -> Iterator[SQLiteStore]:
+    """The store of an existing cache."""
+    opened = build.open_store(directory(path), create=False)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def embedder(opened: SQLiteStore, name: str | None) -> Embedder:
+    """The embedder of a store: the one named, else the default."""
+    return build.choose_embedder(name, opened)
+
+
+def seconds(age: str | None) -> float | None:
+    """An age such as 30d in seconds.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if age is None:
+        return None
+    try:
+        value = float(age[:-1]) * _UNITS[age[-1]]
+    except (KeyError, ValueError, IndexError):
+        raise RequestError(f"{age!r} is no age; write 90s, 15m, 6h, 30d or 2w.") from None
+    if value < 0:
+        raise RequestError(f"{age!r} is below zero.")
+    return value
+
+
+def console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def moment(at: float | None) -> str:
+    """A time as people write it, in UTC."""
+    if at is None:
+        return "never"
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(at: float | None) -> str:
+    """How long ago a time was, in its largest unit."""
+    if at is None:
+        return "-"
+    passed = max(time.time() - at, 0.0)
+    for unit, length in reversed(_UNITS.items()):
+        if passed >= length:
+            return f"{passed / length:.0f}{unit}"
+    return "0s"
+
+
+def short(text: str | None, width: int) -> str:
+    """One line of at most `width` characters."""
+    line = " ".join((text or "").split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """An entry for scripts."""
+    return {
+        "id": entry.id,
+        "namespace": entry.namespace,
+        "model": entry.model,
+        "question": entry.question,
+        "answer": entry.completion.text,
+        "created_at": entry.created_at,
+        "expires_at": entry.expires_at,
+        "last_hit_at": entry.last_hit_at,
+        "hits": entry.hits,
+        "exact_key": entry.exact_key.hex(),
+        "scope": entry.scope.hex(),
+    }
+
+
+def size(count: float) -> str:
+    """Bytes as people write them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Any]:
+    """A bar on standard error, called with (done, total); nothing where that is no terminal."""
+    shown = console(stderr=True)
+    if not shown.is_terminal:
+        yield lambda done, total=None: None  # noqa: ARG005 - shows nothing
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    with Progress(
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=shown,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total=None: bar.update(task, completed=done, total=total)

@@ -1,0 +1,115 @@
+"""semcache demo"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from semcache.cli.common import AsJson, console, print_json, progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from semcache.demo import Outcome
+
+
+def demo(
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", "-c", help="Keep the cache in this directory, to look into it."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="The least similarity that is served.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put 413 support questions through the real cache; no key and no network needed."""
+    from semcache import demo as stream
+    from semcache.errors import ConfigError
+    from semcache.semantic_cache import DEFAULT_THRESHOLD, SemanticCache
+
+    at = DEFAULT_THRESHOLD if threshold is None else threshold
+    out = console(stderr=as_json)
+    with tempfile.TemporaryDirectory(prefix="semcache-demo-") as temporary:
+        path = cache or Path(temporary) / "cache"
+        if (path / "semcache.db").exists():
+            raise ConfigError(f"{path} holds a cache already; the demo wants an empty one.")
+        _make_ready(out)
+        all_questions = stream.questions()
+        with SemanticCache(path, threshold=at) as opened, progress("asking") as bar:
+            for outcome in stream.run(opened, all_questions):
+                bar(outcome.questions, len(all_questions))
+    if as_json:
+        print_json(_as_json(outcome, at))
+    else:
+        _print(out, outcome, at)
+        if cache is not None:
+            out.print(f"\nThe cache is kept: semcache stats --cache {cache}")
+
+
+def _make_ready(out: Console) -> None:
+    from semcache.embedders.export import export_model, find_export
+
+    if find_export() is None:
+        out.print("Exporting the embedding model to ONNX, once on this machine:")
+        export_model(progress=lambda said: out.print(f"  {said}"))
+
+
+def _as_json(outcome: Outcome, threshold: float) -> dict[str, Any]:
+    return {
+        "questions": outcome.questions,
+        "threshold": threshold,
+        "exact_hits": outcome.ends["exact"],
+        "semantic_hits": outcome.ends["semantic"],
+        "misses": outcome.ends["miss"],
+        "wrong_answers_served": sum(outcome.wrong.values()),
+        "wrong_by_kind": dict(+outcome.wrong),
+        "across_tenants": outcome.across_tenants,
+        "calls_saved": outcome.ends["exact"] + outcome.ends["semantic"],
+        "answered_before": outcome.repeated,
+        "median_ms": {what: outcome.milliseconds(what) for what in outcome.seconds},
+    }
+
+
+def _print(out: Console, outcome: Outcome, threshold: float) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from semcache.cli.looking import print_explanation
+    from semcache.demo import chosen_examples
+
+    total, ends = outcome.questions, outcome.ends
+    wrong = sum(outcome.wrong.values())
+    out.print(
+        f"\n[bold]{total} questions[/] to two companies, threshold {threshold}; misses are "
+        "answered by the [italic]offline answerer[/] (a table of true answers, no language "
+        "model).\n"
+    )
+    table = Table(box=None, header_style="bold")
+    table.add_column("")
+    for name in ("questions", "share", "median time"):
+        table.add_column(name, justify="right")
+    for title, end in (("exact hits", "exact"), ("semantic hits", "semantic"), ("misses", "miss")):
+        spent = outcome.milliseconds(end)
+        shown = "-" if spent is None else f"{spent:.2f} ms"
+        table.add_row(title, str(ends[end]), f"{ends[end] / total:.1%}", shown)
+    record = outcome.milliseconds("record")
+    table.add_row("  … and stored", "", "", "-" if record is None else f"{record:.2f} ms")
+    saved = ends["exact"] + ends["semantic"]
+    table.add_row("calls saved", str(saved), f"{saved / total:.1%}", "")
+    table.add_row("an oracle would save", str(outcome.repeated), f"{outcome.repeated / total:.1%}")
+    share = f"{wrong / ends['semantic']:.1%} of semantic hits" if ends["semantic"] else "-"
+    table.add_row("wrong answers served", str(wrong), share, "")
+    table.add_row("  of another tenant", str(outcome.across_tenants), "", "")
+    out.print(table)
+    for title, example in chosen_examples(outcome):
+        question = example.question
+        out.print(f"\n[bold underline]{title}[/]  ({question.tenant})")
+        print_explanation(example.explanation, threshold)
+        out.print(f"[bold]true answer[/] {escape(question.answer)}")
+
+
+COMMANDS = (demo,)

@@ -1,0 +1,83 @@
+"""Commands that carry entries out of a cache and into one: export, import."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semcache import build
+from semcache.cli.common import (
+    CachePath,
+    EmbedderName,
+    Model,
+    Namespace,
+    Tag,
+    console,
+    directory,
+    progress,
+    store,
+)
+from semcache.errors import RequestError
+from semcache.types import Selection
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="Where to; - for standard output.")] = Path("-"),
+    cache: CachePath = None,
+    namespace: Namespace = None,
+    model: Model = None,
+    tag: Tag = None,
+) -> None:
+    """Write entries as JSON Lines, vectors included."""
+    from semcache.transfer import export_lines
+
+    count = -1
+    with store(cache) as opened, progress("exporting") as bar:
+        total = opened.count(Selection(namespace, model, tag))
+        out = sys.stdout if str(file) == "-" else file.open("w", encoding="utf-8")
+        try:
+            for count, line in enumerate(export_lines(opened, Selection(namespace, model, tag))):
+                out.write(line + "\n")
+                bar(count, total)
+        finally:
+            if out is not sys.stdout:
+                out.close()
+    console(stderr=True).print(f"exported {count:,} entries")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="An export; - for standard input.")],
+    cache: CachePath = None,
+    embedder_name: EmbedderName = None,
+) -> None:
+    """Store the entries of an export, each in place of one for the same request."""
+    import time
+
+    from semcache.core.retention import Retention
+    from semcache.transfer import import_lines
+
+    if str(file) != "-" and not file.exists():
+        raise RequestError(f"There is no file {file}.")
+    opened = build.open_store(directory(cache))
+    chosen = build.choose_embedder(embedder_name, opened)
+    repository = build.open_repository(
+        directory(cache),
+        opened,
+        fingerprint=lambda: chosen.fingerprint,
+        retention=Retention(),
+        clock=time.time,
+    )
+    try:
+        with progress("importing") as bar:
+            source = sys.stdin if str(file) == "-" else file.open(encoding="utf-8")
+            with source as lines:
+                count = import_lines(lines, repository, lambda: chosen, bar)
+    finally:
+        repository.close()
+    typer.echo(f"imported {count:,} entries")
+
+
+COMMANDS = (export, import_)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from semcache.cache import Semantics
 from semcache.core.retention import Retention
-from semcache.embedders.export import default_fingerprint, form_of
+from semcache.embedders.minilm import default_fingerprint, form_of
 from semcache.errors import ConfigError, IndexMismatchError
 from semcache.indexes.files import FaissFiles
 from semcache.protocols import Embedder

@@ -9,7 +9,6 @@ inside, is let through and does not wait for itself.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -65,6 +64,8 @@ class Flight:
 
     async def await_(self, patience: float | None) -> Outcome:
         """`wait` without blocking; a waiter that is cancelled disturbs nobody."""
+        import asyncio  # here, so that programs without tasks do not load it
+
         waiting = asyncio.shield(asyncio.wrap_future(self._future))
         with suppress(TimeoutError):
             return await asyncio.wait_for(waiting, patience)

@@ -12,18 +12,19 @@ unchanged.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from semcache.cache import Cache, Keep
 from semcache.core.keys import KeyRules
 from semcache.core.retention import UNSET, GivenTTL
 from semcache.flights import Crashed, Flight, Flights, Landed, Left, inside
 from semcache.types import Completion, Lookup, Request
+
+T = TypeVar("T")
 
 STREAM_PATIENCE = 30.0
 """Seconds that equal requests wait for a stream under way, whose reader may have stopped."""
@@ -282,9 +283,16 @@ async def adrive(walk: Walk, send: Callable[[], Awaitable[Any]] | None = None) -
             elif isinstance(step, Wait):
                 result = await step.flight.await_(step.patience)
             else:
-                result = await asyncio.to_thread(step)
+                result = await in_thread(step)
         except BaseException as raised:
             error = raised
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Do blocking work in a worker thread."""
+    import asyncio  # here, so that programs without tasks do not load it
+
+    return await asyncio.to_thread(work)
 
 
 # -------------------------------------------------------------------------- the doors
@@ -318,7 +326,7 @@ async def aanswer(
 
 async def _find(cache: Cache, request: Request, terms: Terms) -> Lookup:
     find = partial(cache.find, request, rules=terms.rules, serve=not terms.refresh)
-    return await asyncio.to_thread(find)
+    return await in_thread(find)
 
 
 def stream(

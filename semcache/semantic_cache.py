@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import (
     AsyncIterator,
@@ -257,7 +256,7 @@ class SemanticCache:
 
     async def alookup(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Lookup:
         """`lookup` in a worker thread."""
-        return await asyncio.to_thread(partial(self.lookup, prompt, **call))
+        return await flow.in_thread(partial(self.lookup, prompt, **call))
 
     async def arecord(
         self,
@@ -268,13 +267,13 @@ class SemanticCache:
         tags: Iterable[str] = (),
     ) -> Entry | None:
         """`record` in a worker thread."""
-        return await asyncio.to_thread(partial(self.record, lookup, answer, ttl=ttl, tags=tags))
+        return await flow.in_thread(partial(self.record, lookup, answer, ttl=ttl, tags=tags))
 
     async def aget(
         self, prompt: str | Request | None = None, /, **call: Unpack[Call]
     ) -> Completion | None:
         """`get` in a worker thread."""
-        return await asyncio.to_thread(partial(self.get, prompt, **call))
+        return await flow.in_thread(partial(self.get, prompt, **call))
 
     async def aput(
         self,
@@ -286,7 +285,7 @@ class SemanticCache:
         **call: Unpack[Call],
     ) -> Entry | None:
         """`put` in a worker thread."""
-        return await asyncio.to_thread(partial(self.put, prompt, answer, ttl=ttl, **call))
+        return await flow.in_thread(partial(self.put, prompt, answer, ttl=ttl, **call))
 
     # ------------------------------------------------------------------------- answer
 

@@ -105,7 +105,8 @@ def warmup(
 ) -> None:
     """Make the default embedding model ready, so that no later process needs PyTorch."""
     from semcache.embedders.default import DefaultEmbedder
-    from semcache.embedders.export import export_model, find_export, remove_exports
+    from semcache.embedders.export import export_model, remove_exports
+    from semcache.embedders.minilm import find_export
 
     out = console(stderr=True)
     start = time.perf_counter()

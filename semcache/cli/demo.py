@@ -51,7 +51,8 @@ def demo(
 
 
 def _make_ready(out: Console) -> None:
-    from semcache.embedders.export import export_model, find_export
+    from semcache.embedders.export import export_model
+    from semcache.embedders.minilm import find_export
 
     if find_export() is None:
         out.print("Exporting the embedding model to ONNX, once on this machine:")

@@ -18,11 +18,8 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
-from uuid import UUID
 
 from semcache.errors import RequestError
 from semcache.types import JSON
@@ -109,16 +106,24 @@ def _object(value: Mapping[Any, Any], where: str) -> dict[str, JSON]:
     return result
 
 
+_NAMED = frozenset({"uuid.UUID", "decimal.Decimal", "fractions.Fraction"})
+"""Types that are written as their text; by name, for whoever has none need not import them."""
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def _special(value: Any, where: str) -> JSON:
     """Types that JSON lacks and that turn up among arguments."""
     if isinstance(value, set | frozenset):
         return {"$set": sorted((plain(item, where) for item in value), key=_encode)}
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
-    if isinstance(value, UUID | PurePath):
+    if isinstance(value, PurePath):
         return nfc(str(value), where)
-    if isinstance(value, Decimal | Fraction):
-        return {f"${type(value).__name__}": str(value)}
+    if name := _NAMED.intersection(map(_full_name, type(value).__mro__)):
+        return {f"${min(name)}": str(value)}
     if isinstance(value, bytes | bytearray | memoryview):
         return {"$sha256": hashlib.sha256(bytes(value)).hexdigest()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -7,14 +7,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from semcache.embedders.export import (
-    MODEL,
-    Form,
-    default_fingerprint,
-    export_model,
-    find_export,
-    locate_original,
-)
+from semcache.embedders.export import export_model, locate_original
+from semcache.embedders.minilm import MODEL, Form, default_fingerprint, find_export
 from semcache.embedders.onnx import OnnxEmbedder
 
 if TYPE_CHECKING:
@@ -52,14 +46,6 @@ class DefaultEmbedder:
         if isinstance(inner, OnnxEmbedder):
             return inner.fingerprint
         return default_fingerprint("torch")
-
-    @property
-    def known_fingerprint(self) -> str | None:
-        """The fingerprint, if it can be told without exporting the model."""
-        if self._form is not None:
-            return default_fingerprint(self._form)
-        directory = find_export()
-        return None if directory is None else OnnxEmbedder(directory).fingerprint
 
     def load(self) -> None:
         self._ready().load()

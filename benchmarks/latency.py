@@ -1,0 +1,379 @@
+"""How long a lookup takes, against the floor that no cache can go below.
+
+    python -m benchmarks.latency [--sizes 10000 100000] [--json OUT] [--plot OUT]
+
+Every figure is a ratio to a floor measured in the same run, in turns with it, because
+machines differ and are shared:
+
+- exact hit, through the decorator: canonical JSON + SHA-256 + one prepared SELECT of
+  the row;
+- semantic hit, and miss + record: tokenising + one onnxruntime run of the same prompt;
+- 8 threads of semantic hits: the bare parts on 8 threads (tokenise, onnxruntime, FAISS
+  flat search over the same vectors).
+
+Recall is that of the index against exact search, over prompts that are not stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import faiss
+import numpy as np
+
+import semcache
+from benchmarks import plots, prompts
+from benchmarks.common import (
+    RESULTS,
+    environment,
+    per_second,
+    percentiles,
+    resident_mb,
+    say,
+    timed,
+    write_json,
+)
+from semcache.core import keys
+from semcache.core.canonical import canonical_json
+from semcache.core.policies import FixedThreshold
+from semcache.embedders.default import DefaultEmbedder
+from semcache.embedders.minilm import find_export
+from semcache.embedders.onnx import OnnxEmbedder, packed
+from semcache.embedders.pool import EmbedderPool
+from semcache.types import Candidate, Completion, Decision, NewEntry
+
+if TYPE_CHECKING:
+    from semcache.types import Vector
+
+MODEL, NAMESPACE = "benchmark-model", "benchmark"
+ANSWER = "Open Settings, choose Security, and follow the link that we send to your address. " * 4
+THREADS = 8
+
+
+@dataclass
+class Dial:
+    """A policy whose threshold is turned between measurements."""
+
+    threshold: float = 0.5
+    k: int = 1
+
+    @property
+    def floor(self) -> float:
+        return self.threshold
+
+    def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
+        return FixedThreshold(self.threshold).decide(candidates, draw)
+
+
+class Bench:
+    """One cache, filled step by step, and the bare parts beside it."""
+
+    def __init__(self, directory: Path, embedder: OnnxEmbedder, rounds: int) -> None:
+        self.dial = Dial()
+        self.cache = semcache.SemanticCache(directory, policy=self.dial, embedder=embedder)
+        self.embedder = embedder
+        self.session, self.tokenizer = embedder._parts()
+        self.rounds = rounds
+        self.bare = sqlite3.connect(directory / "semcache.db", isolation_level=None)
+        self.vectors = np.empty((0, embedder.dimension), np.float32)
+        self.stored: list[str] = []
+
+        @self.cache.cached(model=MODEL, namespace=NAMESPACE, name=None)
+        def ask(prompt: str) -> str:  # noqa: ARG001
+            return ANSWER
+
+        self.ask = ask
+
+    # -------------------------------------------------------------------- filling
+
+    def fill(self, texts: Sequence[str], vectors: Vector) -> float:
+        """Store prompts with their vectors; returns seconds for each."""
+        repository = self.cache._cache.repository
+        start = time.perf_counter()
+        for text, vector in zip(texts, vectors, strict=True):
+            query = self.cache.query(text, model=MODEL, namespace=NAMESPACE)
+            repository.record(_entry(query), vector)
+        self.cache.lookup(texts[0] + "!", model=MODEL, namespace=NAMESPACE)
+        self.cache.wait()
+        self.stored += texts
+        self.vectors = np.concatenate([self.vectors, vectors])
+        return (time.perf_counter() - start) / len(texts)
+
+    # --------------------------------------------------------------------- floors
+
+    def floor_exact(self, prompt: str, key: bytes) -> None:
+        """The least that an exact hit costs; `key` is the row's, so that it is found."""
+        call = {
+            "v": keys.KEY_VERSION,
+            "model": MODEL,
+            "namespace": NAMESPACE,
+            "messages": [{"role": "user", "content": prompt}],
+        }
+        sha256(canonical_json(call).encode()).digest()
+        row = self.bare.execute("SELECT * FROM entries WHERE exact_key = ?", (key,)).fetchone()
+        assert row is not None
+
+    def floor_embed(self, prompt: str) -> Any:
+        """Tokenise and run the model: float32[1, d]."""
+        ids = self.tokenizer.encode(prompt).ids
+        return self.session.run(None, packed([ids]))[0]
+
+    # ---------------------------------------------------------------- measurements
+
+    def exact(self) -> dict[str, Any]:
+        sample = self.stored[:: max(len(self.stored) // self.rounds, 1)][: self.rounds]
+        rows = {p: self.ask.lookup(p).query.exact_key for p in sample}
+        ours, floor = _in_turns(
+            sample, lambda p: self.ask(p), lambda p: self.floor_exact(p, rows[p])
+        )
+        return _compared(ours, floor)
+
+    def semantic(self) -> dict[str, Any]:
+        self.dial.threshold = 0.5
+        asked = self._variants(self.rounds)
+        hits = [self.cache.lookup(p, model=MODEL, namespace=NAMESPACE).tier for p in asked[:50]]
+        assert hits.count("semantic") >= 45, hits
+        ours, floor = _in_turns(
+            asked,
+            lambda p: self.cache.lookup(p, model=MODEL, namespace=NAMESPACE),
+            self.floor_embed,
+        )
+        return _compared(ours, floor)
+
+    def miss_and_record(self, unseen: Sequence[str]) -> dict[str, Any]:
+        self.dial.threshold = 2.0  # nothing is near enough
+
+        def ours(prompt: str) -> None:
+            lookup = self.cache.lookup(prompt, model=MODEL, namespace=NAMESPACE)
+            assert lookup.completion is None
+            assert self.cache.record(lookup, ANSWER) is not None
+
+        return _compared(*_in_turns(unseen, ours, self.floor_embed))
+
+    def threads(self) -> dict[str, Any]:
+        """Lookups per second on 8 threads, of the cache and of the bare parts, in turns."""
+        self.dial.threshold = 0.5
+        asked = self._variants(800)
+        flat = faiss.IndexFlatIP(self.embedder.dimension)
+        flat.add(self.vectors)
+        ours: list[float] = []
+        bare: list[float] = []
+        for _ in range(5):
+            bare.append(per_second(lambda p: flat.search(self.floor_embed(p), 1), asked, THREADS))
+            ours.append(
+                per_second(
+                    lambda p: self.cache.lookup(p, model=MODEL, namespace=NAMESPACE),
+                    asked,
+                    THREADS,
+                )
+            )
+        return {
+            "threads": THREADS,
+            "lookups_per_s": round(float(np.median(ours)), 1),
+            "bare_per_s": round(float(np.median(bare)), 1),
+            "ratio": round(float(np.median(ours) / np.median(bare)), 3),
+        }
+
+    def recall(self, vectors: Vector) -> dict[str, Any]:
+        """Recall@1 against exact search, for questions that are not stored."""
+        index = self.cache._cache.repository.refresh_index()
+        scope = self.cache.query("-", model=MODEL, namespace=NAMESPACE).scope.digest
+        found = np.array([index.search(scope, v, 1)[0].similarity for v in vectors])
+        flat = faiss.IndexFlatIP(vectors.shape[1])
+        flat.add(self.vectors)
+        best = flat.search(vectors, 1)[0][:, 0]
+        right = found >= best - 1e-4  # float16, and ties
+        near = best >= 0.8
+        return {
+            "recall_at_1": round(float(right.mean()), 4),
+            "recall_at_1_near": round(float(right[near].mean()), 4),
+            "queries": len(vectors),
+            "near_queries": int(near.sum()),
+        }
+
+    def _variants(self, count: int) -> list[str]:
+        """Stored prompts in other words, for semantic hits: none is stored itself."""
+        step = max(len(self.stored) // count, 1)
+        return [f"please: {text}" for text in self.stored[1::step][:count]]
+
+
+def _entry(query: Any) -> NewEntry:
+    return NewEntry(
+        query.exact_key,
+        query.scope.digest,
+        NAMESPACE,
+        MODEL,
+        query.question,
+        {},
+        Completion(ANSWER),
+        keys.KEY_VERSION,
+        time.time(),
+        None,
+    )
+
+
+def _in_turns(
+    items: Sequence[str], ours: Callable[[str], object], floor: Callable[[str], object]
+) -> tuple[list[float], list[float]]:
+    """Seconds of each for every item; they take turns in going first."""
+    for item in items[:20]:
+        floor(item)
+    spent: tuple[list[float], list[float]] = ([], [])
+    for number, item in enumerate(items):
+        order = (0, 1) if number % 2 else (1, 0)
+        for which in order:
+            spent[which].append(timed(lambda w=which, i=item: (ours, floor)[w](i)))  # type: ignore[misc]
+    return spent
+
+
+def _compared(ours: list[float], floor: list[float]) -> dict[str, Any]:
+    ratio = float(np.median(ours) / np.median(floor))
+    return {**percentiles(ours), "floor": percentiles(floor), "ratio_p50": round(ratio, 3)}
+
+
+# ------------------------------------------------------------------- beside the cache
+
+
+def gathering(embedder: OnnxEmbedder, texts: Sequence[str]) -> dict[str, Any]:
+    """Embeddings per second: one caller; 8 threads on their own; 8 threads gathered."""
+    pool = EmbedderPool(embedder)
+    alone, separate, gathered = [], [], []
+    for _ in range(5):
+        alone.append(per_second(lambda t: embedder.embed([t]), texts, 1))
+        separate.append(per_second(lambda t: embedder.embed([t]), texts, THREADS))
+        gathered.append(per_second(pool.embed, texts, THREADS))
+    return {
+        "one_caller_per_s": round(float(np.median(alone)), 1),
+        "8_threads_separate_per_s": round(float(np.median(separate)), 1),
+        "8_threads_gathered_per_s": round(float(np.median(gathered)), 1),
+        "gathered_over_one_caller": round(float(np.median(gathered) / np.median(alone)), 3),
+        "gathered_over_separate": round(float(np.median(gathered) / np.median(separate)), 3),
+    }
+
+
+_IMPORT = (
+    "import time, sys; t = time.perf_counter(); import semcache; "
+    "print(time.perf_counter() - t, sum(m in sys.modules for m in "
+    "('torch', 'transformers', 'faiss', 'onnxruntime')))"
+)
+_FIRST = (
+    "import time, sys; t = time.perf_counter(); import semcache; "
+    "c = semcache.SemanticCache(sys.argv[1], threshold=0.5); "
+    "l = c.lookup('please: how do I reset my password', "
+    f"model={MODEL!r}, namespace={NAMESPACE!r}); "
+    "print(time.perf_counter() - t, int('torch' in sys.modules))"
+)
+
+
+def in_new_processes(code: str, *args: str, rounds: int = 5) -> dict[str, Any]:
+    """Median seconds that a new process says a piece of code took, and what it had loaded."""
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code, *args], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for _ in range(rounds)
+    ]
+    return {
+        "seconds": round(float(np.median([float(run[0]) for run in runs])), 4),
+        "heavy_modules_loaded": max(int(run[1]) for run in runs),
+    }
+
+
+def exact_search_cost(vectors: Vector, queries: Vector) -> list[dict[str, float]]:
+    """Milliseconds of an exact search by size: where inverted lists begin to pay."""
+    rows = []
+    for size in (256, 512, 1024, 2048, 4096, 8192, 16384, 32768):
+        if size <= len(vectors):
+            some = vectors[:size].copy()
+            spent = [
+                timed(
+                    lambda v=v, some=some: faiss.knn(v[None], some, 1, faiss.METRIC_INNER_PRODUCT)
+                )  # type: ignore[misc]
+                for v in queries[:200]
+            ]
+            rows.append({"entries": size, "ms": round(float(np.median(spent)) * 1e3, 4)})
+    return rows
+
+
+def ready_embedder() -> OnnxEmbedder:
+    """The exported default model."""
+    DefaultEmbedder().load()
+    directory = find_export()
+    if directory is None:
+        raise SystemExit("the default model has no ONNX export on this machine")
+    return OnnxEmbedder(directory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--prompts", type=Path, default=prompts.DEFAULT)
+    parser.add_argument("--json", type=Path, default=RESULTS / "latency.json")
+    parser.add_argument("--plot", type=Path, default=RESULTS / "latency.png")
+    args = parser.parse_args()
+    extra = args.rounds * len(args.sizes) + 2000
+    texts, source = prompts.load(args.prompts, max(args.sizes) + extra)
+    embedder = ready_embedder()
+    say(f"embedding {len(texts):,} prompts")
+    vectors = np.concatenate(
+        [_say_embedded(embedder, texts, start) for start in range(0, len(texts), 5000)]
+    )
+    result: dict[str, Any] = {
+        "environment": environment(),
+        "prompts": source,
+        "embedder": embedder.fingerprint,
+        "import": in_new_processes(_IMPORT),
+        "gathering": gathering(embedder, texts[:800]),
+        "exact_search": exact_search_cost(vectors, vectors[-200:]),
+        "sizes": [],
+    }
+    unseen = list(range(max(args.sizes), len(texts)))
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary) / "cache"
+        bench = Bench(directory, embedder, args.rounds)
+        for size in args.sizes:
+            say(f"filling to {size:,} entries")
+            rows = slice(len(bench.stored), size)
+            fill = bench.fill(texts[rows], vectors[rows])
+            taken, unseen = unseen[: args.rounds], unseen[args.rounds :]
+            say(f"measuring at {size:,} entries")
+            figures = {
+                "entries": size,
+                "fill_ms_per_entry": round(fill * 1e3, 4),
+                "recall": bench.recall(vectors[-2000:]),
+                "exact_hit": bench.exact(),
+                "semantic_hit": bench.semantic(),
+                "eight_threads": bench.threads(),
+                "miss_and_record": bench.miss_and_record([texts[i] for i in taken]),
+                "resident_mb": round(resident_mb(), 1),
+            }
+            bench.vectors = np.concatenate([bench.vectors, vectors[taken]])
+            bench.stored += [texts[i] for i in taken]
+            result["sizes"].append(figures)
+            say(f"{figures}")
+        bench.bare.close()
+        bench.cache.close()
+        result["first_lookup_in_a_new_process"] = in_new_processes(_FIRST, str(directory))
+    write_json(args.json, result)
+    plots.latency(result, args.plot)
+    say(f"wrote {args.plot}")
+
+
+def _say_embedded(embedder: OnnxEmbedder, texts: Sequence[str], start: int) -> Vector:
+    say(f"  {start:,} of {len(texts):,}")
+    return embedder.embed(texts[start : start + 5000])
+
+
+if __name__ == "__main__":
+    main()

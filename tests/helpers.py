@@ -1,0 +1,60 @@
+"""Stand-ins and shorthands for tests."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from semcache import Event, SemanticCache
+from semcache.embedders.function import FunctionEmbedder
+
+DIMENSION = 64
+
+
+def hashed(texts: Sequence[str]) -> Any:
+    """Bags of hashed words: equal words lie near. For tests that claim nothing about meaning."""
+    vectors = np.zeros((len(texts), DIMENSION), np.float32)
+    for row, text in enumerate(texts):
+        for word in text.lower().split():
+            place = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
+            vectors[row, place % DIMENSION] += 1
+        vectors[row, 0] += 1e-3
+    return vectors
+
+
+def hashing_embedder(**options: Any) -> FunctionEmbedder:
+    return FunctionEmbedder(hashed, **{"name": "hashed", "dimension": DIMENSION, **options})
+
+
+def open_cache(path: Any, **options: Any) -> SemanticCache:
+    """A cache with the hashing embedder."""
+    return SemanticCache(path, **{"embedder": hashing_embedder(), "threshold": 0.9, **options})
+
+
+class Clock:
+    """A clock that is turned by hand."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Heard:
+    """A hook that keeps what it heard."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self.events.append(event)
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]

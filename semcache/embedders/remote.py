@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import numpy as np
 
 from semcache.embedders.vectors import unit_rows
 from semcache.errors import EmbedderError
@@ -65,12 +64,7 @@ class RemoteEmbedder:
     def embed(self, texts: Sequence[str]) -> Vector:
         batches = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]
         rows = [row for batch in batches for row in self._ask(list(batch))]
-        return unit_rows(
-            np.array(rows, np.float32).reshape(len(rows), -1),
-            len(texts),
-            self.dimension,
-            self.fingerprint,
-        )
+        return unit_rows(rows, len(texts), self.dimension, self.fingerprint)
 
     def _ask(self, texts: list[str]) -> list[list[float]]:
         try:

@@ -117,6 +117,7 @@ class Lists:
         )
         quantizer.this.disown()  # type: ignore[attr-defined]  # SWIG: the index owns it now
         index.own_fields = True
+        index.by_residual = False  # codes are the vectors themselves: `contents` reads them
         index.cp.niter = 6
         index.cp.seed = 1234
         index.cp.max_points_per_centroid = _TRAINING_POINTS

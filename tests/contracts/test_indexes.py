@@ -1,0 +1,173 @@
+"""The index: whatever its inner form, it finds what brute force finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from semcache.indexes.faiss import FaissIndex
+from semcache.indexes.snapshot import Facts, SnapshotError
+
+D = 16
+SCOPES = [bytes([number]) * 32 for number in range(3)]
+
+
+def vectors(count: int, seed: int = 0) -> Any:
+    found = np.random.default_rng(seed).normal(size=(count, D)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+POOL = vectors(200)
+
+
+class IndexMachine(RuleBasedStateMachine):
+    """Random adds, removals and searches, against a dictionary and brute force."""
+
+    exact_below = 10**9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index = FaissIndex(D, exact_below=self.exact_below, background=False)
+        self.known: dict[int, tuple[bytes, Any]] = {}
+        self.next_id = 1
+
+    @rule(scope=st.sampled_from(SCOPES), count=st.integers(1, 30), row=st.integers(0, 150))
+    def add(self, scope: bytes, count: int, row: int) -> None:
+        ids = list(range(self.next_id, self.next_id + count))
+        rows = POOL[row : row + count]
+        self.next_id += count
+        self.index.add_many(ids[: len(rows)], [scope] * len(rows), rows)
+        self.known.update({i: (scope, v) for i, v in zip(ids, rows, strict=False)})
+
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        ids = data.draw(st.lists(st.integers(1, self.next_id), max_size=10))
+        self.index.remove(ids)
+        for entry_id in ids:
+            self.known.pop(entry_id, None)
+
+    @rule(scope=st.sampled_from(SCOPES), row=st.integers(0, 199), k=st.integers(1, 5))
+    def search(self, scope: bytes, row: int, k: int) -> None:
+        mine = {i: float(v @ POOL[row]) for i, (s, v) in self.known.items() if s == scope}
+        found = self.index.search(scope, POOL[row], k)
+        assert all(n.id in mine for n in found), "another scope's, or a removed one"
+        assert len(found) == min(k, len(mine))
+        best = sorted(mine.values(), reverse=True)[: len(found)]
+        np.testing.assert_allclose([n.similarity for n in found], best, atol=2e-3)
+
+    @invariant()
+    def knows_its_ids(self) -> None:
+        assert self.index.ids() == set(self.known)
+        assert len(self.index) == len(self.known)
+
+
+class ListsMachine(IndexMachine):
+    """The same with inverted lists, which few vectors here make due."""
+
+    exact_below = 25
+
+
+TestFlat = IndexMachine.TestCase
+TestLists = ListsMachine.TestCase
+TestFlat.settings = TestLists.settings = settings(max_examples=60, stateful_step_count=25)
+
+
+def test_building_beside_the_traffic_loses_nothing() -> None:
+    """What is added and removed while lists are built is there, or gone, afterwards."""
+    index = FaissIndex(D, exact_below=500, background=True)
+    rows = vectors(3000, seed=1)
+    for number in range(3000):
+        index.add(number, SCOPES[0], rows[number])
+        if number % 3 == 0:
+            index.remove([number])
+    index.wait()
+    kept = [number for number in range(3000) if number % 3]
+    assert index.ids() == set(kept)
+    for number in kept[::50]:
+        nearest = index.search(SCOPES[0], rows[number], 1)[0]
+        assert nearest.similarity > 0.999
+        assert nearest.id == number
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_similarity_is_the_cosine(seed: int) -> None:
+    """From -1 to 1, and never above."""
+    index = FaissIndex(D)
+    rows = vectors(20, seed)
+    index.add_many(list(range(20)), [SCOPES[0]] * 20, rows)
+    found = index.search(SCOPES[0], rows[3], 20)
+    assert found[0].similarity == pytest.approx(1.0, abs=1e-6)
+    assert all(-1.0001 <= n.similarity <= 1.0 for n in found)
+
+
+# ---------------------------------------------------------------------------- snapshots
+
+FACTS = Facts("store", "embedder", 400, 7)
+
+
+def filled(exact_below: int = 10**9) -> FaissIndex:
+    index = FaissIndex(D, exact_below=exact_below, background=False)
+    rows = vectors(400)
+    index.add_many(list(range(400)), [SCOPES[i % 3] for i in range(400)], rows)
+    return index
+
+
+@pytest.mark.parametrize("exact_below", [10**9, 50])
+def test_a_snapshot_gives_the_same_answers(tmp_path: Path, exact_below: int) -> None:
+    """Saved and loaded, the index finds the same, and can be written to."""
+    index, path = filled(exact_below), tmp_path / "index"
+    index.save(path, FACTS)
+    loaded, facts = FaissIndex.load(path, FACTS, D)
+    assert facts == FACTS
+    assert loaded.ids() == index.ids()
+    for query in vectors(30, seed=5):
+        assert loaded.search(SCOPES[1], query, 3) == index.search(SCOPES[1], query, 3)
+    loaded.remove([4])
+    loaded.add(1000, SCOPES[1], vectors(1, seed=9)[0])
+    assert 1000 in loaded
+    assert 4 not in loaded
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        Facts("another", "embedder", 400, 7),
+        Facts("store", "another", 400, 7),
+        Facts("store", "embedder", 399, 7),
+        Facts("store", "embedder", 400, 6),
+    ],
+    ids=["store", "embedder", "ahead", "ahead in deletions"],
+)
+def test_a_snapshot_of_something_else_is_refused(tmp_path: Path, facts: Facts) -> None:
+    """Another store's, another model's, or one that knows more than the store."""
+    filled().save(tmp_path / "index", FACTS)
+    with pytest.raises(SnapshotError):
+        FaissIndex.load(tmp_path / "index", facts, D)
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_a_damaged_snapshot_is_refused(tmp_path_factory: Any, data: st.DataObject) -> None:
+    """Cut short or with any bit flipped, it is thrown away, never half believed."""
+    path = tmp_path_factory.mktemp("snapshot") / "index"
+    filled(50 if data.draw(st.booleans()) else 10**9).save(path, FACTS)
+    raw = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        raw = raw[: data.draw(st.integers(0, len(raw) - 1))]
+    else:
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(raw)
+    try:
+        loaded, facts = FaissIndex.load(path, FACTS, D)
+    except SnapshotError:
+        return
+    # A bit of the header that carries no meaning (a digit of last_id only moves it back).
+    assert facts.last_id <= FACTS.last_id
+    assert loaded.ids() == set(range(400))

@@ -1,0 +1,189 @@
+"""The store is held to the contract in `protocols.Store`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semcache.errors import IndexMismatchError, StoreError, StoreVersionError
+from semcache.stores.migrations import SCHEMA_VERSION
+from semcache.stores.sqlite import SQLiteStore
+from semcache.types import Completion, NewEntry, Selection, Usage
+
+VECTOR = np.ones(4, np.float32) / 2
+
+
+def new(number: int, **changes: object) -> NewEntry:
+    entry = NewEntry(
+        exact_key=number.to_bytes(32, "big"),
+        scope=b"s" * 32,
+        namespace="n",
+        model="m",
+        question=f"question {number}",
+        summary={},
+        completion=Completion(f"answer {number}"),
+        key_version=1,
+        created_at=100.0 + number,
+        expires_at=None,
+    )
+    return replace(entry, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SQLiteStore]:
+    opened = SQLiteStore(tmp_path / "cache" / "semcache.db", busy_timeout=0.2)
+    yield opened
+    opened.close()
+
+
+def test_an_entry_comes_back_whole(store: SQLiteStore) -> None:
+    """Every field of an entry and its completion survives."""
+    completion = Completion(
+        "text",
+        finish_reason="stop",
+        usage=Usage(3, 4, 0.01),
+        provider="p",
+        model="m2",
+        has_tool_calls=True,
+        payload={"a": [1, None]},
+        payload_kind="json",
+    )
+    entry = new(1, completion=completion, expires_at=500.0, tags=("a", "b"), question="ü\0?")
+    entry_id = store.add(entry, VECTOR, "f")
+    found = store.get_exact(entry.exact_key)
+    assert found is not None
+    assert found == store.get_many([entry_id])[entry_id]
+    assert found.completion == completion
+    assert (found.question, found.expires_at, found.created_at) == ("ü\0?", 500.0, 101.0)
+    assert store.tags(entry_id) == ("a", "b")
+    assert list(store.vectors_after(0)) == [(entry_id, b"s" * 32, VECTOR.tobytes())]
+
+
+def test_the_same_key_replaces_and_ids_are_never_reused(store: SQLiteStore) -> None:
+    """A new answer to the same request takes the old one's place under a new id."""
+    first = store.add(new(1), VECTOR, "f")
+    second = store.add(new(1, completion=Completion("better")), VECTOR, "f")
+    assert second > first
+    assert store.totals()[0] == store.count() == 1
+    assert [row[0] for row in store.vectors_after(0)] == [second]
+    store.delete(Selection(ids=(second,)))
+    assert store.add(new(2), VECTOR, "f") > second
+    assert store.deletions_after(0) == ([first, second], 2)
+
+
+def test_selections_delete_what_they_say(store: SQLiteStore) -> None:
+    """Each condition alone, and all of them together."""
+    for number in range(6):
+        store.add(
+            new(
+                number,
+                namespace="a" if number % 2 else "b",
+                model="x" if number < 3 else "y",
+                tags=("even",) if number % 2 == 0 else (),
+                expires_at=200.0 if number == 5 else None,
+            ),
+            None,
+            None,
+        )
+    assert store.count(Selection(namespace="a")) == 3
+    assert store.count(Selection(namespace="a", model="x")) == 1
+    assert store.count(Selection(tag="even")) == 3
+    assert store.count(Selection(created_before=102.0)) == 2
+    assert store.count(Selection(expired_at=200.0)) == 1
+    assert store.count(Selection(ids=())) == 0
+    assert len(store.delete(Selection(tag="even"))) == 3
+    assert len(store.delete(Selection(namespace="a", model="x"))) == 1
+    assert store.totals()[0] == store.count() == 2
+    assert len(store.delete(Selection())) == 2
+    assert store.totals() == (0, 0)
+
+
+def test_other_connections_commits_show(tmp_path: Path, store: SQLiteStore) -> None:
+    """The revision moves when somebody else has written, and rests when nobody has."""
+    other = SQLiteStore(store.path)
+    before = store.revision()
+    assert store.revision() == before
+    other.add(new(1), None, None)
+    assert store.revision() != before
+    assert store.get_exact(new(1).exact_key) is not None
+    other.close()
+
+
+def test_vectors_of_two_embedders_never_mix(store: SQLiteStore) -> None:
+    """The first vector decides; another embedder's is refused and nothing is written."""
+    store.add(new(1), VECTOR, "one")
+    with pytest.raises(IndexMismatchError, match=r"'one'.*'two'.*reembed"):
+        store.add(new(2), VECTOR, "two")
+    assert store.count() == 1
+
+
+def test_a_newer_schema_is_left_alone(store: SQLiteStore) -> None:
+    """A file from a newer version is refused, and not a byte of it is changed."""
+    store.add(new(1), None, None)
+    store.close()
+    with sqlite3.connect(store.path) as db:
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+    db.close()
+    before = store.path.read_bytes()
+    with pytest.raises(StoreVersionError, match="Upgrade semcache"):
+        SQLiteStore(store.path)
+    assert store.path.read_bytes() == before
+
+
+def test_what_is_no_database_is_said(tmp_path: Path) -> None:
+    """A file of another kind is named, and kept."""
+    path = tmp_path / "semcache.db"
+    path.write_text("not a database " * 100)
+    with pytest.raises(StoreError, match=r"semcache\.db.*not a database"):
+        SQLiteStore(path)
+    assert path.read_text().startswith("not a database")
+
+
+def test_a_locked_database_is_an_error_that_says_so(store: SQLiteStore) -> None:
+    """A write that cannot happen in time is a StoreError; reading goes on."""
+    blocker = sqlite3.connect(store.path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        store.add(new(1), None, None)
+    assert store.get_exact(new(1).exact_key) is None
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert store.add(new(1), None, None)
+
+
+def test_counters_and_hits_add_up(store: SQLiteStore) -> None:
+    """Deltas are added, whoever writes them."""
+    entry_id = store.add(new(1), None, None)
+    other = SQLiteStore(store.path)
+    for opened in (store, other, store):
+        opened.add_counters({"hits:exact": 2, "usd_saved": 0.5})
+        opened.touch({entry_id: (3, 900.0)})
+    other.close()
+    assert store.counters() == {"hits:exact": 6, "usd_saved": 1.5}
+    entry = store.get_many([entry_id])[entry_id]
+    assert (entry.hits, entry.last_hit_at) == (9, 900.0)
+
+
+def test_a_long_gap_in_the_log_of_deletions_is_admitted(store: SQLiteStore) -> None:
+    """Who asks for deletions that were forgotten is told so, and not given a part of them."""
+    ids = [store.add(new(number), None, None) for number in range(4)]
+    store.delete(Selection(ids=tuple(ids)))
+    with sqlite3.connect(store.path) as db:
+        db.execute("DELETE FROM deletions WHERE sequence <= 2")
+    db.close()
+    assert store.deletions_after(0) is None
+    assert store.deletions_after(2) == (ids[2:], 4)
+
+
+def test_a_closed_store_says_so(store: SQLiteStore) -> None:
+    """After close, a StoreError that names the file."""
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.add(new(1), None, None)
+    with pytest.raises(StoreError, match="closed"):
+        store.get_exact(b"x")

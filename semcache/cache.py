@@ -139,20 +139,24 @@ class Cache:
 
     # ------------------------------------------------------------------------ lookup
 
-    def find(
-        self, request: Request, *, rules: KeyRules | None = None, serve: bool = True
-    ) -> Lookup:
-        """Look a request up.
+    def query(self, request: Request, rules: KeyRules | None = None) -> Query:
+        """A request as the cache sees it.
 
         Args:
             rules: instead of the cache's own.
-            serve: False: serve nothing, only prepare for `record`.
 
         Raises:
             RequestError: the request has no canonical form.
         """
+        return keys.query(request, rules or self.rules)
+
+    def find(self, query: Query, *, serve: bool = True) -> Lookup:
+        """Look a request up. Raises nothing: a fault is a miss.
+
+        Args:
+            serve: False: serve nothing, only prepare for `store`.
+        """
         start = time.perf_counter()
-        query = keys.query(request, rules or self.rules)
         try:
             lookup = self._walk(query) if serve else self._prepared(query)
         except Exception as error:
@@ -303,19 +307,12 @@ class Cache:
 
     # --------------------------------------------------------------------- the others
 
-    def explain_request(
-        self, request: Request, *, rules: KeyRules | None = None, k: int = 5
-    ) -> Explanation:
+    def explain_query(self, query: Query, *, k: int = 5) -> Explanation:
         """What a lookup would do, with up to k neighbours. Changes and counts nothing.
 
         Raises:
-            RequestError: the request has no canonical form.
             EmbedderError, StoreError: a part failed; here that is said and not hidden.
         """
-        return self.explain_query(keys.query(request, rules or self.rules), k=k)
-
-    def explain_query(self, query: Query, *, k: int = 5) -> Explanation:
-        """`explain_request` for a query whose scope is already known."""
         now = self._clock()
         exact = self.repository.exact(query.exact_key)
         vector = self._vector(query)

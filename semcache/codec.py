@@ -41,11 +41,11 @@ class ValueCodec:
         if self._annotation is Any or self._annotation in _PLAIN:
             return None
         from pydantic import TypeAdapter
-        from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+        from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
         try:
             return TypeAdapter(self._annotation)
-        except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
+        except (PydanticUserError, PydanticUndefinedAnnotation):
             return None
 
     def dump(self, value: Any) -> Completion:

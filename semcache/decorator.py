@@ -27,7 +27,7 @@ from semcache.core.requests import request as make_request
 from semcache.core.retention import GivenTTL
 from semcache.errors import ConfigError, SemcacheError
 from semcache.flights import Flights
-from semcache.types import Lookup, Request
+from semcache.types import Lookup, Query, Request
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -199,6 +199,7 @@ class Cached(Generic[P, R]):
         cache: Cache,
         flights: Flights,
         reader: _Reader,
+        rules: KeyRules,
         terms: flow.Terms,
     ) -> None:
         functools.update_wrapper(self, function)
@@ -206,6 +207,7 @@ class Cached(Generic[P, R]):
         self._cache = cache
         self._flights = flights
         self._reader = reader
+        self._rules = rules
         self._counts = [0, 0, 0]
         self._counts_lock = threading.Lock()
         self._terms = replace(terms, noted=self._note)
@@ -228,7 +230,7 @@ class Cached(Generic[P, R]):
             RequestError: the arguments have no canonical form.
         """
         request = self._reader(self._bound_to + args, kwargs)
-        return self._cache.find(request, rules=self._terms.rules)
+        return self._cache.find(self._cache.query(request, self._rules))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function whatever is stored, and store its answer."""
@@ -249,10 +251,10 @@ class Cached(Generic[P, R]):
         with self._counts_lock:
             self._counts[place] += 1
 
-    def _request(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request | None:
-        """The request of a call; None, and a fault, where it cannot be cached."""
+    def _query(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Query | None:
+        """The call as the cache sees it; None, and a fault, where it cannot be cached."""
         try:
-            return self._reader(args, kwargs)
+            return self._cache.query(self._reader(args, kwargs), self._rules)
         except SemcacheError as error:
             self._cache.fault("request", error)
             return None
@@ -265,11 +267,11 @@ class CachedFunction(Cached[P, R]):
     """A plain function."""
 
     def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], terms: flow.Terms) -> Any:
-        request = self._request(args, kwargs)
+        query = self._query(args, kwargs)
         call = functools.partial(self._function, *args, **kwargs)
-        if request is None:
+        if query is None:
             return call()
-        return flow.answer(self._cache, self._flights, request, call, terms)
+        return flow.answer(self._cache, self._flights, query, call, terms)
 
 
 class CachedCoroutine(Cached[P, R]):
@@ -278,37 +280,37 @@ class CachedCoroutine(Cached[P, R]):
     async def _run(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], terms: flow.Terms
     ) -> Any:
-        request = self._request(args, kwargs)
+        query = self._query(args, kwargs)
         call = cast(
             Callable[[], Awaitable[Any]], functools.partial(self._function, *args, **kwargs)
         )
-        if request is None:
+        if query is None:
             return await call()
-        return await flow.aanswer(self._cache, self._flights, request, call, terms)
+        return await flow.aanswer(self._cache, self._flights, query, call, terms)
 
 
 class CachedGenerator(Cached[P, R]):
     """A generator function: chunks of one answer."""
 
     def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], terms: flow.Terms) -> Any:
-        request = self._request(args, kwargs)
+        query = self._query(args, kwargs)
         call = cast(Callable[[], Iterator[Any]], functools.partial(self._function, *args, **kwargs))
-        if request is None:
+        if query is None:
             return call()
-        return flow.stream(self._cache, self._flights, request, call, terms)
+        return flow.stream(self._cache, self._flights, query, call, terms)
 
 
 class CachedAsyncGenerator(Cached[P, R]):
     """An async generator function: chunks of one answer."""
 
     def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], terms: flow.Terms) -> Any:
-        request = self._request(args, kwargs)
+        query = self._query(args, kwargs)
         call = cast(
             Callable[[], AsyncIterator[Any]], functools.partial(self._function, *args, **kwargs)
         )
-        if request is None:
+        if query is None:
             return call()
-        return flow.astream(self._cache, self._flights, request, call, terms)
+        return flow.astream(self._cache, self._flights, query, call, terms)
 
 
 def decorate(
@@ -325,13 +327,12 @@ def decorate(
         options = replace(options, name=f"{function.__module__}.{function.__qualname__}")
     terms = flow.Terms(
         codec=ChunkCodec(annotation) if streams else ValueCodec(annotation),
-        rules=options.rules,
         ttl=options.ttl,
         store_if=options.store_if,
         keep=options.keep,
         streams=streams,
     )
-    return shape(function, cache, flights, _Reader(function, options), terms)
+    return shape(function, cache, flights, _Reader(function, options), options.rules, terms)
 
 
 def _shape(function: Callable[..., Any]) -> tuple[type[Cached[Any, Any]], Any]:

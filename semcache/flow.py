@@ -19,10 +19,9 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from semcache.cache import Cache, Keep
-from semcache.core.keys import KeyRules
 from semcache.core.retention import UNSET, GivenTTL
 from semcache.flights import Crashed, Flight, Flights, Landed, Left, inside
-from semcache.types import Completion, Lookup, Request
+from semcache.types import Completion, Lookup, Query
 
 T = TypeVar("T")
 
@@ -78,7 +77,6 @@ class Terms:
 
     Attributes:
         codec: values to completions and back.
-        rules: what does not belong to the scope; None: the cache's own.
         ttl: for the answer, see `core.retention`.
         store_if: asked with the value; the answer is not stored if it says no.
         keep: which answers are stored besides whole ones in words; None: the cache's own.
@@ -88,7 +86,6 @@ class Terms:
     """
 
     codec: Codec = COMPLETIONS
-    rules: KeyRules | None = None
     ttl: GivenTTL = UNSET
     store_if: Callable[[Any], bool] | None = None
     keep: Keep | None = None
@@ -299,11 +296,11 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 def answer(
-    cache: Cache, flights: Flights, request: Request, send: Callable[[], Any], terms: Terms
+    cache: Cache, flights: Flights, query: Query, send: Callable[[], Any], terms: Terms
 ) -> Any:
     """The stored value for a request, or what `send()` returns."""
     ended = flights.ended
-    lookup = cache.find(request, rules=terms.rules, serve=not terms.refresh)
+    lookup = cache.find(query, serve=not terms.refresh)
     if (served := _served(cache, terms, lookup)) is not None:
         return served.value
     return drive(_asking(cache, flights, lookup, ended, terms), send)
@@ -312,27 +309,27 @@ def answer(
 async def aanswer(
     cache: Cache,
     flights: Flights,
-    request: Request,
+    query: Query,
     send: Callable[[], Awaitable[Any]],
     terms: Terms,
 ) -> Any:
     """`answer` for an async `send`."""
     ended = flights.ended
-    lookup = await _find(cache, request, terms)
+    lookup = await _find(cache, query, terms)
     if (served := _served(cache, terms, lookup)) is not None:
         return served.value
     return await adrive(_asking(cache, flights, lookup, ended, terms), send)
 
 
-async def _find(cache: Cache, request: Request, terms: Terms) -> Lookup:
-    find = partial(cache.find, request, rules=terms.rules, serve=not terms.refresh)
+async def _find(cache: Cache, query: Query, terms: Terms) -> Lookup:
+    find = partial(cache.find, query, serve=not terms.refresh)
     return await in_thread(find)
 
 
 def stream(
     cache: Cache,
     flights: Flights,
-    request: Request,
+    query: Query,
     send: Callable[[], Iterator[Any]],
     terms: Terms,
 ) -> Iterator[Any]:
@@ -341,7 +338,7 @@ def stream(
     Stored is a stream that was read to its end, and no other.
     """
     ended = flights.ended
-    lookup = cache.find(request, rules=terms.rules, serve=not terms.refresh)
+    lookup = cache.find(query, serve=not terms.refresh)
     opening = _served(cache, terms, lookup) or drive(_joining(cache, flights, lookup, ended, terms))
     if isinstance(opening, Served):
         yield from opening.value
@@ -364,13 +361,13 @@ def stream(
 async def astream(
     cache: Cache,
     flights: Flights,
-    request: Request,
+    query: Query,
     send: Callable[[], AsyncIterator[Any]],
     terms: Terms,
 ) -> AsyncIterator[Any]:
     """`stream` for an async iterator."""
     ended = flights.ended
-    lookup = await _find(cache, request, terms)
+    lookup = await _find(cache, query, terms)
     opening = _served(cache, terms, lookup) or await adrive(
         _joining(cache, flights, lookup, ended, terms)
     )

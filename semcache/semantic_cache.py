@@ -211,8 +211,7 @@ class SemanticCache:
         Raises:
             RequestError: the request cannot be used. Faults of the cache are misses.
         """
-        request, rules = self._request(prompt, call)
-        return self._cache.find(request, rules=rules)
+        return self._cache.find(self.query(prompt, **call))
 
     def record(
         self,
@@ -250,8 +249,7 @@ class SemanticCache:
     ) -> Entry | None:
         """Store an answer, in place of one for the same request. See `record`."""
         completion = as_completion(answer)
-        request, rules = self._request(prompt, call)
-        lookup = self._cache.find(request, rules=rules, serve=False)
+        lookup = self._cache.find(self.query(prompt, **call), serve=False)
         return self._cache.store(lookup, completion, ttl=ttl)
 
     async def alookup(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Lookup:
@@ -298,10 +296,10 @@ class SemanticCache:
         **call: Unpack[Call],
     ) -> Completion:
         """The stored answer, or that of `send(request)`, which is then stored."""
-        request, rules = self._request(prompt, call)
-        terms = flow.Terms(rules=rules, ttl=ttl)
+        query = self.query(prompt, **call)
+        terms = flow.Terms(ttl=ttl)
         done: Completion = flow.answer(
-            self._cache, self._flights, request, partial(send, request), terms
+            self._cache, self._flights, query, partial(send, query.request), terms
         )
         return done
 
@@ -314,10 +312,10 @@ class SemanticCache:
         **call: Unpack[Call],
     ) -> Completion:
         """`answer` for an async `send`."""
-        request, rules = self._request(prompt, call)
-        terms = flow.Terms(rules=rules, ttl=ttl)
+        query = self.query(prompt, **call)
+        terms = flow.Terms(ttl=ttl)
         done: Completion = await flow.aanswer(
-            self._cache, self._flights, request, partial(send, request), terms
+            self._cache, self._flights, query, partial(send, query.request), terms
         )
         return done
 
@@ -330,9 +328,9 @@ class SemanticCache:
         **call: Unpack[Call],
     ) -> Iterator[str]:
         """The stored answer in its chunks, or those of `send(request)` as they arrive."""
-        request, rules = self._request(prompt, call)
-        terms = flow.Terms(codec=flow.TEXT_CHUNKS, rules=rules, ttl=ttl, streams=True)
-        return flow.stream(self._cache, self._flights, request, partial(send, request), terms)
+        query = self.query(prompt, **call)
+        terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=ttl, streams=True)
+        return flow.stream(self._cache, self._flights, query, partial(send, query.request), terms)
 
     def astream(
         self,
@@ -343,9 +341,9 @@ class SemanticCache:
         **call: Unpack[Call],
     ) -> AsyncIterator[str]:
         """`stream` for an async iterator."""
-        request, rules = self._request(prompt, call)
-        terms = flow.Terms(codec=flow.TEXT_CHUNKS, rules=rules, ttl=ttl, streams=True)
-        return flow.astream(self._cache, self._flights, request, partial(send, request), terms)
+        query = self.query(prompt, **call)
+        terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=ttl, streams=True)
+        return flow.astream(self._cache, self._flights, query, partial(send, query.request), terms)
 
     def cached(
         self,
@@ -416,8 +414,7 @@ class SemanticCache:
             RequestError: the request cannot be used.
             EmbedderError, StoreError: a part failed.
         """
-        request, rules = self._request(prompt, call)
-        return self._cache.explain_request(request, rules=rules, k=k)
+        return self._cache.explain_query(self.query(prompt, **call), k=k)
 
     def query(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Query:
         """How the cache sees a request: scope, question and exact key.
@@ -426,7 +423,7 @@ class SemanticCache:
             RequestError: the request cannot be used.
         """
         request, rules = self._request(prompt, call)
-        return keys.query(request, rules or self._cache.rules)
+        return self._cache.query(request, rules)
 
     def explain_query(self, query: Query, *, k: int = 5) -> Explanation:
         """`explain` for a query."""

@@ -12,7 +12,7 @@ import numpy as np
 from semcache import Event, SemanticCache
 from semcache.embedders.function import FunctionEmbedder
 
-DIMENSION = 64
+DIMENSION = 512
 
 
 def hashed(texts: Sequence[str]) -> Any:

@@ -24,7 +24,7 @@ from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
 from semcache.embedders.time_limit import TimeLimited
 from semcache.errors import EmbedderError
 from semcache.protocols import Embedder
-from tests.helpers import hashed, hashing_embedder
+from tests.helpers import DIMENSION, hashed, hashing_embedder
 
 TEXTS = ["How do I reset my password?", "hi", "A much longer sentence about trains and tickets."]
 
@@ -36,7 +36,7 @@ def remote(answer: Callable[[httpx.Request], httpx.Response] | None = None) -> R
         return httpx.Response(200, json={"data": rows[::-1]})
 
     client = httpx.Client(transport=httpx.MockTransport(answer or serve))
-    return RemoteEmbedder("m", base_url="http://localhost/v1", dimension=64, client=client)
+    return RemoteEmbedder("m", base_url="http://localhost/v1", dimension=DIMENSION, client=client)
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +152,7 @@ def test_form_is_read_from_the_fingerprint() -> None:
     """A cache's vectors say which form made them; other models' do not."""
     assert form_of(default_fingerprint("int8")) == "int8"
     assert form_of(default_fingerprint("torch")) == "torch"
-    assert form_of("function/hashed/64") is None
+    assert form_of("function/hashed/512") is None
 
 
 # ------------------------------------------------------------------------------- faults
@@ -161,13 +161,13 @@ def test_form_is_read_from_the_fingerprint() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        np.full((1, 64), np.nan),
-        np.full((1, 64), np.inf),
-        np.zeros((1, 64)),
-        np.ones((2, 64)),
+        np.full((1, DIMENSION), np.nan),
+        np.full((1, DIMENSION), np.inf),
+        np.zeros((1, DIMENSION)),
+        np.ones((2, DIMENSION)),
         np.ones((1, 3)),
-        np.ones(64),
-        [["a"] * 64],
+        np.ones(DIMENSION),
+        [["a"] * DIMENSION],
         None,
     ],
     ids=["nan", "inf", "zero", "rows", "dimension", "flat", "words", "none"],
@@ -175,7 +175,7 @@ def test_form_is_read_from_the_fingerprint() -> None:
 def test_vectors_that_cannot_be_compared_are_an_error(raw: Any) -> None:
     """NaN, zero, a wrong shape: EmbedderError, never a vector."""
     with pytest.raises(EmbedderError):
-        hashing_embedder().__class__(lambda texts: raw, name="x", dimension=64).embed(["a"])
+        hashing_embedder().__class__(lambda texts: raw, name="x", dimension=DIMENSION).embed(["a"])
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_hung_embedder_is_cut_off_and_left_alone() -> None:
     """One caller waits for the limit; the next is told at once."""
     release = threading.Event()
     hung = hashing_embedder().__class__(
-        lambda texts: release.wait(20) and hashed(texts), name="hung", dimension=64
+        lambda texts: release.wait(20) and hashed(texts), name="hung", dimension=DIMENSION
     )
     limited = TimeLimited(hung, 0.1)
     start = time.monotonic()
@@ -233,7 +233,7 @@ def test_the_pool_gathers_and_gives_each_its_own() -> None:
         time.sleep(0.005)
         return hashed(texts)
 
-    pool = EmbedderPool(hashing_embedder().__class__(slow, name="s", dimension=64), runs=1)
+    pool = EmbedderPool(hashing_embedder().__class__(slow, name="s", dimension=DIMENSION), runs=1)
     wrong: list[str] = []
 
     def work(number: int) -> None:
@@ -261,7 +261,7 @@ def test_the_pool_passes_errors_to_those_concerned_and_goes_on() -> None:
             raise RuntimeError("no")
         return hashed(texts)
 
-    pool = EmbedderPool(hashing_embedder().__class__(picky, name="p", dimension=64), runs=1)
+    pool = EmbedderPool(hashing_embedder().__class__(picky, name="p", dimension=DIMENSION), runs=1)
     ended: list[bool] = []
 
     def work(text: str) -> None:
@@ -280,7 +280,7 @@ def test_the_pool_passes_errors_to_those_concerned_and_goes_on() -> None:
         thread.join(20)
     assert len(ended) == 12
     assert False in ended
-    assert pool.embed("good").shape == (64,)
+    assert pool.embed("good").shape == (DIMENSION,)
 
 
 def test_long_texts_are_embedded_whole(embedder: DefaultEmbedder) -> None:

@@ -1,0 +1,546 @@
+"""The decorator, in its four shapes, from one table of cases."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypedDict
+
+import pydantic
+import pytest
+
+from semcache import Cached, CacheInfo, ConfigError, FaultEvent, RequestError, SemanticCache
+from tests.helpers import Heard, open_cache
+
+SHAPES = ["function", "coroutine", "generator", "async generator"]
+
+
+class Asked:
+    """A function in any of the four shapes that notes how often it is called."""
+
+    def __init__(self, cache: SemanticCache, shape: str, **options: Any) -> None:
+        self.calls: list[Any] = []
+        self.error: BaseException | None = None
+        self.pause = 0.0
+        self.shape = shape
+        self.cached: Cached[..., Any] = cache.cached(**options)(self._made(shape))
+
+    def _answer(self, prompt: str, style: str) -> list[str]:
+        self.calls.append(prompt)
+        if self.error is not None:
+            raise self.error
+        return [prompt.upper(), "!", style]
+
+    def _made(self, shape: str) -> Callable[..., Any]:
+        def function(prompt: str, style: str = "plain") -> str:
+            time.sleep(self.pause)
+            return "".join(self._answer(prompt, style))
+
+        async def coroutine(prompt: str, style: str = "plain") -> str:
+            await asyncio.sleep(self.pause)
+            return "".join(self._answer(prompt, style))
+
+        def generator(prompt: str, style: str = "plain") -> Iterator[str]:
+            time.sleep(self.pause)
+            yield from self._answer(prompt, style)
+
+        async def async_generator(prompt: str, style: str = "plain") -> AsyncIterator[str]:
+            await asyncio.sleep(self.pause)
+            for chunk in self._answer(prompt, style):
+                yield chunk
+
+        made = (function, coroutine, generator, async_generator)
+        return dict(zip(SHAPES, made, strict=True))[shape]
+
+    def __call__(self, *args: Any, how: str = "__call__", **kwargs: Any) -> str:
+        """The whole answer as text, whatever the shape."""
+        result = getattr(self.cached, how)(*args, **kwargs)
+        if self.shape == "coroutine":
+            return str(asyncio.run(result))
+        if self.shape == "async generator":
+            return asyncio.run(joined(result))
+        return "".join(result)
+
+
+async def joined(chunks: AsyncIterator[str]) -> str:
+    return "".join([chunk async for chunk in chunks])
+
+
+@pytest.fixture(params=SHAPES)
+def ask(request: pytest.FixtureRequest, cache: SemanticCache) -> Asked:
+    return Asked(cache, request.param)
+
+
+def test_a_repeat_is_served(ask: Asked) -> None:
+    """The second call gives the same answer without calling the function."""
+    assert ask("hello") == ask("hello") == ask(prompt="hello") == "HELLO!plain"
+    assert ask.calls == ["hello"]
+    assert ask.cached.cache_info() == CacheInfo(2, 0, 1)
+
+
+def test_other_arguments_belong_to_the_scope(ask: Asked) -> None:
+    """Another style is another answer; a default given explicitly is the same call."""
+    assert ask("hello", style="loud") == "HELLO!loud"
+    assert ask("hello") == "HELLO!plain"
+    assert ask("hello", "plain") == "HELLO!plain"
+    assert ask.calls == ["hello", "hello"]
+
+
+def test_refresh_asks_again_and_replaces(ask: Asked, cache: SemanticCache) -> None:
+    """refresh calls the function whatever is stored, and stores its answer."""
+    ask("hello")
+    ask("hello", how="refresh")
+    assert len(ask.calls) == 2
+    assert len(cache) == 1
+    ask("hello")
+    assert len(ask.calls) == 2
+    assert ask.cached.lookup("hello there hello hello").similarity is not None, "still embedded"
+
+
+def test_bypass_leaves_the_cache_alone(ask: Asked, cache: SemanticCache) -> None:
+    """bypass neither looks nor stores."""
+    assert ask("hello", how="bypass") == "HELLO!plain"
+    assert len(cache) == 0
+    assert cache.stats().lookups == 0
+
+
+def test_lookup_shows_without_calling(ask: Asked) -> None:
+    """lookup finds what the function has stored."""
+    assert ask.cached.lookup("hello").completion is None
+    ask("hello")
+    found = ask.cached.lookup("hello")
+    assert found.tier == "exact"
+    assert found.completion is not None
+    assert found.completion.text == "HELLO!plain"
+    assert len(ask.calls) == 1
+
+
+def test_errors_pass_unchanged_and_are_not_stored(ask: Asked, cache: SemanticCache) -> None:
+    """The function's own exception, itself; the next call tries again."""
+    ask.error = ValueError("mine")
+    with pytest.raises(ValueError) as caught:
+        ask("hello")
+    assert caught.value is ask.error
+    assert len(cache) == 0
+    ask.error = None
+    assert ask("hello") == "HELLO!plain"
+
+
+def test_what_has_no_key_is_called_through(ask: Asked, cache: SemanticCache) -> None:
+    """An argument that cannot be compared makes a fault and a plain call, not an error."""
+    lock: Any = threading.Lock()
+    heard = Heard()
+    loud = Asked(open_cache(cache.path, hooks=[heard]), ask.shape)
+    loud._answer = lambda prompt, style: ["called"]  # type: ignore[method-assign]
+    assert loud("hello", style=lock) == "called"
+    assert loud("") == "called", "an empty prompt is the function's business"
+    assert [event.where for event in heard.of(FaultEvent)] == ["request", "request"]
+    assert len(cache) == 0
+
+
+def test_a_wrong_call_is_the_functions_own_type_error(ask: Asked) -> None:
+    """As without the decorator."""
+    with pytest.raises(TypeError):
+        ask("hello", nonsense=1)
+    with pytest.raises(TypeError):
+        ask()
+
+
+def test_store_if_decides(cache: SemanticCache) -> None:
+    """What it says no to is passed on and not kept."""
+    for shape in SHAPES:
+        ask = Asked(cache, shape, store_if=lambda value: "NO" not in "".join(value), name=shape)
+        assert ask("no") == "NO!plain"
+        ask("no")
+        ask("yes")
+        ask("yes")
+        assert ask.calls == ["no", "no", "yes"]
+
+
+def test_the_shape_shows_from_outside(ask: Asked) -> None:
+    """Name, docstring and signature are the function's."""
+    assert ask.cached.__name__ == ask.shape.replace(" ", "_")  # type: ignore[attr-defined]
+    assert list(inspect.signature(ask.cached).parameters) == ["prompt", "style"]
+    if ask.shape == "coroutine":
+        assert inspect.isawaitable(result := ask.cached("hello"))
+        asyncio.run(awaited(result))
+
+
+async def awaited(result: Any) -> Any:
+    return await result
+
+
+# ---------------------------------------------------------------------- single flight
+
+
+@pytest.mark.parametrize("shape", ["function", "generator"])
+def test_equal_calls_on_threads_are_one(cache: SemanticCache, shape: str) -> None:
+    """20 threads ask the same; the function is called once."""
+    ask = Asked(cache, shape)
+    ask.pause = 0.1
+    answers: list[str] = []
+    threads = [threading.Thread(target=lambda: answers.append(ask("hello"))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert answers == ["HELLO!plain"] * 20
+    assert ask.calls == ["hello"]
+
+
+@pytest.mark.parametrize("shape", ["coroutine", "async generator"])
+def test_equal_calls_of_tasks_are_one(cache: SemanticCache, shape: str) -> None:
+    """50 tasks ask the same; the function is called once."""
+    ask = Asked(cache, shape)
+    ask.pause = 0.1
+
+    async def one() -> str:
+        result = ask.cached("hello")
+        return await (result if shape == "coroutine" else joined(result))
+
+    async def main() -> list[str]:
+        return await asyncio.gather(*(one() for _ in range(50)))
+
+    assert asyncio.run(main()) == ["HELLO!plain"] * 50
+    assert ask.calls == ["hello"]
+
+
+def test_followers_get_the_leaders_error(cache: SemanticCache) -> None:
+    """No hang: who waited for a call that failed is told so."""
+    ask = Asked(cache, "function")
+    ask.pause, ask.error = 0.2, ValueError("mine")
+    caught: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            ask("hello")
+        except ValueError as error:
+            caught.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(caught) == 5
+    assert 1 <= len(ask.calls) < 5
+
+
+def test_a_cancelled_leader_leaves_the_others_their_own_try(cache: SemanticCache) -> None:
+    """Cancelling one task cancels no other that asks the same."""
+    ask = Asked(cache, "coroutine")
+    ask.pause = 0.3
+
+    async def main() -> str:
+        leader = asyncio.create_task(awaited(ask.cached("hello")))
+        await asyncio.sleep(0.1)
+        follower = asyncio.create_task(awaited(ask.cached("hello")))
+        await asyncio.sleep(0.1)
+        leader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leader
+        return str(await asyncio.wait_for(follower, 10))
+
+    assert asyncio.run(main()) == "HELLO!plain"
+
+
+def test_a_cancelled_follower_disturbs_nobody(cache: SemanticCache) -> None:
+    """The leader and the other followers get their answer."""
+    ask = Asked(cache, "coroutine")
+    ask.pause = 0.3
+
+    async def main() -> list[str]:
+        tasks = [asyncio.create_task(awaited(ask.cached("hello"))) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        tasks[1].cancel()
+        return [str(await tasks[0]), str(await tasks[2])]
+
+    assert asyncio.run(main()) == ["HELLO!plain"] * 2
+    assert ask.calls == ["hello"]
+
+
+def test_a_function_that_asks_itself_does_not_wait_for_itself(cache: SemanticCache) -> None:
+    """The inner call is let through."""
+    depth = 0
+
+    @cache.cached()
+    def ask(prompt: str) -> str:
+        nonlocal depth
+        depth += 1
+        return ask(prompt) if depth < 3 else "deep"
+
+    done: list[str] = []
+    thread = threading.Thread(target=lambda: done.append(ask("hello")), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert done == ["deep"]
+
+
+def test_a_stream_left_half_way_frees_the_others(cache: SemanticCache) -> None:
+    """Who waits for a stream whose reader leaves gets a call of its own, soon."""
+    ask = Asked(cache, "generator")
+    reader = ask.cached("hello")
+    assert next(reader) == "HELLO"
+    answers: list[str] = []
+    waiting = threading.Thread(target=lambda: answers.append(ask("hello")), daemon=True)
+    waiting.start()
+    time.sleep(0.1)
+    reader.close()
+    waiting.join(10)
+    assert answers == ["HELLO!plain"]
+    assert len(ask.calls) == 2
+
+
+# --------------------------------------------------------------------------- values
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    names: tuple[str, ...] = ()
+
+
+class Model(pydantic.BaseModel):
+    text: str
+    score: float = 0.5
+
+
+class Row(TypedDict):
+    a: int
+
+
+def typed_values() -> list[Any]:
+    def text(prompt: str) -> str:
+        return "text"
+
+    def point(prompt: str) -> Point:
+        return Point(1, ("a", "b"))
+
+    def model(prompt: str) -> Model:
+        return Model(text="t")
+
+    def models(prompt: str) -> list[Model] | None:
+        return [Model(text="t"), Model(text="u")]
+
+    def row(prompt: str) -> Row:
+        return {"a": 1}
+
+    def pair(prompt: str) -> tuple[int, str]:
+        return (1, "x")
+
+    def maybe(prompt: str) -> str | None:
+        return "here"
+
+    def number(prompt: str) -> float:
+        return 2.5
+
+    def loose_json(prompt):  # type: ignore[no-untyped-def]
+        return {"a": [1, None, True]}
+
+    def loose_model(prompt):  # type: ignore[no-untyped-def]
+        return Model(text="t")
+
+    def loose_point(prompt):  # type: ignore[no-untyped-def]
+        return Point(2)
+
+    return [
+        text, point, model, models, row, pair, maybe, number, loose_json, loose_model, loose_point,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", typed_values(), ids=lambda f: f.__name__)
+def test_values_come_back_as_they_were(cache: SemanticCache, function: Any) -> None:
+    """Equal, of the same type, and not the same object for mutable ones."""
+    calls = []
+
+    def counted(prompt: str) -> Any:
+        calls.append(prompt)
+        return function(prompt)
+
+    counted.__annotations__ = function.__annotations__
+    ask = cache.cached()(counted)
+    first, second = ask("hello"), ask("hello")
+    assert second == first
+    assert type(second) is type(first)
+    assert calls == ["hello"]
+    if isinstance(first, list | dict | Point | Model):
+        assert second is not first
+
+
+@pytest.mark.parametrize("value", [(1, 2), {1: "a"}, b"bytes", {"a": float("nan")}, object()])
+def test_values_that_would_come_back_changed_are_not_kept(cache: SemanticCache, value: Any) -> None:
+    """Without an annotation, what JSON would change is passed on and asked again."""
+
+    @cache.cached()
+    def ask(prompt):  # type: ignore[no-untyped-def]
+        return value
+
+    assert ask("hello") is value
+    assert ask("hello") is value
+    assert len(cache) == 0
+
+
+def test_chunks_of_any_type_are_replayed(cache: SemanticCache) -> None:
+    """A stream of models or dicts comes back chunk by chunk, with usage read off its end."""
+
+    @cache.cached()
+    def stream(prompt: str) -> Iterator[dict[str, Any]]:
+        yield {"choices": [{"delta": {"content": "Hel"}, "finish_reason": None}]}
+        yield {"choices": [{"delta": {"content": "lo"}, "finish_reason": "stop"}]}
+        yield {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+    first, second = list(stream("hi")), list(stream("hi"))
+    assert first == second
+    completion = stream.lookup("hi").completion
+    assert completion is not None
+    assert (completion.text, completion.finish_reason) == ("Hello", "stop")
+    assert completion.usage.completion_tokens == 2
+
+
+# --------------------------------------------------------------------------- arguments
+
+
+def test_self_is_left_out(cache: SemanticCache) -> None:
+    """A method's instance does not split the scope; each call gets its own instance."""
+
+    class Bot:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @cache.cached()
+        def ask(self, prompt: str) -> str:
+            return f"{self.name}: {prompt}"
+
+        @classmethod
+        @cache.cached()
+        def shared(cls, prompt: str) -> str:
+            return f"{cls.__name__}: {prompt}"
+
+    assert Bot("a").ask("hello") == "a: hello"
+    assert Bot("b").ask("hello") == "a: hello"
+    assert Bot("b").ask.refresh("hello") == "b: hello"
+    assert Bot("c").ask.lookup("hello").tier == "exact"
+    assert Bot.shared("hi") == Bot("a").shared("hi") == "Bot: hi"
+
+
+def test_two_functions_do_not_share_unless_told(cache: SemanticCache) -> None:
+    """The same words mean another question to another function."""
+
+    @cache.cached()
+    def summarise(text: str) -> str:
+        return "summary"
+
+    @cache.cached()
+    def translate(text: str) -> str:
+        return "translation"
+
+    @cache.cached(name="qa", model="m")
+    def one(prompt: str) -> str:
+        return "one"
+
+    @cache.cached(name="qa", model="m")
+    def two(prompt: str) -> str:
+        return "two"
+
+    @cache.cached(name=None, model="m", namespace="n")
+    def open_to_all(prompt: str) -> str:
+        return "open"
+
+    assert summarise("hello") == "summary"
+    assert translate("hello") == "translation"
+    assert one("hello") == two("hello") == "one"
+    open_to_all("hello")
+    assert str(cache.get("hello", model="m", namespace="n")) == "open"
+
+
+def test_messages_model_and_system_are_understood(cache: SemanticCache) -> None:
+    """Arguments of the API's own names become what they mean."""
+
+    @cache.cached(ignore={"user_id"})
+    def chat(
+        messages: list[dict[str, Any]],
+        model: str = "m",
+        system: str | None = None,
+        *,
+        temperature: float = 0.0,
+        user_id: int = 0,
+    ) -> str:
+        return f"{model} {system} {temperature} {user_id}"
+
+    hello = [{"role": "user", "content": "hello"}]
+    assert chat(hello) == "m None 0.0 0"
+    assert chat(hello, user_id=7) == "m None 0.0 0"
+    assert chat(hello, "other") == "other None 0.0 0"
+    assert chat(hello, system="Be brief.") == "m Be brief. 0.0 0"
+    assert chat(hello, temperature=1) == "m None 1 0"
+    request = chat.lookup(hello, "other").query.request
+    assert request.model == "other"
+    assert request.messages[0].role == "user"
+
+
+def test_namespace_and_key_may_be_functions(cache: SemanticCache) -> None:
+    """A tenant from the arguments; a prompt that is put together from them."""
+
+    @cache.cached(namespace=lambda tenant, prompt: tenant)
+    def ask(tenant: str, prompt: str) -> str:
+        return f"{tenant}'s answer"
+
+    @cache.cached(key=lambda first, second: f"{first} and {second}")
+    def both(first: str, second: str) -> str:
+        return first + second
+
+    assert ask("a", "hello") == "a's answer"
+    assert ask("b", "hello") == "b's answer"
+    assert {entry.namespace for entry in cache.entries()} == {"a", "b"}
+    assert both("x", "y") == "xy"
+    assert both.lookup("x", "y").query.question == "x and y"
+
+
+def test_args_and_kwargs_are_bound(cache: SemanticCache) -> None:
+    """*args and **kwargs belong to the scope like any argument."""
+
+    @cache.cached(prompt="prompt")
+    def ask(prompt: str, *args: int, **kwargs: int) -> str:
+        return f"{prompt} {args} {kwargs}"
+
+    assert ask("q", 1, 2, a=3) == "q (1, 2) {'a': 3}"
+    assert ask("q", 1, a=3) == "q (1,) {'a': 3}"
+    assert ask("q", 1, 2, a=3) == "q (1, 2) {'a': 3}"
+    assert ask.cache_info() == CacheInfo(1, 0, 2)
+
+
+def test_it_must_be_clear_which_argument_is_the_prompt(cache: SemanticCache) -> None:
+    """Else ConfigError when the function is decorated, not when it is called."""
+    with pytest.raises(ConfigError, match="Which argument"):
+
+        @cache.cached()
+        def unclear(a: str, b: str) -> str:
+            return a
+
+    with pytest.raises(ConfigError, match="no parameter 'question'"):
+
+        @cache.cached(prompt="question")
+        def wrong(prompt: str) -> str:
+            return prompt
+
+    @cache.cached(prompt="b")
+    def told(a: str, b: str) -> str:
+        return a + b
+
+    assert told("1", "2") == "12"
+    assert told.lookup("1", "2").query.question == "2"
+
+
+def test_lookup_says_what_has_no_key(cache: SemanticCache) -> None:
+    """Whoever looks on purpose is told why it cannot be found."""
+
+    @cache.cached()
+    def ask(prompt: str, client: object = None) -> str:
+        return prompt
+
+    with pytest.raises(RequestError, match=r"client.*ignore="):
+        ask.lookup("hello", client=object())

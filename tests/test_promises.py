@@ -1,0 +1,387 @@
+"""The promises of the design, each by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semcache import FaultEvent, SemanticCache
+from semcache.build import DATABASE, SNAPSHOT
+from semcache.embedders.function import FunctionEmbedder
+from tests.helpers import DIMENSION, Heard, hashed, hashing_embedder, open_cache
+
+WORDS = "how do I change the colour of my house door"
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def child(code: str, *args: str) -> Iterator[subprocess.Popen[str]]:
+    """Another Python process that can import the tests' helpers; it ends with the block."""
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *args],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+# ------------------------------------------------------------------- 1. it fails open
+
+
+def raising(texts: list[str]) -> Any:
+    raise RuntimeError("the model is broken")
+
+
+def hanging(texts: list[str]) -> Any:
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [raising, hanging, lambda texts: [[float("nan")] * DIMENSION for _ in texts]],
+    ids=["raises", "hangs", "gives NaN"],
+)
+def test_1_fails_open_when_the_embedder_fails(tmp_path: Path, function: Any) -> None:
+    """A miss and a fault event; the answer is still stored for the exact tier."""
+    heard = Heard()
+    broken = FunctionEmbedder(function, name="hashed", dimension=DIMENSION)
+    with open_cache(tmp_path, embedder=broken, hooks=[heard], embed_timeout=0.2) as cache:
+        calls: list[str] = []
+
+        @cache.cached()
+        def ask(prompt: str) -> str:
+            calls.append(prompt)
+            return "answer"
+
+        assert ask("hello") == "answer"
+        assert ask("hello") == "answer"
+        assert calls == ["hello"], "the exact tier works without an embedder"
+    assert heard.of(FaultEvent)[0].where == "embed"
+
+
+def test_1_fails_open_when_the_database_is_locked(tmp_path: Path) -> None:
+    """The answer is passed on though it cannot be stored; lookups go on."""
+    heard = Heard()
+    with open_cache(tmp_path, hooks=[heard], busy_timeout=0.1) as cache:
+        cache.put("hello", "Hi")
+        blocker = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+        blocker.execute("BEGIN EXCLUSIVE")
+        assert (
+            cache.answer("new", lambda request: __import__("semcache").Completion("N")).text == "N"
+        )
+        assert str(cache.get("hello")) == "Hi"
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        assert cache.get("new") is None
+    assert [event.where for event in heard.of(FaultEvent)][:1] == ["record"]
+
+
+def test_1_fails_open_when_the_disk_is_full(tmp_path: Path) -> None:
+    """A process that may write no more bytes gets its answers, and the cache stays sound."""
+    code = """
+        import resource, signal, sys
+        from tests.helpers import open_cache
+        cache = open_cache(sys.argv[1])
+        cache.put("hello", "Hi")
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        size = 200_000
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        done = 0
+        @cache.cached()
+        def ask(prompt):
+            return "x" * 5000
+        for number in range(100):
+            done += len(ask(f"question number {number}")) == 5000
+        print(done, str(cache.get("hello")), cache.stats().faults.get("record", 0) > 0)
+        import os; sys.stdout.flush(); os._exit(0)
+    """
+    with child(code, str(tmp_path)) as process:
+        out, _ = process.communicate(timeout=60)
+    done, answer = out.split()[:2]
+    assert (done, answer) == ("100", "Hi")
+    with open_cache(tmp_path) as cache:
+        assert str(cache.get("hello")) == "Hi"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "rubbish", "directory"])
+def test_1_fails_open_when_the_index_file_is_damaged(tmp_path: Path, damage: str) -> None:
+    """A snapshot that cannot be used is rebuilt from the database."""
+    with open_cache(tmp_path) as cache:
+        cache.put(WORDS, "a")
+        assert cache.get(WORDS + " please") is not None
+    path = tmp_path / SNAPSHOT
+    raw = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(raw[: len(raw) // 2])
+    elif damage == "flip":
+        raw[-9] ^= 4
+        path.write_bytes(raw)
+    elif damage == "rubbish":
+        path.write_bytes(os.urandom(5000))
+    else:
+        path.unlink()
+        path.mkdir()
+    with open_cache(tmp_path) as cache:
+        assert cache.lookup(WORDS + " please").tier == "semantic"
+
+
+def test_1_the_callers_own_errors_pass_unchanged(cache: SemanticCache) -> None:
+    """The very exception of the function, and nothing stored."""
+    error = KeyError("mine")
+
+    @cache.cached()
+    def ask(prompt: str) -> str:
+        raise error
+
+    with pytest.raises(KeyError) as caught:
+        ask("hello")
+    assert caught.value is error
+    assert len(cache) == 0
+
+
+def test_1_a_closed_cache_calls_the_function(tmp_path: Path) -> None:
+    """Even after close a decorated function works."""
+    cache = open_cache(tmp_path)
+
+    @cache.cached()
+    def ask(prompt: str) -> str:
+        return "answer"
+
+    cache.close()
+    assert ask("hello") == "answer"
+
+
+# -------------------------------------------------------------- 2. never across scopes
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"namespace": "b"},
+        {"model": "other"},
+        {"params": {"temperature": 1}},
+        {"system": "You are a pirate."},
+        {"tools": [{"name": "search"}]},
+        {"response_format": {"type": "json_object"}},
+        {"messages": [{"role": "user", "content": "earlier"}, {"role": "user", "content": WORDS}]},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_2_never_across_scopes(cache: SemanticCache, other: dict[str, Any]) -> None:
+    """The same words in another scope are no candidate, in either tier."""
+    call: dict[str, Any] = {"namespace": "a", "model": "m"}
+    cache.put(WORDS, "a", **call)
+    prompt = None if "messages" in other else WORDS
+    lookup = cache.lookup(prompt, **{**call, **other})
+    assert lookup.completion is None
+    assert lookup.similarity is None, "it was not even looked at"
+    assert not cache.explain(prompt, **{**call, **other}).neighbours
+
+
+# ------------------------------------------------- 3. nothing acknowledged is lost
+
+
+def test_3_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path) -> None:
+    """Killed in the middle of its writes, a process leaves every entry it had confirmed."""
+    code = """
+        import sys
+        from tests.helpers import open_cache
+        cache = open_cache(sys.argv[1])
+        for number in range(10_000):
+            cache.put(f"question number {number}", f"answer {number}")
+            print(number, flush=True)
+    """
+    for round_ in range(3):
+        path = tmp_path / str(round_)
+        with child(code, str(path)) as process:
+            assert process.stdout is not None
+            seen = [process.stdout.readline() for _ in range(40 + 30 * round_)]
+            process.send_signal(signal.SIGKILL)
+            seen += process.stdout.readlines()
+        acknowledged = [int(line) for line in seen if line.endswith("\n")]
+        with open_cache(path) as cache:
+            for number in acknowledged:
+                assert str(cache.get(f"question number {number}")) == f"answer {number}"
+                assert cache.lookup(f"number question {number}").tier == "semantic"
+
+
+# -------------------------------------------- 4. several processes, one directory
+
+
+def test_4_processes_see_each_others_entries_deletes_and_expiries(tmp_path: Path) -> None:
+    """At the next lookup, in the exact and in the semantic tier."""
+    code = """
+        import sys
+        from tests.helpers import open_cache
+        cache = open_cache(sys.argv[1])
+        for line in sys.stdin:
+            what, words = line.strip().split(":")
+            if what == "put":
+                cache.put(words, "theirs")
+            elif what == "delete":
+                cache.invalidate(ids=[e.id for e in cache.entries() if e.question == words])
+            elif what == "expire":
+                cache.put(words, "theirs", ttl=0)
+            print(cache.get(words + " please"), flush=True)
+    """
+    with open_cache(tmp_path) as cache, child(code, str(tmp_path)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def say(line: str) -> str:
+            print(line, file=process.stdin, flush=True)
+            assert process.stdout is not None
+            return process.stdout.readline().strip()
+
+        assert cache.get(WORDS + " please") is None
+        assert say(f"put:{WORDS}") == "theirs"
+        assert str(cache.get(WORDS)) == "theirs"
+        assert cache.lookup(WORDS + " please").tier == "semantic"
+        assert say(f"delete:{WORDS}") == "None"
+        assert cache.get(WORDS) is None
+        assert cache.get(WORDS + " please") is None
+        cache.put("one two three four five six seven", "ours")
+        assert say("look:one two three four five six seven") == "ours"
+        cache.clear()
+        assert say("look:one two three four five six seven") == "None"
+        assert say("expire:a b c d e f g h i j") == "None"
+        assert cache.get("a b c d e f g h i j") is None
+
+
+def test_4_a_forked_process_goes_on(tmp_path: Path) -> None:
+    """After fork both sides read and write, each on its own connections."""
+    code = """
+        import os, sys
+        from tests.helpers import open_cache
+        cache = open_cache(sys.argv[1])
+        cache.put("one two three four five six", "before")
+        cache.get("one two three four five six please")
+        pid = os.fork()
+        if pid == 0:
+            ok = str(cache.get("one two three four five six please")) == "before"
+            cache.put("from the child", "child")
+            os._exit(0 if ok else 1)
+        _, status = os.waitpid(pid, 0)
+        print(status, cache.get("from the child"))
+    """
+    with child(code, str(tmp_path)) as process:
+        out, _ = process.communicate(timeout=60)
+    assert out.split() == ["0", "child"]
+
+
+# ---------------------------------------------------- 5. only whole answers are stored
+
+
+def test_5_only_whole_answers_are_stored(cache: SemanticCache) -> None:
+    """No error, no cut answer, no tool call, no stream that was broken off."""
+
+    def answer(reason: str, calls: Any = None) -> dict[str, Any]:
+        message = {"role": "assistant", "content": "text", "tool_calls": calls}
+        return {"choices": [{"message": message, "finish_reason": reason}]}
+
+    answers = {
+        "cut off": answer("length"),
+        "with tools": answer("tool_calls", [{"id": "1"}]),
+        "filtered": answer("content_filter"),
+        "nothing": None,
+    }
+
+    @cache.cached()
+    def ask(prompt: str) -> Any:
+        if prompt == "error":
+            raise ValueError
+        return answers[prompt]
+
+    @cache.cached()
+    def stream(prompt: str) -> Any:
+        yield "one"
+        yield "two"
+
+    for prompt in answers:
+        ask(prompt)
+    with pytest.raises(ValueError):
+        ask("error")
+    broken = stream("half")
+    assert next(broken) == "one"
+    broken.close()
+    assert len(cache) == 0
+    assert list(stream("half")) == ["one", "two"]
+    assert len(cache) == 1
+
+
+# ---------------------------------------------------------------- 6. no code in data
+
+
+def test_6_no_code_in_data(tmp_path: Path, cache: SemanticCache) -> None:
+    """Stored are JSON, numbers and floats; a stored class name runs and imports nothing."""
+
+    @cache.cached()
+    def ask(prompt: str) -> Any:
+        return {"a": [1, 2.5, None]}
+
+    ask("hello")
+    cache.flush()
+    with sqlite3.connect(cache.path / DATABASE) as db:
+        extra, vector = db.execute(
+            "SELECT extra, vector FROM entries JOIN embeddings ON id = entry_id"
+        ).fetchone()
+        assert json.loads(extra) == {"payload": {"a": [1, 2.5, None]}, "payload_kind": "json"}
+        assert len(vector) == 4 * DIMENSION
+        evil = {"payload": {}, "payload_kind": "class:antigravity:Evil"}
+        db.execute("UPDATE entries SET extra = ?", (json.dumps(evil),))
+    db.close()
+    assert ask("hello") == {"a": [1, 2.5, None]}, "unreadable, so asked again"
+    assert "antigravity" not in sys.modules
+
+
+def test_6_no_module_can_unpickle() -> None:
+    """Nothing in the package names pickle, marshal, eval or exec."""
+    for path in (ROOT / "semcache").rglob("*.py"):
+        source = path.read_text()
+        for word in ("import pickle", "marshal", "eval(", "exec(", "allow_pickle=True"):
+            assert word not in source, f"{path} holds {word}"
+
+
+# --------------------------------------------------------------------- 7. explainable
+
+
+def test_7_explainable(cache: SemanticCache) -> None:
+    """Every lookup carries what was decided and why, in words."""
+    cache.put(WORDS, "a")
+    reasons = {
+        WORDS: "same request",
+        WORDS + " please": "similarity 0.9",
+        "capital of Peru": "similarity",
+    }
+    for prompt, reason in reasons.items():
+        found = cache.explain(prompt)
+        said = getattr(found.decision, "detail", "") or found.decision.reason
+        assert reason in said
+        assert found.query.scope.parts["namespace"] == "default"
+        assert found.neighbours[0].entry.question == WORDS
+    assert type(cache.lookup("capital of Peru").decision) is type(found.decision)
+
+
+def test_the_helpers_embedder_is_no_fallback(tmp_path: Path) -> None:
+    """Without an embedder given, the default is the real model, never a hashing one."""
+    assert hashed(["a"]).shape == (1, DIMENSION)
+    assert hashing_embedder().fingerprint.startswith("function/")
+    with SemanticCache(tmp_path) as cache:
+        assert type(cache._embedder).__name__ == "DefaultEmbedder"

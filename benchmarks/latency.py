@@ -295,14 +295,13 @@ def exact_search_cost(vectors: Vector, queries: Vector) -> list[dict[str, float]
     for size in (256, 512, 1024, 2048, 4096, 8192, 16384, 32768):
         if size <= len(vectors):
             some = vectors[:size].copy()
-            spent = [
-                timed(
-                    lambda v=v, some=some: faiss.knn(v[None], some, 1, faiss.METRIC_INNER_PRODUCT)
-                )  # type: ignore[misc]
-                for v in queries[:200]
-            ]
+            spent = [_search_seconds(some, query) for query in queries[:200]]
             rows.append({"entries": size, "ms": round(float(np.median(spent)) * 1e3, 4)})
     return rows
+
+
+def _search_seconds(vectors: Vector, query: Vector) -> float:
+    return timed(lambda: faiss.knn(query[None], vectors, 1, faiss.METRIC_INNER_PRODUCT))
 
 
 def ready_embedder() -> OnnxEmbedder:

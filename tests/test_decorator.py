@@ -166,7 +166,8 @@ def test_the_shape_shows_from_outside(ask: Asked) -> None:
     assert ask.cached.__name__ == ask.shape.replace(" ", "_")  # type: ignore[attr-defined]
     assert list(inspect.signature(ask.cached).parameters) == ["prompt", "style"]
     if ask.shape == "coroutine":
-        assert inspect.isawaitable(result := ask.cached("hello"))
+        result = ask.cached("hello")
+        assert inspect.isawaitable(result)
         asyncio.run(awaited(result))
 
 

@@ -7,11 +7,10 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from semcache.embedders.export import export_model, locate_original
-from semcache.embedders.minilm import MODEL, Form, default_fingerprint, find_export
-from semcache.embedders.onnx import OnnxEmbedder
+from semcache.embedders.minilm import MODEL, Form, default_fingerprint, find_export, form_of
 
 if TYPE_CHECKING:
+    from semcache.embedders.onnx import OnnxEmbedder
     from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
     from semcache.types import Vector
 
@@ -40,12 +39,12 @@ class DefaultEmbedder:
     @property
     def fingerprint(self) -> str:
         """Known without loading where the form is; else the model is made ready."""
-        if self._form is not None:
-            return default_fingerprint(self._form)
-        inner = self._ready()
-        if isinstance(inner, OnnxEmbedder):
-            return inner.fingerprint
-        return default_fingerprint("torch")
+        form = self._form
+        if form is None:
+            self._ready()
+            form = self._form
+        assert form is not None
+        return default_fingerprint(form)
 
     def load(self) -> None:
         self._ready().load()
@@ -62,10 +61,14 @@ class DefaultEmbedder:
             with self._lock:
                 inner = self._inner
                 if inner is None:
-                    inner = self._inner = self._make()
+                    inner, self._form = self._make()
+                    self._inner = inner
         return inner
 
-    def _make(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
+    def _make(self) -> tuple[OnnxEmbedder | SentenceTransformerEmbedder, Form]:
+        # Imported here: a program that only repeats itself never loads them.
+        from semcache.embedders.export import export_model, locate_original
+
         if self._form != "torch":
             directory = find_export(self._form)
             if directory is None:
@@ -76,7 +79,12 @@ class DefaultEmbedder:
                 )
                 directory = export_model(self._form)
             if directory is not None:
-                return OnnxEmbedder(directory)
+                from semcache.embedders.onnx import OnnxEmbedder
+
+                embedder = OnnxEmbedder(directory)
+                form = form_of(embedder.fingerprint)
+                assert form is not None
+                return embedder, form
         from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
 
-        return SentenceTransformerEmbedder(locate_original())
+        return SentenceTransformerEmbedder(locate_original()), "torch"

@@ -1,0 +1,102 @@
+"""The rooms and the arrows between them, read off the imports."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "semcache"
+
+BASE = {"types", "errors"}
+ADAPTERS = ("embedders", "indexes", "stores")
+
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "types": set(),
+    "events": {"types"},
+    "protocols": {"types"},
+    "core": {*BASE, "protocols"},
+    "embedders": {*BASE, "protocols"},
+    "indexes": {*BASE, "protocols"},
+    "stores": {*BASE, "protocols"},
+    "repository": {*BASE, "protocols", "core"},
+    "tally": {*BASE, "protocols"},
+    "cache": {*BASE, "protocols", "core", "events", "repository", "tally"},
+    "codec": {*BASE},
+    "flights": {*BASE},
+    "flow": {*BASE, "cache", "core", "flights"},
+    "decorator": {*BASE, "cache", "codec", "core", "flights", "flow"},
+    "build": {*BASE, "protocols", "cache", "core", "repository", *ADAPTERS},
+    "maintenance": {*BASE, "protocols", "build", "core", "repository", *ADAPTERS},
+    "transfer": {*BASE, "protocols", "repository", *ADAPTERS},
+    "semantic_cache": {
+        *BASE, "protocols", "events", "build", "cache", "core", "decorator", "flights", "flow",
+    },
+    "demo": {*BASE, "cache", "semantic_cache"},
+    "cli": {
+        *BASE, "build", "cache", "core", "demo", "embedders", "maintenance", "protocols",
+        "semantic_cache", "stores", "transfer",
+    },
+    "__init__": {*BASE, "cache", "decorator", "events", "semantic_cache"},
+    "__main__": {"cli"},
+}  # fmt: skip
+"""Who may import whom; a room may always import itself."""
+
+PURE = {"asyncio", "logging", "os", "random", "sqlite3", "subprocess", "threading", "time"}
+"""What core may not touch: it decides, and does nothing."""
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows_point_down(path: Path) -> None:
+    """Every import of ours goes to a room that this one may call."""
+    mine = room(path)
+    called = {name.split(".")[1] for name in imports(path) if name.startswith("semcache.")}
+    assert called - {mine} <= ALLOWED[mine]
+
+
+def test_there_are_no_circles() -> None:
+    """The table itself can be put in an order."""
+    left = {name: set(callees) for name, callees in ALLOWED.items()}
+    while left:
+        free = {name for name, callees in left.items() if not callees & left.keys()}
+        assert free, f"a circle among {sorted(left)}"
+        left = {name: callees for name, callees in left.items() if name not in free}
+
+
+def test_every_room_is_in_the_table() -> None:
+    """A new room says what it may call."""
+    assert {room(path) for path in FILES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) == "core"], ids=lambda p: p.stem)
+def test_core_is_pure(path: Path) -> None:
+    """No clock, no chance, no I/O, no threads, no logging in core."""
+    assert not {name.split(".")[0] for name in imports(path)} & PURE
+
+
+def test_adapters_do_not_know_each_other() -> None:
+    """An embedder imports no store, an index no embedder, and so on."""
+    for adapter in ADAPTERS:
+        assert not ALLOWED[adapter] & set(ADAPTERS)

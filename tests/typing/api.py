@@ -1,0 +1,69 @@
+"""Read by mypy, never run: the decorator keeps every signature and return type."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, assert_type
+
+from semcache import Cached, Completion, Entry, Lookup, SemanticCache
+
+cache = SemanticCache("cache")
+
+
+@cache.cached(model="m", namespace="n", ttl=3600)
+def function(prompt: str, *, style: int = 0) -> list[int]:
+    return [len(prompt) + style]
+
+
+@cache.cached()
+async def coroutine(prompt: str) -> str:
+    return prompt
+
+
+@cache.cached()
+def generator(prompt: str) -> Iterator[str]:
+    yield prompt
+
+
+@cache.cached()
+async def async_generator(prompt: str) -> AsyncIterator[bytes]:
+    yield prompt.encode()
+
+
+class Bot:
+    @cache.cached(prompt="question")
+    def ask(self, question: str) -> int:
+        return len(question)
+
+
+assert_type(function("a", style=1), list[int])
+assert_type(function.refresh("a"), list[int])
+assert_type(function.bypass("a"), list[int])
+assert_type(function.lookup("a"), Lookup)
+assert_type(generator("a"), Iterator[str])
+assert_type(async_generator("a"), AsyncIterator[bytes])
+
+function(1)  # type: ignore[arg-type]
+function("a", tone=1)  # type: ignore[call-arg]
+
+
+async def use() -> None:
+    waiting = coroutine("a")
+    assert_type(waiting, Coroutine[Any, Any, str])
+    assert_type(await waiting, str)
+    await coroutine()  # type: ignore[call-arg]
+    async for chunk in async_generator("a"):
+        assert_type(chunk, bytes)
+
+
+def takes(cached: Cached[..., list[int]]) -> None: ...
+
+
+takes(function)
+
+lookup = cache.lookup("a", model="m", params={"temperature": 0})
+assert_type(lookup, Lookup)
+assert_type(lookup.completion, Completion | None)
+assert_type(cache.record(lookup, "b", ttl=5), Entry | None)
+assert_type(cache.get(messages=[{"role": "user", "content": "a"}]), Completion | None)
+cache.lookup("a", modle="m")  # type: ignore[call-arg]

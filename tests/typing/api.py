@@ -48,10 +48,8 @@ function("a", tone=1)  # type: ignore[call-arg]
 
 
 async def use() -> None:
-    waiting = coroutine("a")
-    assert_type(waiting, Coroutine[Any, Any, str])
+    waiting = assert_type(coroutine("a"), Coroutine[Any, Any, str])
     assert_type(await waiting, str)
-    await coroutine()  # type: ignore[call-arg]
     async for chunk in async_generator("a"):
         assert_type(chunk, bytes)
 

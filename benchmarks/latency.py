@@ -304,6 +304,37 @@ def _search_seconds(vectors: Vector, query: Vector) -> float:
     return timed(lambda: faiss.knn(query[None], vectors, 1, faiss.METRIC_INNER_PRODUCT))
 
 
+def table(result: dict[str, Any]) -> str:
+    """The README's table of figures, in Markdown."""
+    rows = [
+        ("exact hit, through the decorator", "exact_hit", "canonical JSON + SHA-256 + one SELECT"),
+        ("semantic hit", "semantic_hit", "tokenise + onnxruntime"),
+        ("miss, and recorded", "miss_and_record", "tokenise + onnxruntime"),
+    ]
+    head = [f"{figures['entries']:,} entries" for figures in result["sizes"]]
+    lines = [
+        f"| | {' | '.join(head)} | floor |",
+        f"| --- |{' ---: |' * len(head)} --- |",
+    ]
+    for title, name, floor in rows:
+        cells = [
+            f"{figures[name]['p50_ms']:.3g} ms = {figures[name]['ratio_p50']:.2f} × floor"
+            for figures in result["sizes"]
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} | {floor} |")
+    eight = [
+        f"{figures['eight_threads']['lookups_per_s']:.0f}/s = "
+        f"{figures['eight_threads']['ratio']:.2f} × bare parts"
+        for figures in result["sizes"]
+    ]
+    lines.append(f"| semantic hits, 8 threads | {' | '.join(eight)} | onnxruntime + FAISS flat |")
+    recall = [f"{figures['recall']['recall_at_1']:.1%}" for figures in result["sizes"]]
+    lines.append(f"| recall@1 of the index | {' | '.join(recall)} | exact search |")
+    machine, prompts_from = result["environment"]["machine"], result["prompts"]
+    lines.append(f"\nMedians on {machine}; prompts: {prompts_from}.")
+    return "\n".join(lines) + "\n"
+
+
 def ready_embedder() -> OnnxEmbedder:
     """The exported default model."""
     DefaultEmbedder().load()

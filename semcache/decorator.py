@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from semcache import flow
-from semcache.cache import Cache, Keep
+from semcache.cache import Cache, Explanation, Keep
 from semcache.codec import ChunkCodec, ValueCodec
 from semcache.core.keys import KeyRules
 from semcache.core.requests import question
@@ -231,6 +231,16 @@ class Cached(Generic[P, R]):
         """
         request = self._reader(self._bound_to + args, kwargs)
         return self._cache.find(self._cache.query(request, self._rules))
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """All that a lookup for this call would see and decide; nothing is changed.
+
+        Raises:
+            RequestError: the arguments have no canonical form.
+            EmbedderError, StoreError: a part failed.
+        """
+        request = self._reader(self._bound_to + args, kwargs)
+        return self._cache.explain_query(self._cache.query(request, self._rules))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function whatever is stored, and store its answer."""

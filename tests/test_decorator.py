@@ -116,6 +116,7 @@ def test_lookup_shows_without_calling(ask: Asked) -> None:
     assert found.tier == "exact"
     assert found.completion is not None
     assert found.completion.text == "HELLO!plain"
+    assert ask.cached.explain("hello").tier == "exact"
     assert len(ask.calls) == 1
 
 

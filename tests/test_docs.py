@@ -1,0 +1,108 @@
+"""The documents say what is so."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.latency import table
+from semcache.embedders.default import DefaultEmbedder
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def section(name: str) -> str:
+    """The text between a pair of markers."""
+    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", README, re.DOTALL)
+    assert found, f"the README has no section {name}"
+    return found.group(1)
+
+
+def test_the_examples_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    embedder: DefaultEmbedder,
+) -> None:
+    """All Python in the README, from top to bottom, as one program in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "readme"}
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", README, re.DOTALL)):
+        exec(compile(code, f"README example {number}", "exec"), names)
+    out = capsys.readouterr().out
+    assert "CacheInfo(exact_hits=1, semantic_hits=1, misses=1)" in out
+    assert "Nine to five." in out
+    assert out.count("['A', ' stream', '.']") == 2
+    assert "semantic similarity" in out
+    names["cache"].close()
+
+
+def test_every_command_is_documented() -> None:
+    """Each command of the command line, and no other, is in the README's table."""
+    from semcache.cli.app import app
+
+    there = {
+        command.name or command.callback.__name__  # type: ignore[union-attr]
+        for command in app.registered_commands
+    }
+    rows = re.findall(r"^\| (`semcache .*?) \|", README, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`semcache (\w+)", row)}
+    assert named == there
+
+
+def test_the_figures_are_those_of_the_results() -> None:
+    """The table of figures is made from the committed results, word for word."""
+    results = json.loads((ROOT / "benchmarks" / "results" / "latency.json").read_text())
+    assert section("figures").strip() == table(results).strip()
+    assert (ROOT / "benchmarks" / "results" / "latency.png").exists()
+
+
+def test_results_say_where_they_come_from() -> None:
+    """Commit, machine and command stand in every results file."""
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        found = json.loads(path.read_text())["environment"]
+        assert re.fullmatch(r"[0-9a-f]{12}", found["commit"]), f"{path} is of no commit"
+        assert found["machine"]
+        assert found["command"].startswith("python -m benchmarks.")
+
+
+@pytest.mark.parametrize("name", ["demo", "tests"])
+def test_the_two_commands_are_single_lines(name: str) -> None:
+    """One line each, in a new virtual environment, with the tested versions."""
+    (line,) = [row for row in section(name).splitlines() if row and not row.startswith("```")]
+    assert line.startswith("python3 -m venv .venv && ")
+    assert "-c constraints.txt" in line
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of the documents is a file."""
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_constraints_cover_what_is_required() -> None:
+    """Every package that pyproject.toml names has a tested version."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    names = {re.split(r"[<>=\[]", item)[0].lower().replace("_", "-") for item in wanted}
+    pinned = (ROOT / "constraints.txt").read_text()
+    have = {name.lower().replace("_", "-") for name in re.findall(r"^([\w.-]+)==", pinned, re.M)}
+    assert names <= have
+    assert "torch" in have
+
+
+def test_nothing_speaks_of_this_machine() -> None:
+    """No path of a developer's machine is in what is committed."""
+    here = os.path.sep + "work" + os.path.sep
+    for path in [*ROOT.glob("*.md"), *ROOT.rglob("benchmarks/results/*.json")]:
+        assert here not in path.read_text(), f"{path} names {here}"

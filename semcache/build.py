@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DATABASE = "semcache.db"
 SNAPSHOT = "semcache.index"
 
+_LONGEST_TOKEN = 100
+"""Characters; a text with more than this for every token of the window is not even counted."""
+
 LongPrompts = Literal["exact", "chunks"]
 
 
@@ -113,6 +116,8 @@ def _fits(embedder: Embedder) -> Callable[[str], bool]:
         # No token is shorter than a byte; two tokens mark beginning and end.
         if window is None or len(question.encode()) + 2 <= window:
             return True
+        if len(question) > _LONGEST_TOKEN * window:
+            return False
         return embedder.count_tokens(question) <= window
 
     return fits

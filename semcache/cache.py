@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from semcache.core import keys
 from semcache.core.decision import decide
 from semcache.core.keys import KeyRules
+from semcache.core.requests import tags_of
 from semcache.core.retention import UNSET, GivenTTL, Retention
 from semcache.core.summary import request_summary
 from semcache.errors import EmbedderError, RequestError
 from semcache.events import Event, FaultEvent, Hook, Hooks, LookupEvent, RecordEvent
 from semcache.protocols import Policy
-from semcache.repository import Repository
+from semcache.repository import Repository, TooLargeError
 from semcache.tally import Tally
 from semcache.types import (
     Candidate,
@@ -42,8 +43,8 @@ from semcache.types import (
 if TYPE_CHECKING:
     from semcache.types import Neighbour, Vector
 
-TRUNCATED = frozenset({"length", "max_tokens", "content_filter", "incomplete", "refusal"})
-"""Finish reasons of answers that are not whole."""
+WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"})
+"""Finish reasons of whole answers; an answer with any other was cut off, filtered or refused."""
 
 _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
@@ -136,6 +137,7 @@ class Cache:
         self._clock = clock
         self._draw = draw
         self.tally = Tally(repository.store, self.fault)
+        repository.before_eviction = self.tally.flush  # whoever was just hit was just used
 
     # ------------------------------------------------------------------------ lookup
 
@@ -252,12 +254,19 @@ class Cache:
         now = self._clock()
         request = lookup.query.request
         expires_at = self._retention.expires_at(now, request.namespace, ttl)
-        reason = reason_against(completion, keep or self.keep)
+        labels = tags_of((*request.tags, *tags_of(tags)))
         entry = None
-        if reason is None:
-            new = self._new_entry(lookup.query, completion, now, expires_at, tags)
-            entry = self._stored(new, lookup.vector)
-            reason = "stored" if entry is not None else "fault"
+        try:
+            reason = reason_against(completion, keep or self.keep)
+            if reason is None:
+                new = self._new_entry(lookup.query, completion, now, expires_at, labels)
+                entry = self._stored(new, lookup.vector)
+                reason = "stored"
+        except TooLargeError:
+            reason = "too_large"
+        except Exception as error:
+            self.fault("record", error)
+            reason = "fault"
         self.tally.note("records" if entry is not None else f"not_stored:{reason}")
         entry_id = None if entry is None else entry.id
         if self._hooks.wants_lookups:
@@ -270,7 +279,7 @@ class Cache:
         completion: Completion,
         now: float,
         expires_at: float | None,
-        tags: Iterable[str],
+        tags: tuple[str, ...],
     ) -> NewEntry:
         request = query.request
         return NewEntry(
@@ -284,15 +293,11 @@ class Cache:
             keys.KEY_VERSION,
             now,
             expires_at,
-            tuple(dict.fromkeys((*request.tags, *tags))),
+            tags,
         )
 
-    def _stored(self, new: NewEntry, vector: Vector | None) -> Entry | None:
-        try:
-            entry_id = self.repository.record(new, vector)
-        except Exception as error:
-            self.fault("record", error)
-            return None
+    def _stored(self, new: NewEntry, vector: Vector | None) -> Entry:
+        entry_id = self.repository.record(new, vector)
         return Entry(
             entry_id,
             new.exact_key,
@@ -363,6 +368,11 @@ class Cache:
     def emit(self, event: Event) -> None:
         self._hooks.emit(event)
 
+    def after_fork(self) -> None:
+        """In a child process: make new what the parent's threads may have held."""
+        self.tally.after_fork()
+        self.repository.after_fork()
+
     def close(self) -> None:
         """Write what is counted, save the index, close the store."""
         self.tally.close()
@@ -384,9 +394,12 @@ def reason_against(completion: Completion, keep: Keep) -> str | None:
     """Why an answer is not to be stored; None if it is."""
     if completion.has_tool_calls or completion.finish_reason in _TOOL_CALLS:
         return None if keep.tool_calls else "tool_calls"
-    if completion.finish_reason in TRUNCATED:
+    if completion.finish_reason not in WHOLE:
         return None if keep.truncated else "truncated"
-    if not completion.text.strip() and completion.payload_kind is None:
+    says_nothing = not completion.text.strip()
+    if says_nothing and (completion.payload_kind is None or completion.finish_reason is not None):
+        return "empty"
+    if completion.payload_kind == "chunks" and not completion.payload:
         return "empty"
     return None
 

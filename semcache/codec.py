@@ -14,9 +14,11 @@ text, the finish reason, the usage and the model are read.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Hashable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
@@ -48,11 +50,17 @@ class ValueCodec:
         except (PydanticUserError, PydanticUndefinedAnnotation):
             return None
 
+    def keep(self, chunk: Any) -> Any:
+        """A single value has no chunks."""
+        return chunk
+
     def dump(self, value: Any) -> Completion:
-        """Raises `TypeError` for a value that has no JSON form to come back from."""
+        """Raises `TypeError` for a value that would not come back as it is."""
         if type(value) is str:
             return Completion(value)
         payload, kind = self.dump_payload(value)
+        if kind == "text":
+            return Completion(payload)
         return details(value if kind == "json" else payload, payload, kind)
 
     def load(self, completion: Completion) -> Any:
@@ -64,17 +72,31 @@ class ValueCodec:
         return self.load_payload(completion.payload, completion.payload_kind)
 
     def dump_payload(self, value: Any) -> tuple[Any, str]:
-        """(JSON, its kind)"""
+        """(JSON, its kind), held against the value by loading it again."""
         if type(value) is str:
             return value, "text"
+        if isinstance(value, Iterator | AsyncIterator | Awaitable):
+            raise TypeError(
+                f"a {type(value).__qualname__} can be read only once: make the function itself a "
+                "generator, or return a list, for it to be cached"
+            )
+        payload, kind = self._payload(value)
+        again = self.load_payload(json.loads(json.dumps(payload, allow_nan=False)), kind)
+        if not _same(again, value):
+            raise TypeError(
+                f"a {type(value).__qualname__} would not come back as it is; annotate the "
+                "function's return type with the type that it returns"
+            )
+        return payload, kind
+
+    def _payload(self, value: Any) -> tuple[Any, str]:
         if self._adapter is not None:
-            return self._adapter.dump_python(value, mode="json"), "typed"
+            return _dump(self._adapter, value), "typed"
         if is_json(value):
-            return value, "json"
+            return deepcopy(value), "json"
         if hasattr(value, "model_dump") or dataclasses.is_dataclass(value):
-            return _adapter_of(cast(Hashable, type(value))).dump_python(
-                value, mode="json"
-            ), _class_kind(value)
+            adapter = _adapter_of(cast(Hashable, type(value)))
+            return _dump(adapter, value), _class_kind(value)
         raise TypeError(
             f"a {type(value).__qualname__} is no JSON value; annotate the function's return type, "
             "or return text, JSON, a dataclass or a pydantic model, for it to be cached"
@@ -91,7 +113,7 @@ class ValueCodec:
             return self._adapter.validate_python(payload)
         if kind == "json":
             return payload
-        return _adapter_of(_class_of(kind)).validate_python(payload)
+        return _adapter_of(cast(Hashable, _class_of(kind))).validate_python(payload)
 
 
 class ChunkCodec:
@@ -100,13 +122,17 @@ class ChunkCodec:
     def __init__(self, annotation: Any = Any) -> None:
         self._chunk = ValueCodec(annotation)
 
-    def dump(self, chunks: Sequence[Any]) -> Completion:
-        dumped = [self._chunk.dump_payload(chunk) for chunk in chunks]
-        if all(kind == "text" for _, kind in dumped):
-            payload: Any = [text for text, _ in dumped]
+    def keep(self, chunk: Any) -> tuple[Any, str]:
+        """The chunk as JSON, with its kind."""
+        return self._chunk.dump_payload(chunk)
+
+    def dump(self, kept: Sequence[tuple[Any, str]]) -> Completion:
+        """The whole stream from its kept chunks."""
+        if all(kind == "text" for _, kind in kept):
+            payload: Any = [text for text, _ in kept]
             return Completion("".join(payload), payload=payload, payload_kind="chunks")
-        payload = [{"kind": kind, "value": value} for value, kind in dumped]
-        joined = details_of_stream([value for value, _ in dumped])
+        payload = [{"kind": kind, "value": value} for value, kind in kept]
+        joined = details_of_stream([value for value, _ in kept])
         return dataclasses.replace(joined, payload=payload, payload_kind="chunks")
 
     def load(self, completion: Completion) -> list[Any]:
@@ -133,6 +159,19 @@ def is_json(value: Any) -> bool:
     if type(value) is dict:
         return all(type(key) is str and is_json(item) for key, item in value.items())
     return False
+
+
+def _dump(adapter: Any, value: Any) -> Any:
+    return adapter.dump_python(value, mode="json", by_alias=True, warnings=False)
+
+
+def _same(one: Any, two: Any) -> bool:
+    """Equal and of one type. Private attributes of models (an SDK's request ids) do not count."""
+    if type(one) is not type(two):
+        return False
+    if hasattr(two, "model_dump"):
+        return bool(one.model_dump() == two.model_dump())
+    return bool(one == two)
 
 
 @lru_cache(maxsize=256)
@@ -176,13 +215,74 @@ def details(source: Any, payload: Any, kind: str) -> Completion:
 
 
 def read_answer(answer: Mapping[str, Any]) -> Completion | None:
-    """Text, finish reason, usage and model of an OpenAI or Anthropic answer; None if neither."""
+    """Text, finish reason, usage and model of a provider's answer; None if it is no such.
+
+    Knows OpenAI's chat completions and responses, Anthropic's messages, Gemini's
+    generateContent and Ollama's chat.
+    """
     choices, content = answer.get("choices"), answer.get("content")
     if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
         return _read_openai(answer, choices)
     if isinstance(content, list) and "stop_reason" in answer:
         return _read_anthropic(answer, content)
+    if isinstance(answer.get("output"), list) and "status" in answer:
+        return _read_responses(answer)
+    candidates = answer.get("candidates")
+    if isinstance(candidates, list) and candidates and isinstance(candidates[0], Mapping):
+        return _read_gemini(answer, candidates[0])
+    if "done_reason" in answer:
+        message = answer.get("message") or {}
+        text = message.get("content") or answer.get("response") or ""
+        calls = bool(message.get("tool_calls"))
+        reason = _reason(answer["done_reason"])
+        return Completion(str(text), finish_reason=reason, has_tool_calls=calls)
+    if answer.get("error"):
+        return Completion("", finish_reason="error")
     return None
+
+
+def _reason(said: Any) -> str | None:
+    """A finish reason in OpenAI's words where there is one for it."""
+    if said is None:
+        return None
+    return {"end_turn": "stop", "stop_sequence": "stop", "completed": "stop"}.get(
+        str(said).lower(), str(said).lower()
+    )
+
+
+def _read_responses(answer: Mapping[str, Any]) -> Completion:
+    items = [item for item in answer["output"] if isinstance(item, Mapping)]
+    blocks = [b for item in items for b in item.get("content") or () if isinstance(b, Mapping)]
+    usage = answer.get("usage") or {}
+    return Completion(
+        "".join(str(b.get("text") or "") for b in blocks if b.get("type") == "output_text"),
+        finish_reason="refusal"
+        if any(b.get("type") == "refusal" for b in blocks)
+        else _reason(answer.get("status")),
+        usage=_usage(usage.get("input_tokens"), usage.get("output_tokens")),
+        model=answer.get("model"),
+        has_tool_calls=any(str(item.get("type")).endswith("_call") for item in items),
+    )
+
+
+def _read_gemini(answer: Mapping[str, Any], first: Mapping[str, Any]) -> Completion:
+    content = first.get("content") or {}
+    parts = [part for part in content.get("parts") or () if isinstance(part, Mapping)]
+    usage = answer.get("usageMetadata") or answer.get("usage_metadata") or {}
+    counts = [
+        usage.get(name, usage.get(other))
+        for name, other in (
+            ("promptTokenCount", "prompt_token_count"),
+            ("candidatesTokenCount", "candidates_token_count"),
+        )
+    ]
+    reason = first.get("finishReason", first.get("finish_reason"))
+    return Completion(
+        "".join(str(part.get("text") or "") for part in parts),
+        finish_reason=_reason(getattr(reason, "value", reason)),
+        usage=_usage(*counts),
+        has_tool_calls=any(part.get("functionCall") or part.get("function_call") for part in parts),
+    )
 
 
 def _read_openai(answer: Mapping[str, Any], choices: Sequence[Any]) -> Completion:
@@ -190,10 +290,12 @@ def _read_openai(answer: Mapping[str, Any], choices: Sequence[Any]) -> Completio
     message = first.get("message") or first.get("delta") or {}
     reasons = [choice.get("finish_reason") for choice in choices]
     cut = next((reason for reason in reasons if reason not in (None, "stop")), reasons[0])
+    if message.get("refusal"):
+        cut = "refusal"
     usage = answer.get("usage") or {}
     return Completion(
         str(message.get("content") or first.get("text") or ""),
-        finish_reason=cut,
+        finish_reason=_reason(cut),
         usage=_usage(usage.get("prompt_tokens"), usage.get("completion_tokens")),
         model=answer.get("model"),
         has_tool_calls=bool(message.get("tool_calls") or message.get("function_call")),
@@ -206,7 +308,7 @@ def _read_anthropic(answer: Mapping[str, Any], content: Sequence[Any]) -> Comple
     usage = answer.get("usage") or {}
     return Completion(
         "".join(str(block.get("text") or "") for block in blocks if block.get("type") == "text"),
-        finish_reason={"end_turn": "stop", "stop_sequence": "stop"}.get(str(reason), reason),
+        finish_reason=_reason(reason),
         usage=_usage(usage.get("input_tokens"), usage.get("output_tokens")),
         model=answer.get("model"),
         has_tool_calls=any(block.get("type") == "tool_use" for block in blocks),
@@ -246,7 +348,7 @@ def _read_chunk(chunk: Mapping[str, Any]) -> Completion:
         reason = delta.get("stop_reason")
         return Completion(
             str(delta.get("text") or ""),
-            finish_reason={"end_turn": "stop", "stop_sequence": "stop"}.get(str(reason), reason),
+            finish_reason=_reason(reason),
             has_tool_calls=delta.get("type") == "input_json_delta",
         )
     usage = chunk.get("usage")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import operator
 import threading
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ from semcache.core.keys import KeyRules
 from semcache.core.requests import question
 from semcache.core.requests import request as make_request
 from semcache.core.retention import GivenTTL
-from semcache.errors import ConfigError, SemcacheError
+from semcache.errors import ConfigError, RequestError
 from semcache.flights import Flights
 from semcache.types import Lookup, Query, Request
 
@@ -35,6 +36,9 @@ R = TypeVar("R")
 _PROMPT_NAMES = ("prompt", "question", "query", "message", "user_message", "text")
 _MESSAGES_NAMES = ("messages",)
 _REQUEST_FIELDS = frozenset({"model", "system", "tools", "response_format"})
+
+FUNCTION = "@function"
+"""The parameter that holds the function's name; no argument can be called that."""
 
 OWN_NAME = "\0own"
 """Stands for the function's module and qualified name."""
@@ -62,6 +66,8 @@ class Options:
     tags: tuple[str, ...]
     store_if: Callable[[Any], bool] | None
     keep: Keep | None
+    known: dict[str, Any]
+    """What the functions decorated so far under their own names are made of."""
 
 
 class _Reader:
@@ -85,8 +91,20 @@ class _Reader:
             parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             for parameter in self._signature.parameters.values()
         )
-        self._self = self._positional[0] if _is_method(self._positional) else None
+        self._keywords = next(
+            (
+                name
+                for name, parameter in self._signature.parameters.items()
+                if parameter.kind is parameter.VAR_KEYWORD
+            ),
+            None,
+        )
+        first = self._positional[0] if self._positional else ""
+        self._self = first if first in ("self", "cls") else None
+        self._class = _class_name if first == "cls" else None
         self._asked = "" if options.key else self._find_asked(function)
+        others = [name for name in _MESSAGES_NAMES if name in self._signature.parameters]
+        self._other = others[0] if others and others[0] != self._asked else None
         self._plain = self._template()
 
     def _template(self) -> Request | None:
@@ -133,10 +151,14 @@ class _Reader:
             params: dict[str, Any] = {}
         else:
             asked = arguments.pop(self._asked)
+            if asked is None and self._other is not None:
+                asked = arguments.pop(self._other)
             fields = {name: arguments.pop(name) for name in _REQUEST_FIELDS & arguments.keys()}
             params = arguments
         if self._name is not None:
-            params["function"] = self._name
+            params[FUNCTION] = self._name
+        if self._class is not None:
+            params["@class"] = self._class(args)
         return self._request(asked, fields, params, namespace)
 
     def _request(
@@ -144,7 +166,7 @@ class _Reader:
     ) -> Request:
         options = self._options
         if isinstance(asked, Request):
-            return asked
+            return self._completed(asked, params, namespace)
         model = fields.pop("model", None) or options.model
         if model is not None and not isinstance(model, str):
             params["model"], model = model, options.model
@@ -163,6 +185,22 @@ class _Reader:
             **fields,
         )
 
+    def _completed(self, asked: Request, params: dict[str, Any], namespace: str | None) -> Request:
+        """A `Request` that `key` gave, with what the decorator says of every call."""
+        default = make_request("-").namespace
+        if namespace is not None and asked.namespace not in (default, namespace):
+            raise RequestError(
+                f"key gave a request in the namespace {asked.namespace!r}, but the function is "
+                f"decorated with {namespace!r}."
+            )
+        return replace(
+            asked,
+            model=asked.model or self._options.model or "",
+            namespace=asked.namespace if namespace is None else namespace,
+            params={**asked.params, **params},
+            tags=tuple(dict.fromkeys((*asked.tags, *self._options.tags))),
+        )
+
     @staticmethod
     def _plain_request(template: Request, prompt: str, params: dict[str, Any]) -> Request:
         given = {name: value for name, value in params.items() if value is not None}
@@ -170,20 +208,29 @@ class _Reader:
             question(prompt), template.model, template.namespace, given, tags=template.tags
         )
 
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raises `TypeError` if the function cannot be called so."""
+        self._signature.bind(*args, **kwargs)
+
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name, defaults filled in."""
-        if not self._variadic and len(args) <= len(self._positional):
-            arguments = {**self._defaults, **dict(zip(self._positional, args, strict=False))}
+        given = self._positional[: len(args)]
+        if not self._variadic and len(args) == len(given) and not kwargs.keys() & set(given):
+            arguments = {**self._defaults, **dict(zip(given, args, strict=True))}
             arguments.update(kwargs)
             if len(arguments) == len(self._signature.parameters):
                 return arguments
         bound = self._signature.bind(*args, **kwargs)  # TypeError, as from the call itself
         bound.apply_defaults()
-        return dict(bound.arguments)
+        arguments = dict(bound.arguments)
+        if self._keywords is not None:
+            arguments.update(arguments.pop(self._keywords))
+        return arguments
 
 
-def _is_method(positional: list[str]) -> bool:
-    return bool(positional) and positional[0] in ("self", "cls")
+def _class_name(args: tuple[Any, ...]) -> str:
+    """A classmethod means another question in another class."""
+    return f"{args[0].__module__}.{args[0].__qualname__}" if args else ""
 
 
 class Cached(Generic[P, R]):
@@ -265,9 +312,12 @@ class Cached(Generic[P, R]):
         """The call as the cache sees it; None, and a fault, where it cannot be cached."""
         try:
             return self._cache.query(self._reader(args, kwargs), self._rules)
-        except SemcacheError as error:
+        except TypeError as error:
+            self._reader.check(args, kwargs)  # a wrong call is the function's own TypeError
             self._cache.fault("request", error)
-            return None
+        except Exception as error:
+            self._cache.fault("request", error)
+        return None
 
     def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], terms: flow.Terms) -> Any:
         raise NotImplementedError
@@ -286,6 +336,11 @@ class CachedFunction(Cached[P, R]):
 
 class CachedCoroutine(Cached[P, R]):
     """An async function."""
+
+    async def __call__(  # type: ignore[override]  # R is a coroutine's type, here awaited
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Any:
+        return await self._run(self._bound_to + args, kwargs, self._terms)
 
     async def _run(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], terms: flow.Terms
@@ -331,10 +386,18 @@ def decorate(
     Raises:
         ConfigError: it cannot be told which argument is the prompt.
     """
+    if not callable(function) or not hasattr(function, "__qualname__"):
+        raise ConfigError(
+            f"{function!r} is no function. Decorate the function itself (below @classmethod or "
+            "@staticmethod), and wrap a functools.partial in a function."
+        )
+    if inspect.iscoroutinefunction(options.store_if):
+        raise ConfigError("store_if must be a plain function: it says at once, yes or no.")
     shape, annotation = _shape(function)
     streams = shape in (CachedGenerator, CachedAsyncGenerator)
     if options.name == OWN_NAME:
         options = replace(options, name=f"{function.__module__}.{function.__qualname__}")
+        _check_own_name(function, options.known)
     terms = flow.Terms(
         codec=ChunkCodec(annotation) if streams else ValueCodec(annotation),
         ttl=options.ttl,
@@ -343,6 +406,38 @@ def decorate(
         streams=streams,
     )
     return shape(function, cache, flights, _Reader(function, options), options.rules, terms)
+
+
+def _check_own_name(function: Callable[..., Any], known: dict[str, Any]) -> None:
+    """A name must mean one function, or two of them would share answers.
+
+    Closures, lambdas and bound methods of one name may differ in what they hold.
+
+    Raises:
+        ConfigError: another function of this name was decorated before.
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+    cells = getattr(function, "__closure__", None) or ()
+    held = [_contents(cell) for cell in cells if not isinstance(_contents(cell), Cached)]
+    code = getattr(function, "__code__", None)
+    made_of = (code, held, getattr(function, "__self__", None))
+    unsure = "<" in function.__qualname__ or made_of[2] is not None
+    first = known.setdefault(name, made_of)
+    same = first[0] == code and first[2] is made_of[2]
+    same = same and len(first[1]) == len(held)
+    same = same and all(map(operator.is_, first[1], held))
+    if unsure and not same:
+        raise ConfigError(
+            f"Two functions are called {name!r} (made in a function, lambdas, or bound methods), "
+            "and may answer differently. Tell them apart: @cache.cached(name='...')."
+        )
+
+
+def _contents(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that is not set yet
+        return None
 
 
 def _shape(function: Callable[..., Any]) -> tuple[type[Cached[Any, Any]], Any]:

@@ -100,7 +100,7 @@ def run(cache: SemanticCache, stream: list[Question]) -> Iterator[Outcome]:
     outcome = Outcome()
     answered: dict[str, str] = {}
     for question in stream:
-        explanation = cache.explain(**question.call)
+        explanation = cache.explain(k=3, **question.call)
         lookup = _timed(outcome, lambda q=question: cache.lookup(**q.call))  # type: ignore[misc]
         outcome.questions += 1
         outcome.repeated += question.answer_id in answered.values()

@@ -9,6 +9,7 @@ inside, is let through and does not wait for itself.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -16,7 +17,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
 from semcache.types import Completion
 
@@ -25,9 +25,8 @@ _inside: ContextVar[frozenset[bytes]] = ContextVar("semcache_inside", default=fr
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """The leader has an answer: the value, and how it is stored if it can be."""
+    """The leader has an answer; None: one that cannot be stored, nor therefore shared."""
 
-    value: Any
     completion: Completion | None
 
 
@@ -51,7 +50,18 @@ class Flight:
 
     def __init__(self, key: bytes) -> None:
         self.key = key
+        self.leader = _caller()
         self._future: Future[Outcome] = Future()
+
+    @property
+    def mine(self) -> bool:
+        """Whether the caller leads it, and would wait for itself."""
+        return self.leader == _caller()
+
+    @property
+    def ended(self) -> bool:
+        """Whether its outcome is known."""
+        return self._future.done()
 
     def settle(self, outcome: Outcome) -> None:
         self._future.set_result(outcome)
@@ -92,13 +102,29 @@ class Flights:
             flight = self._flights[key] = Flight(key)
             return flight, True
 
+    def after_fork(self) -> None:
+        """In a child process: the parent's callers are not here."""
+        self._lock = threading.Lock()
+        self._flights.clear()
+
     def end(self, flight: Flight, outcome: Outcome) -> None:
         """Take the flight off the board and tell its followers."""
+        if flight.ended:
+            return
         with self._lock:
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
             self.ended += 1
         flight.settle(outcome)
+
+
+def _caller() -> tuple[int, int]:
+    """The thread, and the task if there is one."""
+    task = None
+    if (asyncio := sys.modules.get("asyncio")) is not None:
+        with suppress(RuntimeError):
+            task = asyncio.current_task()
+    return threading.get_ident(), id(task)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """The walk of a call: look up, else ask the model, store the answer.
 
-What follows a miss is written once, as generators that yield what they need done: local
-work (a callable), waiting for another's flight (`Wait`), asking the model (`SEND`). One
-driver does it blocking, one async, where local work goes to a worker thread. What the
-callers of this module differ in is only how the model is asked. A hit ends before any
-of that, in a few lines.
+What surrounds asking the model is written once, as two generators that yield what they
+need done: local work (a callable), or waiting for another's flight (`Wait`). One driver
+does it blocking, one async, where local work goes to a worker thread. What the four
+doors at the end differ in is only how the model is asked. A hit ends before any of
+that, in a few lines.
 
 A fault of the cache leaves the walk as a miss; the model's own errors pass through
 unchanged.
@@ -12,11 +12,14 @@ unchanged.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from semcache.cache import Cache, Keep
 from semcache.core.retention import UNSET, GivenTTL
@@ -25,24 +28,33 @@ from semcache.types import Completion, Lookup, Query
 
 T = TypeVar("T")
 
-STREAM_PATIENCE = 30.0
-"""Seconds that equal requests wait for a stream under way, whose reader may have stopped."""
+PATIENCE = 120.0
+"""Seconds that equal requests wait for a call under way before they ask for themselves."""
+STREAM_PATIENCE = 10.0
+"""The same for a stream, whose reader may have stopped reading."""
 
 
 class Codec(Protocol):
     """How a caller's values are stored and given back."""
 
+    def keep(self, chunk: Any) -> Any:
+        """What `dump` needs of a chunk, taken before the caller can change the chunk."""
+        ...
+
     def dump(self, value: Any) -> Completion:
-        """Raises `TypeError` for a value that cannot be stored."""
+        """A value, or the list of a stream's kept chunks. Raises `TypeError` if it cannot be."""
         ...
 
     def load(self, completion: Completion) -> Any:
-        """Raises `TypeError` or `ValueError` where the stored form is another's."""
+        """A value of the caller's own. Raises `TypeError` or `ValueError` for another's."""
         ...
 
 
 class CompletionCodec:
     """For callers whose values are completions."""
+
+    def keep(self, chunk: Any) -> Any:
+        return chunk
 
     def dump(self, value: Completion) -> Completion:
         return value
@@ -56,6 +68,9 @@ COMPLETIONS = CompletionCodec()
 
 class TextChunks:
     """For streams of text."""
+
+    def keep(self, chunk: str) -> str:
+        return chunk
 
     def dump(self, value: Sequence[str]) -> Completion:
         return Completion("".join(value), payload=list(value), payload_kind="chunks")
@@ -94,13 +109,6 @@ class Terms:
     noted: Callable[[Lookup], None] | None = None
 
 
-class _Send(Enum):
-    SEND = "send"
-
-
-SEND: Final = _Send.SEND
-
-
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Wait for a flight; after `patience` seconds count it as left."""
@@ -124,7 +132,7 @@ class Lead:
     lookup: Lookup
 
 
-Step = Callable[[], Any] | Wait | _Send
+Step = Callable[[], Any] | Wait
 Walk = Generator[Step, Any, Any]
 
 
@@ -146,23 +154,28 @@ def _joining(
 
     `ended` is `flights.ended` from before the lookup.
     """
-    patience = STREAM_PATIENCE if terms.streams else None
+    patience = STREAM_PATIENCE if terms.streams else PATIENCE
+    key = lookup.query.exact_key
     while True:
-        flight, leads = flights.join(lookup.query.exact_key)
+        if terms.refresh:
+            return Lead(Flight(key), lookup)
+        flight, leads = flights.join(key)
         if leads:
             break
+        if flight.mine:  # waiting for oneself would never end
+            return Lead(Flight(key), lookup)
         outcome = yield Wait(flight, patience)
         match outcome:
-            case Landed(value, completion):
+            case Landed(completion) if (copy := _copied(cache, terms, completion)) is not None:
                 cache.tally.note("shared")
-                copy = None if completion is None else _loaded(cache, terms.codec, completion)
-                return copy or Served(value)
+                return copy
             case Crashed(error):
                 raise error
-            case Left():
-                if patience is not None:
-                    return Lead(Flight(flight.key), lookup)
-    if flights.ended == ended or terms.refresh:
+            case _ if flight.ended:
+                continue  # its leader left, or its answer is not for sharing: try oneself
+            case _:
+                return Lead(Flight(key), lookup)
+    if flights.ended == ended:
         return Lead(flight, lookup)
     # Another flight has ended since the lookup: perhaps with this very answer.
     try:
@@ -185,6 +198,14 @@ def _fresh(cache: Cache, lookup: Lookup) -> Any:
         return None
 
 
+def _copied(cache: Cache, terms: Terms, completion: Completion | None) -> Served | None:
+    """A follower's own copy of the leader's answer; None if it cannot have one."""
+    if completion is None:
+        return None
+    own = replace(completion, payload=deepcopy(completion.payload))
+    return _loaded(cache, terms.codec, own)
+
+
 def _loaded(cache: Cache, codec: Codec, completion: Completion) -> Served | None:
     try:
         return Served(codec.load(completion))
@@ -194,24 +215,24 @@ def _loaded(cache: Cache, codec: Codec, completion: Completion) -> Served | None
 
 
 def _closing(
-    cache: Cache, flights: Flights, lead: Lead, terms: Terms, value: Any
+    cache: Cache, flights: Flights, lead: Lead, terms: Terms, value: Any, judged: Any
 ) -> Generator[Step, Any, None]:
-    """Store the model's answer and end the flight."""
+    """Store the model's answer and end the flight. `judged` is what `store_if` is asked with."""
     completion = None
     try:
-        completion = _dumped(cache, terms, value)
+        completion = _dumped(cache, terms, value, judged)
         if completion is not None:
             yield partial(cache.store, lead.lookup, completion, ttl=terms.ttl, keep=terms.keep)
     finally:
-        flights.end(lead.flight, Landed(value, completion))
+        flights.end(lead.flight, Landed(completion))
 
 
-def _dumped(cache: Cache, terms: Terms, value: Any) -> Completion | None:
+def _dumped(cache: Cache, terms: Terms, value: Any, judged: Any) -> Completion | None:
     if value is None:
         cache.tally.note("not_stored:empty")
         return None
     try:
-        if terms.store_if is not None and not terms.store_if(value):
+        if terms.store_if is not None and not terms.store_if(judged):
             cache.tally.note("not_stored:store_if")
             return None
         return terms.codec.dump(value)
@@ -220,28 +241,10 @@ def _dumped(cache: Cache, terms: Terms, value: Any) -> Completion | None:
         return None
 
 
-def _asking(cache: Cache, flights: Flights, lookup: Lookup, ended: int, terms: Terms) -> Walk:
-    """From a miss to the model's answer, stored."""
-    opening = yield from _joining(cache, flights, lookup, ended, terms)
-    if isinstance(opening, Served):
-        return opening.value
-    try:
-        with inside(opening.flight.key):
-            value = yield SEND
-    except Exception as error:
-        flights.end(opening.flight, Crashed(error))
-        raise
-    except BaseException:
-        flights.end(opening.flight, Left())
-        raise
-    yield from _closing(cache, flights, opening, terms, value)
-    return value
-
-
 # ------------------------------------------------------------------------ the drivers
 
 
-def drive(walk: Walk, send: Callable[[], Any] | None = None) -> Any:
+def drive(walk: Walk) -> Any:
     """Do what a walk asks for, blocking."""
     result: Any = None
     error: BaseException | None = None
@@ -252,18 +255,12 @@ def drive(walk: Walk, send: Callable[[], Any] | None = None) -> Any:
             return stop.value
         result = error = None
         try:
-            if step is SEND:
-                assert send is not None
-                result = send()
-            elif isinstance(step, Wait):
-                result = step.flight.wait(step.patience)
-            else:
-                result = step()
+            result = step.flight.wait(step.patience) if isinstance(step, Wait) else step()
         except BaseException as raised:
             error = raised
 
 
-async def adrive(walk: Walk, send: Callable[[], Awaitable[Any]] | None = None) -> Any:
+async def adrive(walk: Walk) -> Any:
     """Do what a walk asks for; local work in a worker thread."""
     result: Any = None
     error: BaseException | None = None
@@ -274,10 +271,7 @@ async def adrive(walk: Walk, send: Callable[[], Awaitable[Any]] | None = None) -
             return stop.value
         result = error = None
         try:
-            if step is SEND:
-                assert send is not None
-                result = await send()
-            elif isinstance(step, Wait):
+            if isinstance(step, Wait):
                 result = await step.flight.await_(step.patience)
             else:
                 result = await in_thread(step)
@@ -285,11 +279,22 @@ async def adrive(walk: Walk, send: Callable[[], Awaitable[Any]] | None = None) -
             error = raised
 
 
+_workers: tuple[int, ThreadPoolExecutor] | None = None
+
+
 async def in_thread(work: Callable[[], T]) -> T:
-    """Do blocking work in a worker thread."""
+    """Do blocking work in a worker thread.
+
+    Of our own: the loop's default threads may all be taken by callers that wait for us.
+    """
     import asyncio  # here, so that programs without tasks do not load it
 
-    return await asyncio.to_thread(work)
+    global _workers
+    if _workers is None or _workers[0] != os.getpid():
+        _workers = (os.getpid(), ThreadPoolExecutor(thread_name_prefix="semcache"))
+    context = copy_context()
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_workers[1], partial(context.run, work))
 
 
 # -------------------------------------------------------------------------- the doors
@@ -301,9 +306,19 @@ def answer(
     """The stored value for a request, or what `send()` returns."""
     ended = flights.ended
     lookup = cache.find(query, serve=not terms.refresh)
-    if (served := _served(cache, terms, lookup)) is not None:
-        return served.value
-    return drive(_asking(cache, flights, lookup, ended, terms), send)
+    opening = _served(cache, terms, lookup)
+    if opening is None:
+        opening = drive(_joining(cache, flights, lookup, ended, terms))
+    if isinstance(opening, Served):
+        return opening.value
+    try:
+        with inside(opening.flight.key):
+            value = send()
+    except BaseException as error:
+        flights.end(opening.flight, _broken_off(error))
+        raise
+    drive(_closing(cache, flights, opening, terms, value, value))
+    return value
 
 
 async def aanswer(
@@ -315,15 +330,20 @@ async def aanswer(
 ) -> Any:
     """`answer` for an async `send`."""
     ended = flights.ended
-    lookup = await _find(cache, query, terms)
-    if (served := _served(cache, terms, lookup)) is not None:
-        return served.value
-    return await adrive(_asking(cache, flights, lookup, ended, terms), send)
-
-
-async def _find(cache: Cache, query: Query, terms: Terms) -> Lookup:
-    find = partial(cache.find, query, serve=not terms.refresh)
-    return await in_thread(find)
+    lookup = await in_thread(partial(cache.find, query, serve=not terms.refresh))
+    opening = _served(cache, terms, lookup)
+    if opening is None:
+        opening = await adrive(_joining(cache, flights, lookup, ended, terms))
+    if isinstance(opening, Served):
+        return opening.value
+    try:
+        with inside(opening.flight.key):
+            value = await send()
+    except BaseException as error:
+        flights.end(opening.flight, _broken_off(error))
+        raise
+    await adrive(_closing(cache, flights, opening, terms, value, value))
+    return value
 
 
 def stream(
@@ -339,23 +359,25 @@ def stream(
     """
     ended = flights.ended
     lookup = cache.find(query, serve=not terms.refresh)
-    opening = _served(cache, terms, lookup) or drive(_joining(cache, flights, lookup, ended, terms))
+    opening = _served(cache, terms, lookup)
+    if opening is None:
+        opening = drive(_joining(cache, flights, lookup, ended, terms))
     if isinstance(opening, Served):
         yield from opening.value
         return
-    chunks: list[Any] = []
+    chunks = _Kept(cache, terms)
     source: Any = None
     try:
         source = iter(send())
         for chunk in source:
-            chunks.append(chunk)
+            chunks.add(chunk)
             yield chunk
     except BaseException as error:
         flights.end(opening.flight, _broken_off(error))
         if (close := getattr(source, "close", None)) is not None:
             close()
         raise
-    drive(_closing(cache, flights, opening, terms, chunks))
+    drive(_closing(cache, flights, opening, terms, chunks.whole, chunks.seen))
 
 
 async def astream(
@@ -367,29 +389,52 @@ async def astream(
 ) -> AsyncIterator[Any]:
     """`stream` for an async iterator."""
     ended = flights.ended
-    lookup = await _find(cache, query, terms)
-    opening = _served(cache, terms, lookup) or await adrive(
-        _joining(cache, flights, lookup, ended, terms)
-    )
+    lookup = await in_thread(partial(cache.find, query, serve=not terms.refresh))
+    opening = _served(cache, terms, lookup)
+    if opening is None:
+        opening = await adrive(_joining(cache, flights, lookup, ended, terms))
     if isinstance(opening, Served):
         for chunk in opening.value:
             yield chunk
         return
-    chunks: list[Any] = []
+    chunks = _Kept(cache, terms)
     source: Any = None
     try:
         source = aiter(send())
         async for chunk in source:
-            chunks.append(chunk)
+            chunks.add(chunk)
             yield chunk
     except BaseException as error:
         flights.end(opening.flight, _broken_off(error))
         if (close := getattr(source, "aclose", None)) is not None:
             await close()
         raise
-    await adrive(_closing(cache, flights, opening, terms, chunks))
+    await adrive(_closing(cache, flights, opening, terms, chunks.whole, chunks.seen))
+
+
+class _Kept:
+    """The chunks of a stream, each as it was when it arrived."""
+
+    def __init__(self, cache: Cache, terms: Terms) -> None:
+        self._cache = cache
+        self._terms = terms
+        self.seen: list[Any] = []
+        """The caller's own chunks; empty where nobody asks for them."""
+        self.whole: list[Any] | None = []
+        """None: a chunk could not be kept, and so the stream cannot be stored."""
+
+    def add(self, chunk: Any) -> None:
+        if self.whole is None:
+            return
+        try:
+            self.whole.append(self._terms.codec.keep(chunk))
+            if self._terms.store_if is not None:
+                self.seen.append(chunk)
+        except Exception as error:
+            self.whole = None
+            self._cache.fault("codec", error)
 
 
 def _broken_off(error: BaseException) -> Crashed | Left:
-    """A model's error is its followers' too; a reader who leaves is not."""
+    """A model's error is its followers' too; a caller who leaves is not."""
     return Crashed(error) if isinstance(error, Exception) else Left()

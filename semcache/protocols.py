@@ -189,6 +189,10 @@ class Store(Protocol):
         """Add to the counters, by name."""
         ...
 
+    def after_fork(self) -> None:
+        """In a child process: forget connections and locks of the parent."""
+        ...
+
     def close(self) -> None:
         """Give back files and connections. Later calls raise `StoreError`."""
         ...

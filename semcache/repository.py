@@ -33,8 +33,13 @@ IndexT = TypeVar("IndexT", bound=Index)
 _BATCH = 4096
 _WIDEST = 256
 """The most neighbours that are asked for when nearer ones have been deleted or have expired."""
+_EVICTIONS = 20
 _SWEEP_SECONDS = 60.0
 _SWEEP_ENTRIES = 256
+
+
+class TooLargeError(Exception):
+    """One entry is larger than the whole quota in bytes."""
 
 
 class IndexFiles(Protocol[IndexT]):
@@ -87,6 +92,8 @@ class Repository(Generic[IndexT]):
         self._last_deletion = 0
         self._saved_at = (0, 0)
         self._swept_at = 0.0
+        self._store_id: str | None = None
+        self.before_eviction: Callable[[], None] = _nothing
 
     # ----------------------------------------------------------------------- reading
 
@@ -106,7 +113,7 @@ class Repository(Generic[IndexT]):
         now = self._clock()
         while True:
             neighbours = index.search(scope, vector, k)
-            candidates = self._candidates(neighbours, floor)
+            candidates = self._candidates(scope, neighbours, floor)
             dead = sum(n.similarity >= floor for n in neighbours) - sum(
                 c.entry.fresh(now) for c in candidates
             )
@@ -116,17 +123,27 @@ class Repository(Generic[IndexT]):
                 return neighbours, candidates
             k = min(4 * k, _WIDEST)
 
-    def _candidates(self, neighbours: Sequence[Neighbour], floor: float) -> list[Candidate]:
+    def _candidates(
+        self, scope: bytes, neighbours: Sequence[Neighbour], floor: float
+    ) -> list[Candidate]:
         near = [n for n in neighbours if n.similarity >= floor]
         if not near:
             return []
         entries = self.store.get_many([n.id for n in near])
-        return [Candidate(entries[n.id], n.similarity) for n in near if n.id in entries]
+        # The scope is held against the store's, whatever the index believes.
+        return [
+            Candidate(entry, n.similarity)
+            for n in near
+            if (entry := entries.get(n.id)) is not None and entry.scope == scope
+        ]
 
     # ----------------------------------------------------------------------- writing
 
     def record(self, entry: NewEntry, vector: Vector | None) -> int:
         """Store an entry durably and make it findable; return its id."""
+        quota = self._retention.max_bytes
+        if quota is not None and _bytes_of(entry, vector) > quota:
+            raise TooLargeError(f"an entry of {_bytes_of(entry, vector):,} bytes")
         fingerprint = None if vector is None else self._fingerprint()
         entry_id = self.store.add(entry, vector, fingerprint)
         if vector is not None:
@@ -153,8 +170,14 @@ class Repository(Generic[IndexT]):
         retention = self._retention
         if retention.max_entries is None and retention.max_bytes is None:
             return
-        excess = retention.excess(*self.store.totals())
-        if excess > 0:
+        if retention.excess(*self.store.totals()) <= 0:
+            return
+        self.before_eviction()
+        self._forget(self.store.delete(Selection(expired_at=self._clock())))
+        for _ in range(_EVICTIONS):  # sizes differ: what was to be enough may not be
+            excess = retention.excess(*self.store.totals())
+            if excess <= 0:
+                return
             self._forget(self.store.evict(EVICTION[retention.eviction], excess, spare=newest))
 
     def _sweep(self) -> None:
@@ -184,8 +207,9 @@ class Repository(Generic[IndexT]):
             return index
         with self._lock:
             self._check_fingerprint()
-            if self._index is None:
-                self._index = self._open()
+            store_id = self.store.meta("store_id")
+            if self._index is None or store_id != self._store_id:  # new, or all embedded anew
+                self._index, self._store_id = self._open(), store_id
             self._catch_up(self._index)
             self.store.mark_revision(revision)
             return self._index
@@ -197,6 +221,7 @@ class Repository(Generic[IndexT]):
 
     def _open(self) -> IndexT:
         dimension = self.store.meta("dimension")
+        self._last_id = self._last_deletion = 0
         if dimension is None:
             return self._files.new(0)
         found = self._files.load(self.store, self._fingerprint(), int(dimension))
@@ -238,6 +263,7 @@ class Repository(Generic[IndexT]):
             self._check_fingerprint()
             self._last_id, self._last_deletion = 0, self.store.last_deletion()
             self._index = self._files.new(int(self.store.meta("dimension") or 0))
+            self._store_id = self.store.meta("store_id")
             self._catch_up(self._index)
             self._saved_at = (0, 0)
             return self._index
@@ -255,6 +281,12 @@ class Repository(Generic[IndexT]):
                 return
             self._files.save(self._index, self.store, self._fingerprint(), at)
             self._saved_at = at
+
+    def after_fork(self) -> None:
+        """In a child process: locks may be held by threads that are not here."""
+        self._lock = threading.Lock()
+        self._index, self._last_id, self._last_deletion = None, 0, 0
+        self.store.after_fork()
 
     def close(self) -> None:
         """Save the index and close the store. A snapshot that cannot be written is no loss."""
@@ -276,3 +308,13 @@ def _chunks(
             chunk = []
     if chunk:
         yield chunk
+
+
+def _nothing() -> None:
+    """Nothing is to be done first."""
+
+
+def _bytes_of(entry: NewEntry, vector: Vector | None) -> int:
+    """About what an entry takes in the quota."""
+    texts = len(entry.completion.text.encode()) + len((entry.question or "").encode())
+    return texts + (0 if vector is None else vector.nbytes)

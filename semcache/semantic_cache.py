@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import time
 from collections.abc import (
     AsyncIterator,
@@ -12,16 +14,19 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack
+from weakref import WeakKeyDictionary, WeakSet
 
 from semcache import build, flow
 from semcache.cache import Cache, Explanation, Keep, as_completion
 from semcache.core import keys
 from semcache.core.keys import Context, KeyRules
 from semcache.core.policies import FixedThreshold
+from semcache.core.requests import name_of, tags_of
 from semcache.core.requests import request as make_request
 from semcache.core.retention import TTL, UNSET, GivenTTL, Retention
 from semcache.decorator import OWN_NAME, Cached, Options, decorate
@@ -165,7 +170,7 @@ class SemanticCache:
     ) -> None:
         if policy is not None and threshold is not None:
             raise ConfigError("Give a threshold or a policy, not both.")
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         policy = policy or FixedThreshold(DEFAULT_THRESHOLD if threshold is None else threshold)
         rules = keys.key_rules(ignore, context)
         retention = Retention(ttl, dict(namespace_ttl or {}), max_entries, max_bytes, eviction)
@@ -192,6 +197,7 @@ class SemanticCache:
         self._store = store
         self._embedder = chosen
         self._flights = Flights()
+        self._functions: dict[str, Any] = {}
         self._cache = Cache(
             repository,
             semantics=semantics,
@@ -202,6 +208,8 @@ class SemanticCache:
             hooks=hooks,
             clock=clock,
         )
+        _open_caches.add(self._cache)
+        _flights_of[self._cache] = self._flights
 
     # --------------------------------------------------------------- lookup and record
 
@@ -297,7 +305,7 @@ class SemanticCache:
     ) -> Completion:
         """The stored answer, or that of `send(request)`, which is then stored."""
         query = self.query(prompt, **call)
-        terms = flow.Terms(ttl=ttl)
+        terms = flow.Terms(ttl=_checked(ttl))
         done: Completion = flow.answer(
             self._cache, self._flights, query, partial(send, query.request), terms
         )
@@ -313,7 +321,7 @@ class SemanticCache:
     ) -> Completion:
         """`answer` for an async `send`."""
         query = self.query(prompt, **call)
-        terms = flow.Terms(ttl=ttl)
+        terms = flow.Terms(ttl=_checked(ttl))
         done: Completion = await flow.aanswer(
             self._cache, self._flights, query, partial(send, query.request), terms
         )
@@ -329,7 +337,7 @@ class SemanticCache:
     ) -> Iterator[str]:
         """The stored answer in its chunks, or those of `send(request)` as they arrive."""
         query = self.query(prompt, **call)
-        terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=ttl, streams=True)
+        terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), streams=True)
         return flow.stream(self._cache, self._flights, query, partial(send, query.request), terms)
 
     def astream(
@@ -342,7 +350,7 @@ class SemanticCache:
     ) -> AsyncIterator[str]:
         """`stream` for an async iterator."""
         query = self.query(prompt, **call)
-        terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=ttl, streams=True)
+        terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), streams=True)
         return flow.astream(self._cache, self._flights, query, partial(send, query.request), terms)
 
     def cached(
@@ -394,12 +402,13 @@ class SemanticCache:
                 keys.key_rules(ignore).ignore | cache_rules.ignore, context or cache_rules.context
             ),
             ttl=_checked(ttl),
-            tags=tuple(tags),
+            tags=tags_of(tags),
             store_if=store_if,
             keep=Keep(
                 keep.truncated if store_truncated is None else store_truncated,
                 keep.tool_calls if store_tool_calls is None else store_tool_calls,
             ),
+            known=self._functions,
         )
         return lambda function: decorate(function, self._cache, self._flights, options)
 
@@ -462,9 +471,9 @@ class SemanticCache:
             StoreError: they could not be deleted.
         """
         selection = Selection(
-            namespace,
-            model,
-            tag,
+            None if namespace is None else name_of(namespace, "namespace", ""),
+            None if model is None else name_of(model, "model", ""),
+            None if tag is None else name_of(tag, "tag", ""),
             None if ids is None else tuple(ids),
             None if older_than is None else self._cache.now() - older_than,
         )
@@ -557,3 +566,26 @@ def _checked(ttl: GivenTTL) -> GivenTTL:
 
         seconds(ttl)
     return ttl
+
+
+_open_caches: WeakSet[Cache] = WeakSet()
+_flights_of: WeakKeyDictionary[Cache, Flights] = WeakKeyDictionary()
+
+
+def _close_all() -> None:
+    """At the end of the program: what is counted is written, indexes are kept."""
+    for cache in list(_open_caches):
+        with suppress(Exception):
+            cache.close()
+
+
+def _after_fork() -> None:
+    """In a child process: the parent's threads are gone, with the locks that they held."""
+    for cache in list(_open_caches):
+        cache.after_fork()
+        _flights_of[cache].after_fork()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

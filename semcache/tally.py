@@ -7,7 +7,6 @@ cannot be written is kept and tried again with the next.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING, TypeAlias
@@ -41,7 +40,6 @@ class Tally:
         self._wake = threading.Event()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
         self._closed = False
         self._awake = False
 
@@ -57,14 +55,20 @@ class Tally:
             notes = [self._notes.popleft() for _ in range(len(self._notes))]
             if not notes:
                 return
-            counters, hits = _add_up(notes)
             try:
+                counters, hits = _add_up(notes)
                 if hits:
                     self._store.touch(hits)
                 self._store.add_counters(counters)
             except Exception as error:
                 self._notes.extendleft(reversed(notes))
                 self._fault("counters", error)
+
+    def after_fork(self) -> None:
+        """In a child process: what the parent noted is the parent's to write."""
+        self._notes.clear()
+        self._wake, self._writing = threading.Event(), threading.Lock()
+        self._thread, self._awake = None, False
 
     def close(self) -> None:
         self._closed = True
@@ -75,10 +79,7 @@ class Tally:
         if self._closed:
             return
         self._awake = True
-        if self._thread is None or self._pid != os.getpid():  # none yet, or left behind by a fork
-            self._pid = os.getpid()
-            self._wake = threading.Event()
-            self._writing = threading.Lock()
+        if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="semcache-tally", daemon=True)
             self._thread.start()
         self._wake.set()
@@ -104,7 +105,11 @@ def _add_up(notes: list[_Note]) -> tuple[Counter[str], dict[int, tuple[int, floa
             count, last = hits.get(entry.id, (0, 0.0))
             hits[entry.id] = (count + 1, max(last, at))
             usage = entry.completion.usage
-            counters["tokens_saved"] += (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-            if usage.cost_usd is not None:
-                counters["usd_saved"] += usage.cost_usd  # type: ignore[assignment]
+            for counter, amount in (
+                ("tokens_saved", usage.prompt_tokens),
+                ("tokens_saved", usage.completion_tokens),
+                ("usd_saved", usage.cost_usd),
+            ):
+                if isinstance(amount, int | float):
+                    counters[counter] += amount  # type: ignore[assignment]
     return counters, hits

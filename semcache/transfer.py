@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from semcache.errors import RequestError
+from semcache.errors import EmbedderError, RequestError
 from semcache.protocols import Embedder
 from semcache.repository import Repository
 from semcache.stores.sqlite import SQLiteStore
@@ -116,10 +116,34 @@ def _import(
             tags=tuple(fields.pop("tags", ())),
             **fields,
         )
-        vector = None if blob is None else _vector(entry, blob, embedder)
-    except (KeyError, TypeError, ValueError) as error:
+        dimension = int(repository.store.meta("dimension") or 0) or None
+        vector = None if blob is None else _vector(entry, blob, embedder, dimension)
+        _check_types(entry)
+    except (KeyError, TypeError, ValueError, AttributeError, EmbedderError) as error:
         raise RequestError(f"Line {number} is no entry of an export: {error!r}.") from None
     repository.record(entry, vector)
+
+
+_TYPES: dict[str, Any] = {
+    "namespace": str,
+    "model": str,
+    "question": str | None,
+    "key_version": int,
+    "created_at": int | float,
+    "expires_at": int | float | None,
+    "last_hit_at": int | float | None,
+    "hits": int,
+}
+
+
+def _check_types(entry: NewEntry) -> None:
+    for name, kind in _TYPES.items():
+        if not isinstance(getattr(entry, name), kind):
+            raise TypeError(f"{name} is {getattr(entry, name)!r}")
+    if not isinstance(entry.completion.text, str):
+        raise TypeError(f"the answer's text is {entry.completion.text!r}")
+    if not all(isinstance(tag, str) for tag in entry.tags):
+        raise TypeError(f"tags are {entry.tags!r}")
 
 
 def _key(text: str) -> bytes:
@@ -129,12 +153,14 @@ def _key(text: str) -> bytes:
     return key
 
 
-def _vector(entry: NewEntry, blob: str, embedder: Callable[[], Embedder] | None) -> Vector:
+def _vector(
+    entry: NewEntry, blob: str, embedder: Callable[[], Embedder] | None, dimension: int | None
+) -> Vector:
     import numpy as np
 
     if embedder is None:
         from semcache.embedders.vectors import unit_rows
 
         raw = np.frombuffer(base64.b64decode(blob, validate=True), np.float32)
-        return unit_rows(raw[None], 1, None, "the export")[0]  # type: ignore[no-any-return]
+        return unit_rows(raw[None], 1, dimension, "the export")[0]  # type: ignore[no-any-return]
     return embedder().embed([entry.question or ""])[0]  # type: ignore[no-any-return]

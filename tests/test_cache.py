@@ -382,3 +382,78 @@ def test_many_threads_use_one_cache(tmp_path: Path) -> None:
         assert len(cache) == 8 * 20
         for entry in cache.entries(limit=50):
             assert entry.question == entry.completion.text
+
+
+def test_the_most_recent_hit_counts_for_eviction(tmp_path: Path) -> None:
+    """Though counters are written behind, what was just hit is not evicted."""
+    with open_cache(tmp_path, max_entries=3) as cache:
+        for name in ("a", "b", "c"):
+            cache.put(name, "x")
+        cache.get("a")
+        cache.put("d", "x")
+        assert {entry.question for entry in cache.entries()} == {"a", "c", "d"}
+
+
+def test_expired_entries_go_before_live_ones(tmp_path: Path) -> None:
+    """A quota is filled with what can still be served."""
+    clock = Clock()
+    with open_cache(tmp_path, max_entries=3, clock=clock) as cache:
+        cache.put("live", "x")
+        clock.now += 1
+        cache.put("dead", "x", ttl=5)
+        cache.put("also", "x")
+        clock.now += 10
+        cache.put("new", "x")
+        assert {entry.question for entry in cache.entries()} == {"live", "also", "new"}
+
+
+def test_an_entry_larger_than_the_quota_is_not_kept(tmp_path: Path) -> None:
+    """It would drive out all the others."""
+    with open_cache(tmp_path, max_bytes=50_000) as cache:
+        for number in range(10):
+            cache.put(f"question {number}", "x" * 500)
+        assert cache.put("huge", "x" * 100_000) is None
+        assert len(cache) == 10
+        assert cache.stats().not_stored == {"too_large": 1}
+
+
+def test_invalidation_spells_names_as_they_are_stored(cache: SemanticCache) -> None:
+    """Unicode form and blanks at the ends do not matter."""
+    cache.put("hello", "Hi", tags=["e\u0301 "], model="gpt ", namespace=" n")
+    assert cache.invalidate(tag="\u00e9", model="gpt", namespace="n ") == 1
+
+
+def test_developer_messages_are_instructions(cache: SemanticCache) -> None:
+    """Under context="none" another instruction is still another scope."""
+
+    def told(role: str) -> list[dict[str, str]]:
+        return [
+            {"role": "developer", "content": f"You are a {role}."},
+            {"role": "user", "content": "hi"},
+        ]
+
+    cache.put(None, "arr", messages=told("pirate"), context="none")
+    assert cache.get(messages=told("lawyer"), context="none") is None
+    assert cache.get(messages=told("pirate"), context="none") is not None
+
+
+def test_an_embedders_vectors_are_made_unit(tmp_path: Path) -> None:
+    """A protocol's embedder that forgets to normalise cannot make a wrong similarity."""
+
+    class Loud:
+        fingerprint, dimension, window, local = "loud", 512, None, True
+
+        def load(self) -> None: ...
+
+        def count_tokens(self, text: str) -> int:
+            return 1
+
+        def embed(self, texts: Any) -> Any:
+            return hashing_embedder().embed(texts) * 3
+
+    with open_cache(tmp_path, embedder=Loud(), threshold=0.9) as cache:
+        cache.put("one two three", "x")
+        lookup = cache.lookup("one other words entirely")
+        assert lookup.completion is None
+        assert lookup.similarity is not None
+        assert lookup.similarity < 0.5

@@ -81,7 +81,7 @@ def test_list_and_show(filled: Path) -> None:
     assert "Open Settings." in out
     assert run("show", "99", path=filled)[0] == 3
     assert run("list", "--namespace", "none", path=filled)[0] == 3
-    assert run("list", "--order", "sideways", path=filled)[0] == 1
+    assert run("list", "--order", "sideways", path=filled)[0] == 2
 
 
 def test_search_finds_neighbours_in_every_scope(filled: Path) -> None:

@@ -14,6 +14,7 @@ import pydantic
 import pytest
 
 from semcache import Cached, CacheInfo, ConfigError, FaultEvent, RequestError, SemanticCache
+from semcache.core.requests import request
 from tests.helpers import Heard, open_cache
 
 SHAPES = ["function", "coroutine", "generator", "async generator"]
@@ -546,3 +547,250 @@ def test_lookup_says_what_has_no_key(cache: SemanticCache) -> None:
 
     with pytest.raises(RequestError, match=r"client.*ignore="):
         ask.lookup("hello", client=object())
+
+
+# ------------------------------------------------------- found by trying to break it
+
+
+def test_a_key_that_gives_a_request_stays_in_its_namespace(cache: SemanticCache) -> None:
+    """The decorator's namespace and the function's name hold for requests too."""
+
+    def made(namespace: str) -> Any:
+        @cache.cached(namespace=namespace, name="n", key=lambda q: request(q))
+        def ask(q: str) -> str:
+            return f"answer of {namespace}"
+
+        return ask
+
+    for tenant in ("a", "b"):
+        assert made(tenant)("reset?") == f"answer of {tenant}"
+
+
+def test_closures_of_one_name_must_be_told_apart(cache: SemanticCache) -> None:
+    """Two functions that may answer differently never share a name by accident."""
+
+    def made(style: str, **options: Any) -> Any:
+        @cache.cached(**options)
+        def ask(prompt: str) -> str:
+            return f"{style}: {prompt}"
+
+        return ask
+
+    made("pirate")
+    with pytest.raises(ConfigError, match="name="):
+        made("lawyer")
+    assert made("a", name="a")("hi") == "a: hi"
+    assert made("b", name="b")("hi") == "b: hi"
+    cache.cached()(lambda prompt: "one")
+    with pytest.raises(ConfigError, match="name="):
+        cache.cached()(lambda prompt: "two")
+
+
+def test_a_parameter_may_be_called_function(cache: SemanticCache) -> None:
+    """No argument's name can hide the function's own."""
+
+    @cache.cached()
+    def document(prompt: str, function: str) -> str:
+        return f"doc of {function}"
+
+    assert document("explain", "f1") == "doc of f1"
+    assert document("explain", "f2") == "doc of f2"
+
+
+def test_a_subclass_asks_another_question(cache: SemanticCache) -> None:
+    """A classmethod's answers belong to its class."""
+
+    class Base:
+        @classmethod
+        @cache.cached()
+        def ask(cls, prompt: str) -> str:
+            return cls.__name__
+
+    class Derived(Base):
+        pass
+
+    assert Base.ask("x") == "Base"
+    assert Derived.ask("x") == "Derived"
+
+
+class Broken:
+    @property
+    def model_fields(self) -> Any:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_no_argument_makes_a_decorated_call_fail(cache: SemanticCache, number: int) -> None:
+    """Whatever the arguments are, the function is called."""
+    endless: list[Any] = []
+    endless.append(endless)
+    value = [float("nan"), "\ud800", 10**5000, Model, Broken(), endless, object()][number]
+
+    @cache.cached()
+    def ask(prompt: str, extra: Any = None) -> str:
+        return "called"
+
+    assert ask("hello", value) == "called"
+    assert ask("hello", extra=value) == "called"
+
+
+def test_followers_get_copies_of_their_own(cache: SemanticCache) -> None:
+    """What one caller does to its answer shows in nobody else's."""
+
+    @cache.cached()
+    def ask(prompt: str) -> dict[str, Any]:
+        time.sleep(0.1)
+        return {"list": [1]}
+
+    answers: list[dict[str, Any]] = []
+
+    def work() -> None:
+        answer = ask("hello")
+        answer["list"].append(len(answers))
+        answers.append(answer)
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert all(len(answer["list"]) == 2 for answer in answers)
+    assert ask("hello") == {"list": [1]}
+
+
+class Derived(Model):
+    more: int = 1
+
+
+def test_what_would_lose_its_type_is_not_kept(cache: SemanticCache) -> None:
+    """A subclass under its base's annotation, nested tuples in a plain dict, one-shot iterators."""
+    values: list[Any] = [Derived(text="t"), {1: (1, 2)}]
+
+    def base(prompt: str) -> Model:
+        return values[0]  # type: ignore[no-any-return]
+
+    def plain(prompt: str) -> dict[Any, Any]:
+        return values[1]  # type: ignore[no-any-return]
+
+    for function, value in ((base, values[0]), (plain, values[1])):
+        ask: Any = cache.cached()(function)
+        assert ask("hello") is value
+        assert ask("hello") is value
+
+    @cache.cached()
+    def letters(prompt: str) -> Iterator[str]:
+        return iter("abc")
+
+    assert list(letters("x")) == list(letters("x")) == ["a", "b", "c"]
+    assert len(cache) == 0
+
+
+def test_a_chunk_that_its_reader_changes_is_replayed_as_it_was(cache: SemanticCache) -> None:
+    """Chunks are kept when they arrive."""
+
+    @cache.cached()
+    def stream(prompt: str) -> Iterator[dict[str, int]]:
+        yield {"a": 1}
+
+    for chunk in stream("x"):
+        chunk.clear()
+    assert list(stream("x")) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]},
+        {"choices": [{"message": {"content": "x", "refusal": "no"}, "finish_reason": "stop"}]},
+        {"status": "incomplete", "output": []},
+        {"status": "completed", "output": [{"type": "function_call"}]},
+        {"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "MAX_TOKENS"}]},
+        {"message": {"content": "x"}, "done_reason": "length"},
+        {"content": [{"type": "text", "text": "x"}], "stop_reason": "pause_turn"},
+        {"error": {"message": "overloaded"}},
+        {"choices": [{"message": {"content": "x"}, "finish_reason": ["odd"]}]},
+    ],
+)
+def test_no_providers_unfinished_answer_is_kept(cache: SemanticCache, answer: Any) -> None:
+    """Cut off, refused, asking for tools, failed: passed on, not stored."""
+
+    @cache.cached()
+    def ask(prompt: str) -> Any:
+        return answer
+
+    assert ask("hello") is answer
+    assert len(cache) == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]},
+        {"status": "completed", "output": [{"content": [{"type": "output_text", "text": "x"}]}]},
+        {"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}]},
+        {"message": {"content": "x"}, "done_reason": "stop"},
+        {"content": [{"type": "text", "text": "x"}], "stop_reason": "end_turn"},
+    ],
+)
+def test_every_providers_whole_answer_is_kept(cache: SemanticCache, answer: Any) -> None:
+    """With its words read out of it."""
+
+    @cache.cached()
+    def ask(prompt: str) -> Any:
+        return answer
+
+    assert ask("hello") == ask("hello") == answer
+    found = ask.lookup("hello").completion
+    assert found is not None
+    assert found.text == "x"
+
+
+def test_an_empty_stream_is_not_kept(cache: SemanticCache) -> None:
+    """No chunks are no answer."""
+
+    @cache.cached()
+    def stream(prompt: str) -> Iterator[str]:
+        yield from ()
+
+    assert list(stream("x")) == []
+    assert len(cache) == 0
+
+
+def test_a_stop_iteration_of_the_function_is_its_own(cache: SemanticCache) -> None:
+    """Even an error that generators would swallow passes unchanged."""
+
+    @cache.cached()
+    def ask(prompt: str) -> str:
+        raise StopIteration("mine")
+
+    with pytest.raises(StopIteration, match="mine"):
+        ask("hello")
+
+
+def test_two_streams_read_in_turns_do_not_wait_for_each_other(cache: SemanticCache) -> None:
+    """One thread that reads the same stream twice at once gets both, at once."""
+    ask = Asked(cache, "generator")
+    start = time.monotonic()
+    assert [a == b for a, b in zip(ask.cached("q"), ask.cached("q"), strict=True)] == [True] * 3
+    assert time.monotonic() - start < 5
+
+
+def test_prompt_or_messages_whichever_is_given(cache: SemanticCache) -> None:
+    """A function that takes either is cached for either."""
+
+    @cache.cached(ignore={"temperature"})
+    def ask(prompt: str | None = None, messages: Any = None, **options: Any) -> str:
+        return "answer"
+
+    ask(messages=[{"role": "user", "content": "hello"}])
+    assert ask.lookup("hello", temperature=3).tier == "exact"
+
+
+def test_store_if_may_not_be_async(cache: SemanticCache) -> None:
+    """It would never be awaited, and always mean yes."""
+
+    async def never(value: Any) -> bool:
+        return False
+
+    with pytest.raises(ConfigError, match="store_if"):
+        cache.cached(store_if=never)(lambda prompt: "x")

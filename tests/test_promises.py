@@ -9,9 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from semcache import FaultEvent, SemanticCache
 from semcache.build import DATABASE, SNAPSHOT
 from semcache.embedders.function import FunctionEmbedder
+from semcache.maintenance import reembed
 from tests.helpers import DIMENSION, Heard, hashed, hashing_embedder, open_cache
 
 WORDS = "how do I change the colour of my house door"
@@ -385,3 +387,94 @@ def test_the_helpers_embedder_is_no_fallback(tmp_path: Path) -> None:
     assert hashing_embedder().fingerprint.startswith("function/")
     with SemanticCache(tmp_path) as cache:
         assert type(cache._embedder).__name__ == "DefaultEmbedder"
+
+
+# ------------------------------------------------------- found by trying to break it
+
+
+def test_2_a_snapshot_with_a_flipped_count_crosses_no_scope(tmp_path: Path) -> None:
+    """Where the index were wrong about a scope, the store's word counts."""
+    with open_cache(tmp_path) as cache:
+        for number in range(2):
+            cache.put(f"alpha beta {number}", "of A", namespace="A")
+        for number in range(3):
+            cache.put(f"unlock door {number}", "SECRET of B", namespace="B")
+        cache.get("alpha", namespace="A")
+    path = tmp_path / SNAPSHOT
+    path.write_bytes(path.read_bytes().replace(b'"counts": [2, 3]', b'"counts": [3, 3]'))
+    with open_cache(tmp_path, threshold=0.5) as cache:
+        assert cache.get("unlock door", namespace="A") is None
+        index = cache._cache.repository.refresh_index()
+        scope = cache.query("x", namespace="A").scope.digest
+        (stray,) = [e for e in cache.entries() if e.question == "unlock door 1"]
+        index.remove([stray.id])
+        index.add(stray.id, scope, hashing_embedder().embed(["unlock door 1"])[0])
+        assert cache.get("unlock door 1 x", namespace="A") is None
+
+
+def test_4_many_processes_make_one_directory(tmp_path: Path) -> None:
+    """Whoever comes first makes the tables; nobody fails."""
+    code = """
+        import sys
+        from tests.helpers import open_cache
+        sys.stdin.readline()
+        cache = open_cache(sys.argv[1])
+        cache.put(f"from {sys.argv[2]}", "x")
+        print(len(cache) > 0)
+    """
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(child(code, str(tmp_path / "new"), str(i))) for i in range(5)
+        ]
+        outs = [process.communicate("\n", timeout=60)[0].strip() for process in processes]
+    assert outs == ["True"] * 5
+    with open_cache(tmp_path / "new") as cache:
+        assert len(cache) == 5
+
+
+def test_1_waiting_for_a_locked_database_does_not_add_up(tmp_path: Path) -> None:
+    """Six callers wait together, not one after the other."""
+    with open_cache(tmp_path, busy_timeout=0.5) as cache:
+        cache.put("hello", "Hi")
+        blocker = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        start = time.monotonic()
+        threads = [threading.Thread(target=cache.put, args=(f"q {i}", "a")) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert time.monotonic() - start < 3
+        blocker.execute("ROLLBACK")
+        blocker.close()
+
+
+def test_vectors_embedded_anew_are_found_at_once(tmp_path: Path) -> None:
+    """An entry stored while the embedder was down is found after a reembed, everywhere."""
+    broken = FunctionEmbedder(raising, name="hashed", dimension=DIMENSION)
+    with open_cache(tmp_path) as cache:
+        cache.put("something else entirely here", "b")
+        assert cache.get("something") is None
+        with open_cache(tmp_path, embedder=broken, hooks=[]) as other:
+            other.put(WORDS, "a")
+        assert cache.get(WORDS + " please") is None
+        assert reembed(cache._store, hashing_embedder()) == 2
+        assert str(cache.get(WORDS + " please")) == "a"
+    with open_cache(tmp_path) as cache:
+        assert str(cache.get(WORDS + " please")) == "a"
+
+
+def test_counters_are_written_when_the_program_ends(tmp_path: Path) -> None:
+    """Without close(), too."""
+    code = """
+        import sys
+        from tests.helpers import open_cache
+        cache = open_cache(sys.argv[1])
+        cache.put("hello", "Hi")
+        for _ in range(5):
+            cache.get("hello")
+    """
+    with child(code, str(tmp_path)) as process:
+        process.communicate(timeout=60)
+    with open_cache(tmp_path) as cache:
+        assert cache.stats().exact_hits == 5

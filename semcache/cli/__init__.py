@@ -6,6 +6,7 @@ found, or a check found problems that are not mended; 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -19,9 +20,11 @@ def main() -> None:
     except SemcacheError as error:
         print(f"semcache: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, UnicodeError, OverflowError) as error:
+        print(f"semcache: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("semcache: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)

@@ -37,7 +37,7 @@ def delete(
     """Delete entries by id."""
     with store(cache) as opened:
         deleted = opened.delete(Selection(ids=tuple(ids)))
-    typer.echo(f"deleted {len(deleted)} of {len(ids)}")
+    typer.echo(f"deleted {len(deleted)} of {len(set(ids))}")
     if len(deleted) < len(set(ids)):
         missing = sorted(set(ids) - set(deleted))
         console(stderr=True).print(f"no entry {', '.join(map(str, missing))}")

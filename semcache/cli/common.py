@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -86,9 +87,9 @@ def seconds(age: str | None) -> float | None:
     try:
         value = float(age[:-1]) * _UNITS[age[-1]]
     except (KeyError, ValueError, IndexError):
-        raise RequestError(f"{age!r} is no age; write 90s, 15m, 6h, 30d or 2w.") from None
-    if value < 0:
-        raise RequestError(f"{age!r} is below zero.")
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise RequestError(f"{age!r} is no age; write 90s, 15m, 6h, 30d or 2w.")
     return value
 
 

@@ -102,8 +102,9 @@ def _print(out: Console, outcome: Outcome, threshold: float) -> None:
     saved = ends["exact"] + ends["semantic"]
     table.add_row("calls saved", str(saved), f"{saved / total:.1%}", "")
     table.add_row("an oracle would save", str(outcome.repeated), f"{outcome.repeated / total:.1%}")
-    share = f"{wrong / ends['semantic']:.1%} of semantic hits" if ends["semantic"] else "-"
-    table.add_row("wrong answers served", str(wrong), share, "")
+    table.add_row("wrong answers served", str(wrong), f"{wrong / total:.1%}", "")
+    if ends["semantic"]:
+        table.add_row("  share of semantic hits", "", f"{wrong / ends['semantic']:.1%}", "")
     table.add_row("  of another tenant", str(outcome.across_tenants), "", "")
     out.print(table)
     for title, example in chosen_examples(outcome):

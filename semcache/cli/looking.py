@@ -49,6 +49,7 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
         by_group = [dict(zip(keys, row, strict=True)) for row in groups]
         print_json({**asdict(found), **extra, "groups": by_group})
         return
+    from rich.markup import escape
     from rich.table import Table
 
     out = console()
@@ -72,7 +73,7 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
         listed.add_column("entries", justify="right")
         listed.add_column("hits", justify="right")
         for namespace, model, entries, hits in groups[:20]:
-            listed.add_row(namespace, model or "-", f"{entries:,}", f"{hits:,}")
+            listed.add_row(escape(namespace), escape(model) or "-", f"{entries:,}", f"{hits:,}")
         out.print()
         out.print(listed)
         if len(groups) > 20:
@@ -94,7 +95,7 @@ def list_(
     from semcache.stores.sqlite import ORDERS
 
     if order not in ORDERS:
-        raise RequestError(f"--order is {order!r}; it is one of {', '.join(ORDERS)}.")
+        raise typer.BadParameter(f"it is one of {', '.join(ORDERS)}", param_hint="--order")
     selection = Selection(namespace, model, tag)
     with store(cache) as opened:
         entries = opened.select(selection, order=order, limit=limit)  # type: ignore[arg-type]

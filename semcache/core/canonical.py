@@ -35,7 +35,14 @@ def canonical_json(value: JSON, where: str = "value") -> str:
     Raises:
         RequestError: it holds something that has no canonical form.
     """
-    return _encode(plain(value, where))
+    try:
+        return _encode(plain(value, where))
+    except RecursionError:
+        raise RequestError(f"{where} is nested too deeply, or holds itself.") from None
+    except ValueError as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"{where} cannot be written as JSON: {error}.") from None
 
 
 def digest(value: JSON, where: str = "value") -> bytes:
@@ -73,7 +80,7 @@ def plain(value: Any, where: str = "value") -> JSON:
     if value is None or value is True or value is False:
         return value
     if isinstance(value, enum.Enum):
-        return plain(value.value, where)
+        return {"$enum": _full_name(type(value)), "value": plain(value.value, where)}
     if isinstance(value, str):
         return nfc(str(value), where)
     if isinstance(value, int):
@@ -99,7 +106,7 @@ def _number(value: float, where: str) -> int | float:
 def _object(value: Mapping[Any, Any], where: str) -> dict[str, JSON]:
     result: dict[str, JSON] = {}
     for key, item in value.items():
-        name = nfc(key if isinstance(key, str) else canonical_json(key, where), where)
+        name = nfc(key, where) if isinstance(key, str) else f"${canonical_json([key], where)}"
         if name in result:
             raise RequestError(f"{where} has two keys that are both spelled {name!r}.")
         result[name] = plain(item, f"{where}.{name}")
@@ -126,11 +133,17 @@ def _special(value: Any, where: str) -> JSON:
         return {f"${min(name)}": str(value)}
     if isinstance(value, bytes | bytearray | memoryview):
         return {"$sha256": hashlib.sha256(bytes(value)).hexdigest()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, type):
+        schema = value.model_json_schema() if hasattr(value, "model_json_schema") else None
+        return {"$class": _full_name(value), "schema": plain(schema, where)}
+    if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {"$type": type(value).__qualname__, **_object(fields, where)}
-    if hasattr(value, "model_dump"):
-        return {"$type": type(value).__qualname__, **_object(value.model_dump(), where)}
+        return {"$type": _full_name(type(value)), **_object(fields, where)}
+    if hasattr(type(value), "model_fields"):
+        # Not model_dump(): that leaves out what is marked to be left out of output.
+        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        fields.update(getattr(value, "__pydantic_extra__", None) or {})
+        return {"$type": _full_name(type(value)), **_object(fields, where)}
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         return plain(value.item(), where)
     raise RequestError(

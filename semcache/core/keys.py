@@ -39,6 +39,9 @@ from semcache.types import (
 
 KEY_VERSION = 1
 
+SYSTEM = frozenset({"system", "developer"})
+"""Roles whose messages instruct the model; they are no turns of the conversation."""
+
 Context = Literal["full", "none"]
 
 
@@ -152,15 +155,15 @@ def _full_scope(request: Request, rules: KeyRules) -> tuple[Scope, str | None]:
     turn = _last_user_turn(request.messages)
     labels = _CallLabels()
     conversation = [_message_json(m, labels) for m in request.messages]
-    system = [c for m, c in zip(request.messages, conversation, strict=True) if m.role == "system"]
+    system = [c for m, c in zip(request.messages, conversation, strict=True) if m.role in SYSTEM]
     context: dict[str, JSON] = {}
     if system and "system" not in rules.ignore:
         context["system"] = system
     if turn is None:
-        context["before"] = [c for c in conversation if c["role"] != "system"]
+        context["before"] = [c for c in conversation if c["role"] not in SYSTEM]
         return _scope(request, rules, context), None
-    before = [c for c in conversation[:turn] if c["role"] != "system"]
-    after = [c for c in conversation[turn + 1 :] if c["role"] != "system"]
+    before = [c for c in conversation[:turn] if c["role"] not in SYSTEM]
+    after = [c for c in conversation[turn + 1 :] if c["role"] not in SYSTEM]
     if before and rules.context == "full":
         context["before"] = before
     if after:

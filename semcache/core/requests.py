@@ -10,7 +10,7 @@ Sources: OpenAI chat completions and Anthropic messages API references.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from semcache.core.canonical import decode_base64, nfc, plain
@@ -74,12 +74,12 @@ def request(
         conversation = (Message("system", _parts(system, "system")), *conversation)
     return Request(
         messages=conversation,
-        model=_name(model, "model", ""),
-        namespace=_name(namespace, "namespace", "default"),
+        model=name_of(model, "model", ""),
+        namespace=name_of(namespace, "namespace", "default"),
         params={k: v for k, v in params.items() if v is not None} if params else {},
         tools=tools or None,
         response_format=response_format,
-        tags=_tags(tags),
+        tags=tags_of(tags),
     )
 
 
@@ -114,7 +114,12 @@ def _check_length(chars: int) -> None:
         )
 
 
-def _name(value: str | None, what: str, default: str) -> str:
+def name_of(value: str | None, what: str, default: str) -> str:
+    """A model's, namespace's or tag's name as it is stored.
+
+    Raises:
+        RequestError: it is no string, or an empty namespace.
+    """
     if value is None:
         return default
     if not isinstance(value, str):
@@ -128,15 +133,24 @@ def _name(value: str | None, what: str, default: str) -> str:
     return name
 
 
-def _tags(tags: Iterable[str]) -> tuple[str, ...]:
+def tags_of(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags as they are stored: sorted, each once.
+
+    Raises:
+        RequestError: they are no list of strings.
+    """
     if not tags:
         return ()
     if isinstance(tags, str):
         raise RequestError(f"tags is the string {tags!r}; give a list of tags, [{tags!r}].")
-    return tuple(sorted({_name(tag, "tag", "") for tag in tags}))
+    if not isinstance(tags, Iterable):
+        raise RequestError(f"tags is a {type(tags).__name__}; give a list of strings.")
+    return tuple(sorted({name_of(tag, "tag", "") for tag in tags}))
 
 
 def _listed(messages: Any) -> Sequence[Any]:
+    if isinstance(messages, Iterator):
+        raise RequestError("messages can be read only once; give a list of messages.")
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
         raise RequestError(
             f"messages is a {type(messages).__name__}; give a list of messages such as "

@@ -84,10 +84,18 @@ class EmbedderPool:
 
     def _embed_alone(self, text: str) -> Vector:
         try:
-            vector: Vector = self.embedder.embed([text])[0]
+            vector: Vector = self._embed([text])[0]
         finally:
             self._lead(None)
         return vector
+
+    def _embed(self, texts: list[str]) -> Vector:
+        """Whoever's embedder it is, what comes out has length 1 or is an error."""
+        from semcache.embedders.vectors import unit_rows
+
+        embedder = self.embedder
+        raw = embedder.embed(texts)
+        return unit_rows(raw, len(texts), embedder.dimension, embedder.fingerprint)
 
     def _lead(self, own: _Job | None) -> None:
         """Embed what waits, with the leader's own text in the first batch; then step down."""
@@ -115,7 +123,7 @@ class EmbedderPool:
 
     def _embed_batch(self, batch: list[_Job]) -> None:
         try:
-            vectors = self.embedder.embed([job.text for job in batch])
+            vectors = self._embed([job.text for job in batch])
             for job, vector in zip(batch, vectors, strict=True):
                 job.vector = vector
         except BaseException as error:

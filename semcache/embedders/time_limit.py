@@ -70,8 +70,10 @@ class TimeLimited:
         if not outcome:
             self._hung_until = time.monotonic() + self._rest
             raise EmbedderError(f"{self.fingerprint} did not answer within {self._seconds} s.")
-        if isinstance(outcome[0], BaseException):
+        if isinstance(outcome[0], Exception):
             raise outcome[0]
+        if isinstance(outcome[0], BaseException):  # SystemExit and the like end no caller
+            raise EmbedderError(f"{self.fingerprint} failed: {outcome[0]!r}")
         return outcome[0]
 
     def _run(self, texts: list[str], outcome: list[Vector | BaseException]) -> None:

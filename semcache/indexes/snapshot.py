@@ -1,9 +1,10 @@
 """An index on disk, so that a cache opens without reading every vector from the store.
 
-One file: a line of JSON (the header) and then the sections it names, one after
-another. The header says for which store and embedder it was made and how far it had
-followed the store; a CRC-32 covers all sections. A snapshot is only a copy: where
-anything does not fit, it is thrown away and the index rebuilt from the store.
+One file: a line of JSON (the header) under a checksum of its own, and then the
+sections it names, one after another. The header says for which store and embedder it
+was made and how far it had followed the store; a CRC-32 covers all sections. A
+snapshot is only a copy: where anything does not fit, it is thrown away and the index
+rebuilt from the store.
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ def save(path: Path, facts: Facts, dimension: int, parts: Mapping[bytes, Flat | 
         "sections": [{**meta, "bytes": data.nbytes} for meta, data in sections],
     }
     handle, name = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
+    line = json.dumps(header).encode()
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(json.dumps(header).encode() + b"\n")
+            file.write(b"%08x %s\n" % (zlib.crc32(line), line))
             for _, data in sections:
                 file.write(data.data)
         os.replace(name, path)
@@ -100,7 +102,7 @@ def load(path: Path, expected: Facts, dimension: int) -> tuple[Facts, dict[bytes
     """
     try:
         with path.open("rb") as file:
-            header = json.loads(file.readline(_MAX_HEADER))
+            header = _header(file.readline(_MAX_HEADER))
             facts = _checked(header, expected, dimension)
             body = np.fromfile(file, np.uint8)
         if zlib.crc32(body.data) != header["crc32"]:
@@ -110,6 +112,14 @@ def load(path: Path, expected: Facts, dimension: int) -> tuple[Facts, dict[bytes
         raise
     except Exception as error:
         raise SnapshotError(f"{path} cannot be read: {error}") from error
+
+
+def _header(line: bytes) -> Any:
+    """The header, if its own checksum says that it is whole."""
+    checksum, _, text = line.removesuffix(b"\n").partition(b" ")
+    if int(checksum, 16) != zlib.crc32(text):
+        raise SnapshotError("the snapshot's header is damaged")
+    return json.loads(text)
 
 
 def _checked(header: Any, expected: Facts, dimension: int) -> Facts:

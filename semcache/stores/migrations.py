@@ -13,6 +13,7 @@ and `totals` says how many entries and bytes there are without counting them.
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from semcache.errors import StoreVersionError
@@ -24,13 +25,27 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-def migrate(connection: sqlite3.Connection, where: str) -> None:
+def migrate(connection: sqlite3.Connection, where: str, *, patience: float) -> None:
     """Bring the database up to this version.
+
+    Several processes may try at once: each migration is a transaction, one of them wins, and
+    the others look again, for at most `patience` seconds.
 
     Raises:
         StoreVersionError: a newer semcache wrote it. Nothing was changed.
         sqlite3.Error: the file cannot be read or written.
     """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return _migrate(connection, where)
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+def _migrate(connection: sqlite3.Connection, where: str) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found == SCHEMA_VERSION:
         return

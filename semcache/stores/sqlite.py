@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _GET_EXACT = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE exact_key = ?"
 _BATCH = 500
+_NOTICEABLE = 0.01
 _DELETIONS_KEPT = 100_000
 
 Order = Literal["newest", "oldest", "most_hits", "least_recently_used", "least_frequently_used"]
@@ -62,6 +64,7 @@ class SQLiteStore:
         self._busy_timeout = busy_timeout
         self._local = threading.local()
         self._write_lock = threading.Lock()
+        self._hurried = False
         self._closed = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ class SQLiteStore:
             ) from error
         with self._faults("open"):
             self._writer = self._connect()
-            migrate(self._writer, str(self.path))
+            migrate(self._writer, str(self.path), patience=max(busy_timeout, 5.0))
         self._writer_pid = os.getpid()
 
     @property
@@ -98,7 +101,7 @@ class SQLiteStore:
         """This thread's connection; never one that was opened before a fork."""
         local = self._local
         try:
-            if local.pid == os.getpid():
+            if local.pid == os.getpid() and not self._closed:
                 return local.connection  # type: ignore[no-any-return]
         except AttributeError:
             pass
@@ -130,8 +133,30 @@ class SQLiteStore:
         return f"Cannot {doing} {self.path}: {message}. {advice}"
 
     @contextmanager
+    def _writing(self, doing: str) -> Iterator[None]:
+        """Hold the writing connection. Waiting for it counts against the time limit too."""
+        start = time.monotonic()
+        if not self._write_lock.acquire(timeout=self._busy_timeout):
+            raise StoreError(
+                f"Cannot {doing} {self.path}: it was locked for {self._busy_timeout} s. "
+                "Another program holds the database; end its transaction and try again."
+            )
+        try:
+            waited = time.monotonic() - start
+            if waited > _NOTICEABLE or self._hurried:
+                self._hurried = waited > _NOTICEABLE
+                left = max(self._busy_timeout - waited, 0.0)
+                self._writer.execute(f"PRAGMA busy_timeout={int(left * 1000)}")
+            yield
+        finally:
+            self._write_lock.release()
+
+    def after_fork(self) -> None:
+        self._write_lock = threading.Lock()
+
+    @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._write_lock, self._faults(doing):
+        with self._writing(doing), self._faults(doing):
             if self._closed:
                 raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
             if self._writer_pid != os.getpid():
@@ -379,6 +404,16 @@ class SQLiteStore:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
         elif found[0] != fingerprint:
             raise IndexMismatchError(stored=found[0], given=fingerprint, where=self.name)
+        elif (known := self._dimension(db)) != dimension:
+            raise StoreError(
+                f"A vector of {dimension} numbers cannot be written to {self.name}, whose vectors "
+                f"have {known}: the embedder {fingerprint!r} gives vectors of two lengths."
+            )
+
+    @staticmethod
+    def _dimension(db: sqlite3.Connection) -> int:
+        (value,) = db.execute("SELECT value FROM meta WHERE name = 'dimension'").fetchone()
+        return int(value)
 
     def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
         where, values = _where(selection)
@@ -476,6 +511,8 @@ class SQLiteStore:
                     (name, name),
                 )
             db.execute("DELETE FROM meta WHERE name LIKE 'next_%'")
+            # Under a new id, so that every index and snapshot of the old vectors is void.
+            db.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'")
             db.execute("DROP TABLE embeddings_next")
         return True
 

@@ -108,10 +108,15 @@ def per_second(work: Callable[[str], object], items: Sequence[str], threads: int
     """Calls per second with the items shared out among so many threads."""
     gate = threading.Barrier(threads + 1)
 
+    failed: list[BaseException] = []
+
     def run(share: Sequence[str]) -> None:
         gate.wait()
-        for item in share:
-            work(item)
+        try:
+            for item in share:
+                work(item)
+        except BaseException as error:
+            failed.append(error)
 
     workers = [
         threading.Thread(target=run, args=(items[number::threads],)) for number in range(threads)
@@ -122,6 +127,8 @@ def per_second(work: Callable[[str], object], items: Sequence[str], threads: int
     start = time.perf_counter()
     for worker in workers:
         worker.join()
+    if failed:
+        raise failed[0]
     return len(items) / (time.perf_counter() - start)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"
+BLUE, GREY = "#0072B2", "#999999"
 _TITLES = {
     "exact_hit": ("Exact hit", "canonical JSON\n+ SHA-256 + SELECT"),
     "semantic_hit": ("Semantic hit", "tokenise\n+ onnxruntime"),

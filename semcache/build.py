@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from semcache.cache import Semantics
 from semcache.core.retention import Retention
-from semcache.embedders.minilm import default_fingerprint, form_of
+from semcache.embedders.minilm import HUB_NAME, MODEL, default_fingerprint, form_of
 from semcache.errors import ConfigError, IndexMismatchError
 from semcache.indexes.files import FaissFiles
 from semcache.protocols import Embedder
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DATABASE = "semcache.db"
 SNAPSHOT = "semcache.index"
 
+_REMOTE_RUNS = 16
 _LONGEST_TOKEN = 100
 """Characters; a text with more than this for every token of the window is not even counted."""
 
@@ -75,6 +76,10 @@ def named_embedder(given: Embedder | str) -> Embedder:
     Raises:
         ConfigError: it is neither.
     """
+    if given in (MODEL, HUB_NAME):
+        from semcache.embedders.default import DefaultEmbedder
+
+        return DefaultEmbedder()
     if isinstance(given, str):
         from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
 
@@ -105,7 +110,12 @@ def semantics(embedder: Embedder, *, long_prompts: LongPrompts, timeout: float |
         from semcache.embedders.time_limit import TimeLimited
 
         limited = TimeLimited(embedder, timeout)
-    pool = EmbedderPool(limited)
+    pool = EmbedderPool(
+        limited,
+        # A server's answers are waited for, not computed: more of them at once.
+        runs=None if embedder.local else _REMOTE_RUNS,
+        trusted=type(embedder).__module__.startswith("semcache.embedders."),
+    )
     long = _embed_long(limited) if long_prompts == "chunks" else None
     return Semantics(pool.embed, _fits(limited), long)
 

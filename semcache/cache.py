@@ -41,12 +41,15 @@ from semcache.types import (
 )
 
 if TYPE_CHECKING:
-    from semcache.types import Neighbour, Vector
+    from semcache.types import Vector
 
 WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"})
 """Finish reasons of whole answers; an answer with any other was cut off, filtered or refused."""
 
 _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
+
+
+_EXPIRED = Miss("expired", "the same request has expired")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ class Cache:
         self._draw = draw
         self.tally = Tally(repository.store, self.fault)
         repository.before_eviction = self.tally.flush  # whoever was just hit was just used
+        repository.fault = self.fault
 
     # ------------------------------------------------------------------------ lookup
 
@@ -175,7 +179,7 @@ class Cache:
             return Lookup(query, Hit(entry, 1.0, "same request"), "exact", 1.0, entry)
         lookup = self._semantic(query, now)
         if entry is not None and isinstance(lookup.decision, Miss):
-            return replace(lookup, decision=Miss("expired", "the same request has expired"))
+            return replace(lookup, decision=_EXPIRED)
         return lookup
 
     def fresh_exact(self, query: Query) -> Entry | None:
@@ -191,13 +195,9 @@ class Cache:
         if isinstance(vector, Miss):
             return self._missed(query, vector)
         try:
-            neighbours, candidates = self.repository.nearest(
-                query.scope.digest, vector, self.policy.k, self.policy.floor
-            )
+            decision, nearest = self._decided(query, vector, now)
         except Exception as error:
             return self._missed(query, self._fault_miss("search", error), vector)
-        nearest = neighbours[0].similarity if neighbours else None
-        decision = decide(nearest, candidates, self.policy, now=now, draw=self._draw())
         if isinstance(decision, Hit):
             return Lookup(query, decision, "semantic", decision.similarity, decision.entry, vector)
         return Lookup(query, decision, None, nearest, None, vector)
@@ -260,7 +260,7 @@ class Cache:
             reason = reason_against(completion, keep or self.keep)
             if reason is None:
                 new = self._new_entry(lookup.query, completion, now, expires_at, labels)
-                entry = self._stored(new, lookup.vector)
+                entry = self._stored(new, self._vector_of(lookup))
                 reason = "stored"
         except TooLargeError:
             reason = "too_large"
@@ -272,6 +272,17 @@ class Cache:
         if self._hooks.wants_lookups:
             self.emit(RecordEvent(request.namespace, request.model, entry_id, reason))
         return entry
+
+    def _vector_of(self, lookup: Lookup) -> Vector | None:
+        """The vector to store: an exact hit has made none, and its entry is replaced."""
+        if lookup.vector is not None or lookup.tier != "exact":
+            return lookup.vector
+        try:
+            vector = self._vector(lookup.query)
+        except EmbedderError as error:
+            self.fault("embed", error)
+            return None
+        return None if isinstance(vector, Miss) else vector
 
     def _new_entry(
         self,
@@ -320,32 +331,36 @@ class Cache:
         """
         now = self._clock()
         exact = self.repository.exact(query.exact_key)
+        fresh = exact is not None and exact.fresh(now)
         vector = self._vector(query)
         notes: list[str] = []
-        if exact is not None and not exact.fresh(now):
+        if exact is not None and not fresh:
             notes.append(f"entry {exact.id} answers the same request but has expired")
+        shown: list[Candidate] = []
         decision: Decision
-        neighbours: list[Candidate] = []
         if isinstance(vector, Miss):
             decision = vector
             notes.append(vector.detail)
         else:
-            decision, neighbours = self._explained(query, vector, now, k)
-        if exact is not None and exact.fresh(now):
-            hit = Hit(exact, 1.0, "same request")
-            return Explanation(query, exact, tuple(neighbours), hit, "exact", tuple(notes))
-        tier = "semantic" if isinstance(decision, Hit) else None
-        return Explanation(query, exact, tuple(neighbours), decision, tier, tuple(notes))
+            decision = self._decided(query, vector, now)[0]
+            shown = self.repository.nearest(query.scope.digest, vector, k, -1.0)[1][:k]
+        if exact is not None and fresh:
+            decision = Hit(exact, 1.0, "same request")
+        elif exact is not None and isinstance(decision, Miss):
+            decision = _EXPIRED
+        tier = None
+        if isinstance(decision, Hit):
+            tier = "exact" if fresh else "semantic"
+        return Explanation(query, exact, tuple(shown), decision, tier, tuple(notes))
 
-    def _explained(
-        self, query: Query, vector: Vector, now: float, k: int
-    ) -> tuple[Decision, list[Candidate]]:
-        scope = query.scope.digest
-        neighbours: list[Neighbour]
-        neighbours, candidates = self.repository.nearest(scope, vector, k, -1.0)
+    def _decided(self, query: Query, vector: Vector, now: float) -> tuple[Decision, float | None]:
+        """The policy's decision on the neighbours of a vector, and how near the nearest is."""
+        neighbours, candidates = self.repository.nearest(
+            query.scope.digest, vector, self.policy.k, self.policy.floor
+        )
         nearest = neighbours[0].similarity if neighbours else None
-        seen = candidates[: self.policy.k]
-        return decide(nearest, seen, self.policy, now=now, draw=self._draw()), candidates
+        decision = decide(nearest, candidates, self.policy, now=now, draw=self._draw())
+        return decision, nearest
 
     def remove(self, selection: Selection) -> int:
         """Delete what is selected; return how many entries that were.

@@ -341,17 +341,32 @@ def details_of_stream(chunks: Sequence[Any]) -> Completion:
 
 
 def _read_chunk(chunk: Mapping[str, Any]) -> Completion:
+    """What one event of a provider's stream adds: its words, and what it says of the end."""
     if isinstance(chunk.get("choices"), list) and chunk["choices"]:
         return _read_openai(chunk, chunk["choices"])
+    whole = chunk.get("response")
+    if isinstance(whole, Mapping):  # OpenAI responses: the end repeats all the words
+        found = read_answer(whole) or Completion("")
+        ended = chunk.get("type") in ("response.completed", "response.incomplete")
+        return dataclasses.replace(
+            found, text="", finish_reason=found.finish_reason if ended else None
+        )
+    if "candidates" in chunk or "done" in chunk:  # Gemini, Ollama
+        return read_answer({"done_reason": None, **chunk}) or Completion("")
     delta = chunk.get("delta")
+    if isinstance(delta, str):
+        text = delta if chunk.get("type") == "response.output_text.delta" else ""
+        return Completion(text, has_tool_calls="function_call" in str(chunk.get("type")))
+    usage = chunk.get("usage")
     if isinstance(delta, Mapping):  # Anthropic: content_block_delta, message_delta
-        reason = delta.get("stop_reason")
         return Completion(
             str(delta.get("text") or ""),
-            finish_reason=_reason(reason),
+            finish_reason=_reason(delta.get("stop_reason")),
+            usage=_usage(None, usage.get("output_tokens")) if usage else NO_USAGE,
             has_tool_calls=delta.get("type") == "input_json_delta",
         )
-    usage = chunk.get("usage")
+    if chunk.get("type") == "error" or chunk.get("error"):
+        return Completion("", finish_reason="error")
     if isinstance(usage, Mapping):  # OpenAI's last chunk has usage and no choices
         counted = _usage(usage.get("prompt_tokens"), usage.get("completion_tokens"))
         return Completion("", usage=counted, model=chunk.get("model"))

@@ -224,7 +224,10 @@ class _Reader:
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         if self._keywords is not None:
-            arguments.update(arguments.pop(self._keywords))
+            extra = arguments.pop(self._keywords)
+            # A keyword may be called like a positional-only parameter: then it stays apart.
+            clash = extra.keys() & arguments.keys()
+            arguments.update({self._keywords: extra} if clash else extra)
         return arguments
 
 

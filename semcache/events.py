@@ -52,7 +52,7 @@ class FaultEvent:
     """Something in the cache failed and the call went on without it.
 
     Attributes:
-        where: "lookup", "embed", "search", "record", "codec", "counters" or "hook".
+        where: "request", "lookup", "embed", "search", "record", "codec" or "counters".
         error: the exception.
     """
 

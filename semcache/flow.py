@@ -57,6 +57,8 @@ class CompletionCodec:
         return chunk
 
     def dump(self, value: Completion) -> Completion:
+        if not isinstance(value, Completion):
+            raise TypeError(f"send gave a {type(value).__name__}, not a semcache.Completion")
         return value
 
     def load(self, completion: Completion) -> Completion:
@@ -171,9 +173,9 @@ def _joining(
                 return copy
             case Crashed(error):
                 raise error
-            case _ if flight.ended:
-                continue  # its leader left, or its answer is not for sharing: try oneself
-            case _:
+            case Left() if flight.ended:
+                continue  # the leader is gone: one of those who waited takes its place
+            case _:  # not for sharing, or too slow: everybody for himself, side by side
                 return Lead(Flight(key), lookup)
     if flights.ended == ended:
         return Lead(flight, lookup)
@@ -187,6 +189,7 @@ def _joining(
     if served is None:
         return Lead(flight, lookup)
     flights.end(flight, Left())
+    cache.tally.note("shared")
     return served
 
 
@@ -202,7 +205,11 @@ def _copied(cache: Cache, terms: Terms, completion: Completion | None) -> Served
     """A follower's own copy of the leader's answer; None if it cannot have one."""
     if completion is None:
         return None
-    own = replace(completion, payload=deepcopy(completion.payload))
+    try:
+        own = replace(completion, payload=deepcopy(completion.payload))
+    except Exception as error:
+        cache.fault("codec", error)
+        return None
     return _loaded(cache, terms.codec, own)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Entry,
         Neighbour,
         NewEntry,
+        Position,
         Selection,
         Vector,
     )
@@ -165,12 +166,8 @@ class Store(Protocol):
         """Ids of all entries that have a vector."""
         ...
 
-    def last_id(self) -> int:
-        """The largest id ever given."""
-        ...
-
-    def last_deletion(self) -> int:
-        """The newest sequence in the log of deletions."""
+    def position(self) -> Position:
+        """How far the store has come, and whose vectors it holds."""
         ...
 
     def vectors_after(self, entry_id: int) -> Iterator[tuple[int, bytes, bytes]]:
@@ -181,12 +178,12 @@ class Store(Protocol):
         """Ids deleted since `sequence` and the newest sequence; None: too long ago to know."""
         ...
 
-    def touch(self, hits: Mapping[int, tuple[int, float]]) -> None:
-        """Add to hit counts: id -> (hits, time of the last, seconds since the epoch)."""
+    def add_up(self, counters: Mapping[str, float], hits: Mapping[int, tuple[int, float]]) -> None:
+        """Add to counters by name, and to hits by id: (how many, the last: s since the epoch)."""
         ...
 
-    def add_counters(self, deltas: Mapping[str, float]) -> None:
-        """Add to the counters, by name."""
+    def size_of(self, entry: NewEntry, vector: Vector | None) -> int:
+        """The bytes that an entry counts for in `totals`."""
         ...
 
     def after_fork(self) -> None:

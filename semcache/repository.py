@@ -1,4 +1,4 @@
-"""Store and index as one thing; the only writer of either.
+"""Store and index as one thing; the only writer of entries while a cache serves.
 
 The store is the truth. A write is committed first, then the index takes it, so that
 what a caller was told is stored can be found at once and after any crash. The index
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from semcache.core.retention import EVICTION, Retention
 from semcache.errors import IndexMismatchError
 from semcache.protocols import Index, Store
-from semcache.types import Candidate, Entry, Neighbour, NewEntry, Selection
+from semcache.types import Candidate, Entry, Neighbour, NewEntry, Position, Selection
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -94,6 +94,7 @@ class Repository(Generic[IndexT]):
         self._swept_at = 0.0
         self._store_id: str | None = None
         self.before_eviction: Callable[[], None] = _nothing
+        self.fault: Callable[[str, BaseException], None] = _logged
 
     # ----------------------------------------------------------------------- reading
 
@@ -142,19 +143,25 @@ class Repository(Generic[IndexT]):
     def record(self, entry: NewEntry, vector: Vector | None) -> int:
         """Store an entry durably and make it findable; return its id."""
         quota = self._retention.max_bytes
-        if quota is not None and _bytes_of(entry, vector) > quota:
-            raise TooLargeError(f"an entry of {_bytes_of(entry, vector):,} bytes")
+        if quota is not None and (size := self.store.size_of(entry, vector)) > quota:
+            raise TooLargeError(f"an entry of {size:,} bytes, the quota is {quota:,}")
         fingerprint = None if vector is None else self._fingerprint()
         entry_id = self.store.add(entry, vector, fingerprint)
-        if vector is not None:
-            with self._lock:
-                if self._index is not None:
-                    self._index.add(entry_id, entry.scope, vector)
-                    if entry_id == self._last_id + 1:  # nobody else wrote in between
-                        self._last_id = entry_id
-        self._keep_quota(entry_id)
-        self._sweep()
+        try:  # it is stored: whatever fails from here on, the caller must be told so
+            if vector is not None:
+                self._add_to_index(entry_id, entry.scope, vector)
+            self._keep_quota(entry_id)
+            self._sweep()
+        except Exception as error:
+            self.fault("record", error)
         return entry_id
+
+    def _add_to_index(self, entry_id: int, scope: bytes, vector: Vector) -> None:
+        with self._lock:
+            if self._index is not None:
+                self._index.add(entry_id, scope, vector)
+                if entry_id == self._last_id + 1:  # nobody else wrote in between
+                    self._last_id = entry_id
 
     def accepts(self, fingerprint: str | None) -> bool:
         """Whether vectors of this embedder may be written."""
@@ -206,52 +213,44 @@ class Repository(Generic[IndexT]):
         if index is not None and revision == self.store.revision_seen():
             return index
         with self._lock:
-            self._check_fingerprint()
-            store_id = self.store.meta("store_id")
-            if self._index is None or store_id != self._store_id:  # new, or all embedded anew
-                self._index, self._store_id = self._open(), store_id
-            self._catch_up(self._index)
+            position = self.store.position()
+            self._check_fingerprint(position)
+            if self._index is None or position.store_id != self._store_id:
+                self._index = self._open(position)  # new, or everything was embedded anew
+            self._catch_up(self._index, position)
             self.store.mark_revision(revision)
             return self._index
 
-    def _check_fingerprint(self) -> None:
-        stored, given = self.store.meta("fingerprint"), self._fingerprint()
+    def _check_fingerprint(self, position: Position) -> None:
+        stored, given = position.fingerprint, self._fingerprint()
         if stored is not None and stored != given:
             raise IndexMismatchError(stored=stored, given=given, where=self.store.name)
 
-    def _open(self) -> IndexT:
-        dimension = self.store.meta("dimension")
-        self._last_id = self._last_deletion = 0
-        if dimension is None:
-            return self._files.new(0)
-        found = self._files.load(self.store, self._fingerprint(), int(dimension))
-        if found is not None:
-            index, self._last_id, self._last_deletion = found
-            self._saved_at = (self._last_id, self._last_deletion)
-            return index
-        self._last_id, self._last_deletion = 0, self.store.last_deletion()
-        return self._files.new(int(dimension))
+    def _open(self, position: Position) -> IndexT:
+        self._store_id = position.store_id
+        self._last_id, self._last_deletion = 0, position.last_deletion
+        if position.dimension:
+            found = self._files.load(self.store, self._fingerprint(), position.dimension)
+            if found is not None:
+                index, self._last_id, self._last_deletion = found
+                self._saved_at = (self._last_id, self._last_deletion)
+                return index
+        return self._files.new(position.dimension)
 
-    def _catch_up(self, index: Index) -> None:
+    def _catch_up(self, index: IndexT, position: Position) -> None:
         """Take over what was committed since the last time."""
-        deleted = self.store.deletions_after(self._last_deletion)
-        if deleted is None:  # too long ago: compare all ids
-            self._last_deletion = self.store.last_deletion()
-            index.remove(index.ids() - self.store.embedded_ids())
-        else:
-            ids, self._last_deletion = deleted
-            if ids:
+        if position.last_deletion != self._last_deletion:
+            deleted = self.store.deletions_after(self._last_deletion)
+            if deleted is None:  # too long ago: compare all ids
+                self._last_deletion = position.last_deletion
+                index.remove(index.ids() - self.store.embedded_ids())
+            else:
+                ids, self._last_deletion = deleted
                 index.remove(ids)
-        for rows in _chunks(self.store.vectors_after(self._last_id)):
-            import numpy as np
-
-            vectors = np.frombuffer(b"".join(row[2] for row in rows), np.float32)
-            index.add_many(
-                [row[0] for row in rows],
-                [row[1] for row in rows],
-                vectors.reshape(len(rows), -1),
-            )
-            self._last_id = rows[-1][0]
+        if position.last_id != self._last_id:
+            for rows in _chunks(self.store.vectors_after(self._last_id)):
+                _add_rows(index, rows)
+            self._last_id = position.last_id
 
     def refresh_index(self) -> IndexT:
         """The index, opened and up to date; for tools."""
@@ -260,11 +259,12 @@ class Repository(Generic[IndexT]):
     def rebuild_index(self) -> IndexT:
         """Throw the index away and make it from the store."""
         with self._lock:
-            self._check_fingerprint()
-            self._last_id, self._last_deletion = 0, self.store.last_deletion()
-            self._index = self._files.new(int(self.store.meta("dimension") or 0))
-            self._store_id = self.store.meta("store_id")
-            self._catch_up(self._index)
+            position = self.store.position()
+            self._check_fingerprint(position)
+            self._store_id = position.store_id
+            self._last_id, self._last_deletion = 0, position.last_deletion
+            self._index = self._files.new(position.dimension)
+            self._catch_up(self._index, position)
             self._saved_at = (0, 0)
             return self._index
 
@@ -297,6 +297,15 @@ class Repository(Generic[IndexT]):
         self.store.close()
 
 
+def _add_rows(index: Index, rows: Sequence[tuple[int, bytes, bytes]]) -> None:
+    import numpy as np
+
+    vectors = np.frombuffer(b"".join(row[2] for row in rows), np.float32)
+    index.add_many(
+        [row[0] for row in rows], [row[1] for row in rows], vectors.reshape(len(rows), -1)
+    )
+
+
 def _chunks(
     rows: Iterator[tuple[int, bytes, bytes]],
 ) -> Iterator[list[tuple[int, bytes, bytes]]]:
@@ -314,7 +323,5 @@ def _nothing() -> None:
     """Nothing is to be done first."""
 
 
-def _bytes_of(entry: NewEntry, vector: Vector | None) -> int:
-    """About what an entry takes in the quota."""
-    texts = len(entry.completion.text.encode()) + len((entry.question or "").encode())
-    return texts + (0 if vector is None else vector.nbytes)
+def _logged(where: str, error: BaseException) -> None:
+    logger.warning("fault in %s: %s", where, error)

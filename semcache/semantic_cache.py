@@ -100,7 +100,9 @@ class Stats:
 
     @property
     def lookups(self) -> int:
-        return self.exact_hits + self.semantic_hits + sum(self.misses.values())
+        """Lookups that could have been served (`put` and `refresh` could not)."""
+        missed = sum(count for reason, count in self.misses.items() if reason != "bypassed")
+        return self.exact_hits + self.semantic_hits + missed
 
     @property
     def hit_rate(self) -> float | None:
@@ -129,8 +131,8 @@ class SemanticCache:
             ("exact"), or are embedded in pieces ("chunks").
         store_truncated, store_tool_calls: store such answers too.
         hooks: called with every event; by default the logging hook.
-        embed_timeout: seconds after which an embedder that does not compute in this
-            process is given up and the call goes on as a miss.
+        embed_timeout: seconds after which an embedder that may hang (a server, a function)
+            is given up and the call goes on as a miss.
         busy_timeout: seconds that a write waits for another process's.
         clock: seconds since the epoch.
         exact_below: scopes with fewer entries are searched exactly.
@@ -444,7 +446,7 @@ class SemanticCache:
         return read_stats(self._store)
 
     def entries(self, *, limit: int | None = None, **selected: Any) -> list[Entry]:
-        """Stored entries, the newest first; `selected` as for `invalidate`."""
+        """Stored entries, the newest first; `selected`: the fields of `types.Selection`."""
         return self._store.select(_selection(selected), limit=limit)
 
     def __len__(self) -> int:

@@ -50,19 +50,20 @@ class Tally:
             self._rouse()
 
     def flush(self) -> None:
-        """Write everything noted so far."""
+        """Write everything noted so far; what cannot be written is kept for the next time."""
+        failed: Exception | None = None
         with self._writing:
             notes = [self._notes.popleft() for _ in range(len(self._notes))]
             if not notes:
                 return
             try:
-                counters, hits = _add_up(notes)
-                if hits:
-                    self._store.touch(hits)
-                self._store.add_counters(counters)
+                self._store.add_up(*_add_up(notes))
             except Exception as error:
-                self._notes.extendleft(reversed(notes))
-                self._fault("counters", error)
+                failed = error
+                room = _KEPT - len(self._notes)
+                self._notes.extendleft(reversed(notes[-room:] if room > 0 else []))
+        if failed is not None:  # told without the lock: a listener may want to count
+            self._fault("counters", failed)
 
     def after_fork(self) -> None:
         """In a child process: what the parent noted is the parent's to write."""

@@ -90,6 +90,10 @@ def import_lines(
     return done
 
 
+class _VectorError(Exception):
+    """A vector in the file cannot be used."""
+
+
 def _parsed(line: str, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
@@ -119,7 +123,7 @@ def _import(
         dimension = int(repository.store.meta("dimension") or 0) or None
         vector = None if blob is None else _vector(entry, blob, embedder, dimension)
         _check_types(entry)
-    except (KeyError, TypeError, ValueError, AttributeError, EmbedderError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, _VectorError) as error:
         raise RequestError(f"Line {number} is no entry of an export: {error!r}.") from None
     repository.record(entry, vector)
 
@@ -155,12 +159,20 @@ def _key(text: str) -> bytes:
 
 def _vector(
     entry: NewEntry, blob: str, embedder: Callable[[], Embedder] | None, dimension: int | None
-) -> Vector:
+) -> Vector | None:
     import numpy as np
 
     if embedder is None:
         from semcache.embedders.vectors import unit_rows
 
         raw = np.frombuffer(base64.b64decode(blob, validate=True), np.float32)
-        return unit_rows(raw[None], 1, dimension, "the export")[0]  # type: ignore[no-any-return]
-    return embedder().embed([entry.question or ""])[0]  # type: ignore[no-any-return]
+        try:
+            found: Vector = unit_rows(raw[None], 1, dimension, "the export")[0]
+        except EmbedderError as error:
+            raise _VectorError(str(error)) from None
+        return found
+    chosen, question = embedder(), entry.question or ""
+    if chosen.window is not None and chosen.count_tokens(question) > chosen.window:
+        return None  # cut short it would be another question's vector
+    vector: Vector = chosen.embed([question])[0]
+    return vector

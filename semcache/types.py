@@ -312,6 +312,25 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """How far a store has come: what an index that follows it must hold.
+
+    Attributes:
+        store_id: the store's own random id; another one after everything was embedded anew.
+        fingerprint: the embedder of its vectors; None while there is none.
+        dimension: length of a vector; 0 while there is none.
+        last_id: the largest id ever given.
+        last_deletion: the newest sequence in the log of deletions.
+    """
+
+    store_id: str
+    fingerprint: str | None
+    dimension: int
+    last_id: int
+    last_deletion: int
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Which entries a listing or a deletion means; all the given conditions must hold.
 

@@ -457,3 +457,52 @@ def test_an_embedders_vectors_are_made_unit(tmp_path: Path) -> None:
         assert lookup.completion is None
         assert lookup.similarity is not None
         assert lookup.similarity < 0.5
+
+
+def test_explain_decides_as_lookup_does(tmp_path: Path) -> None:
+    """Also where the nearest has expired and a fresh one stands behind it."""
+    clock = Clock()
+    with open_cache(tmp_path, clock=clock, threshold=0.7) as cache:
+        for number in range(10):
+            cache.put(f"{WORDS} now {number}", "old", ttl=5)
+        cache.put(WORDS + " again maybe", "fresh")
+        cache.put("the very same", "old", ttl=5)
+        clock.now += 6
+        for prompt in (WORDS + " now", WORDS + " now 3", "the very same", "nothing like it"):
+            explained, found = cache.explain(prompt, k=3), cache.lookup(prompt)
+            assert explained.decision == found.decision
+            assert explained.tier == found.tier
+            assert len(explained.neighbours) <= 3
+
+
+def test_recording_after_an_exact_hit_keeps_the_vector(cache: SemanticCache) -> None:
+    """A better answer to the same request is still found by meaning."""
+    cache.put(WORDS, "first")
+    cache.record(cache.lookup(WORDS), "second")
+    found = cache.lookup(WORDS + " please")
+    assert (found.tier, str(found.completion)) == ("semantic", "second")
+
+
+def test_an_entry_whose_eviction_fails_is_stored_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored is said to be stored; the fault is an event."""
+    heard = Heard()
+    with open_cache(tmp_path, max_entries=1, hooks=[heard]) as cache:
+        cache.put("one", "1")
+
+        def broken(*args: Any, **kwargs: Any) -> Any:
+            raise StoreError("no")
+
+        monkeypatch.setattr(cache._store, "evict", broken)
+        assert cache.put("two", "2") is not None
+        assert str(cache.get("two")) == "2"
+    assert [event.where for event in heard.of(FaultEvent)] == ["record"]
+
+
+def test_puts_are_no_misses(cache: SemanticCache) -> None:
+    """The hit rate counts what could have been served."""
+    for number in range(10):
+        cache.put(f"question {number}", "x")
+    cache.get("question 3")
+    assert cache.stats().hit_rate == 1.0

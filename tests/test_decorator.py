@@ -794,3 +794,92 @@ def test_store_if_may_not_be_async(cache: SemanticCache) -> None:
 
     with pytest.raises(ConfigError, match="store_if"):
         cache.cached(store_if=never)(lambda prompt: "x")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "kept"),
+    [
+        ([{"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}]}], "x"),
+        ([{"candidates": [{"content": {"parts": []}, "finishReason": "MAX_TOKENS"}]}], None),
+        (
+            [
+                {"message": {"content": "x"}, "done": False},
+                {"message": {"content": "y"}, "done": True, "done_reason": "stop"},
+            ],
+            "xy",
+        ),
+        ([{"message": {"content": "x"}, "done": True, "done_reason": "length"}], None),
+        (
+            [
+                {"type": "response.output_text.delta", "delta": "x"},
+                {
+                    "type": "response.completed",
+                    "response": {
+                        "status": "completed",
+                        "output": [{"content": [{"type": "output_text", "text": "x"}]}],
+                    },
+                },
+            ],
+            "x",
+        ),
+        (
+            [{"type": "response.incomplete", "response": {"status": "incomplete", "output": []}}],
+            None,
+        ),
+        (
+            [
+                {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x"}},
+                {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "usage": {}},
+            ],
+            None,
+        ),
+        ([{"type": "error", "error": {"message": "overloaded"}}], None),
+    ],
+    ids=[
+        "gemini",
+        "gemini cut",
+        "ollama",
+        "ollama cut",
+        "responses",
+        "responses cut",
+        "anthropic cut",
+        "error",
+    ],
+)
+def test_no_providers_cut_stream_is_kept(
+    cache: SemanticCache, chunks: list[dict[str, Any]], kept: str | None
+) -> None:
+    """The end of a stream says whether it is whole, in each provider's way."""
+
+    @cache.cached()
+    def stream(prompt: str) -> Iterator[dict[str, Any]]:
+        yield from chunks
+
+    assert list(stream("x")) == chunks
+    found = stream.lookup("x").completion
+    assert (found and found.text) == kept
+
+
+def test_a_keyword_called_like_the_prompt_does_not_replace_it(cache: SemanticCache) -> None:
+    """A positional-only prompt and a keyword of its name are two things."""
+
+    @cache.cached(prompt="prompt")
+    def ask(prompt: str, /, **options: str) -> str:
+        return f"{prompt} {options}"
+
+    assert ask("a", prompt="x") == "a {'prompt': 'x'}"
+    assert ask("b", prompt="x") == "b {'prompt': 'x'}"
+
+
+def test_calls_whose_answer_is_not_for_sharing_run_side_by_side(cache: SemanticCache) -> None:
+    """Followers of an answer that is not stored do not queue up."""
+    ask = Asked(cache, "function", store_if=lambda value: False)
+    ask.pause = 0.2
+    start = time.monotonic()
+    threads = [threading.Thread(target=ask, args=("hello",)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert time.monotonic() - start < 1.5
+    assert len(ask.calls) == 10

@@ -106,7 +106,7 @@ def warmup(
     """Make the default embedding model ready, so that no later process needs PyTorch."""
     from semcache.embedders.default import DefaultEmbedder
     from semcache.embedders.export import export_model, remove_exports
-    from semcache.embedders.minilm import find_export
+    from semcache.embedders.minilm import find_export, read_manifest
 
     out = console(stderr=True)
     start = time.perf_counter()
@@ -137,6 +137,9 @@ def warmup(
     )
     if where is not None:
         typer.echo(f"it lies in {where}")
+        manifest = read_manifest(where)
+        if manifest is not None and manifest.said:
+            typer.echo(manifest.said)
 
 
 def reembed(

@@ -55,14 +55,15 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
     out = console()
     table = Table(box=None, show_header=False)
     rate = "-" if found.hit_rate is None else f"{found.hit_rate:.1%}"
-    misses = ", ".join(f"{reason} {count:,}" for reason, count in found.misses.items())
+    missed = {reason: n for reason, n in found.misses.items() if reason != "bypassed"}
+    misses = ", ".join(f"{reason} {count:,}" for reason, count in missed.items())
     for name, value in (
         ("entries", f"{found.entries:,} ({size(found.file_bytes)} on disk)"),
         ("embedder", found.embedder or "none yet"),
         ("lookups", f"{found.lookups:,}"),
         ("hit rate", f"{rate} ({found.exact_hits:,} exact, {found.semantic_hits:,} semantic)"),
         ("shared", f"{found.shared:,} answered by another caller's call under way"),
-        ("misses", f"{sum(found.misses.values()):,}" + (f" ({misses})" if misses else "")),
+        ("misses", f"{sum(missed.values()):,}" + (f" ({misses})" if misses else "")),
         ("saved", f"{found.tokens_saved:,} tokens, {found.usd_saved:.2f} USD where known"),
         ("faults", ", ".join(f"{part} {n:,}" for part, n in found.faults.items()) or "none"),
     ):
@@ -86,7 +87,10 @@ def list_(
     model: Model = None,
     tag: Tag = None,
     order: Annotated[
-        str, typer.Option(help="newest, oldest, most_hits, least_recently_used.")
+        str,
+        typer.Option(
+            help="newest, oldest, most_hits, least_recently_used or least_frequently_used."
+        ),
     ] = "newest",
     limit: Limit = 20,
     as_json: AsJson = False,

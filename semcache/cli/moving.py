@@ -21,6 +21,7 @@ from semcache.cli.common import (
     store,
 )
 from semcache.errors import RequestError
+from semcache.protocols import Embedder
 from semcache.types import Selection
 
 
@@ -62,11 +63,15 @@ def import_(
     if str(file) != "-" and not file.exists():
         raise RequestError(f"There is no file {file}.")
     opened = build.open_store(directory(cache))
-    chosen = build.choose_embedder(embedder_name, opened)
+    known = opened.meta("fingerprint")  # whose vectors it takes as they are
+
+    def chosen() -> Embedder:
+        return build.choose_embedder(embedder_name, opened)
+
     repository = build.open_repository(
         directory(cache),
         opened,
-        fingerprint=lambda: chosen.fingerprint,
+        fingerprint=lambda: known or chosen().fingerprint,
         retention=Retention(),
         clock=time.time,
     )
@@ -74,7 +79,7 @@ def import_(
         with progress("importing") as bar:
             source = sys.stdin if str(file) == "-" else file.open(encoding="utf-8")
             with source as lines:
-                count = import_lines(lines, repository, lambda: chosen, bar)
+                count = import_lines(lines, repository, chosen, bar)
     finally:
         repository.close()
     typer.echo(f"imported {count:,} entries")

@@ -45,11 +45,6 @@ def canonical_json(value: JSON, where: str = "value") -> str:
         raise RequestError(f"{where} cannot be written as JSON: {error}.") from None
 
 
-def digest(value: JSON, where: str = "value") -> bytes:
-    """SHA-256 (32 bytes) over the canonical form in UTF-8."""
-    return hashlib.sha256(canonical_json(value, where).encode()).digest()
-
-
 def nfc(text: str, where: str = "text") -> str:
     """`text` in Unicode NFC.
 

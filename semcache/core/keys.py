@@ -137,7 +137,7 @@ def _plain_scope(request: Request, rules: KeyRules) -> Scope:
     params = request.params
     if not params:
         memo_key: tuple[object, ...] = (request.namespace, request.model, rules)
-    elif all(type(value) in _SIMPLE for value in params.values()):
+    elif all(map(_small, params.values())):
         # With their types: 1 and True are equal to Python and differ in JSON.
         typed = [(name, type(value), value) for name, value in params.items()]
         memo_key = (request.namespace, request.model, rules, *typed)
@@ -149,6 +149,11 @@ def _plain_scope(request: Request, rules: KeyRules) -> Scope:
             _memo.clear()
         scope = _memo[memo_key] = _scope(request, rules, {})
     return scope
+
+
+def _small(value: object) -> bool:
+    """Worth remembering: a document among the parameters would only fill the memory."""
+    return type(value) in _SIMPLE and (type(value) is not str or len(value) < 200)
 
 
 def _full_scope(request: Request, rules: KeyRules) -> tuple[Scope, str | None]:

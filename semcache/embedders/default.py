@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from semcache.embedders.minilm import MODEL, Form, default_fingerprint, find_export, form_of
+from semcache.errors import EmbedderError
 
 if TYPE_CHECKING:
     from semcache.embedders.onnx import OnnxEmbedder
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 DIMENSION, WINDOW = 384, 256
+_REST = 30.0
+"""Seconds before a model that could not be made ready is tried again."""
 
 
 class DefaultEmbedder:
@@ -34,6 +38,7 @@ class DefaultEmbedder:
     def __init__(self, form: Form | None = None) -> None:
         self._form = form
         self._lock = threading.Lock()
+        self._failed: tuple[EmbedderError | None, float] = (None, 0.0)
         self._inner: OnnxEmbedder | SentenceTransformerEmbedder | None = None
 
     @property
@@ -61,8 +66,19 @@ class DefaultEmbedder:
             with self._lock:
                 inner = self._inner
                 if inner is None:
-                    inner, self._form = self._make()
-                    self._inner = inner
+                    inner = self._inner = self._made()
+        return inner
+
+    def _made(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
+        """Make the embedder; a failure is remembered for a while, not repeated by every call."""
+        failed, until = self._failed
+        if failed is not None and time.monotonic() < until:
+            raise EmbedderError(str(failed))
+        try:
+            inner, self._form = self._make()
+        except EmbedderError as error:
+            self._failed = (error, time.monotonic() + _REST)
+            raise
         return inner
 
     def _make(self) -> tuple[OnnxEmbedder | SentenceTransformerEmbedder, Form]:

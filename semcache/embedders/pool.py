@@ -15,6 +15,8 @@ from _thread import allocate_lock
 from collections import deque
 from typing import TYPE_CHECKING
 
+from semcache.errors import EmbedderError
+
 if TYPE_CHECKING:
     from semcache.protocols import Embedder
     from semcache.types import Vector
@@ -44,10 +46,14 @@ class EmbedderPool:
 
     Args:
         runs: runs under way at once; by default one for each processor.
+        trusted: its vectors are known to have length 1; others are held to that here.
     """
 
-    def __init__(self, embedder: Embedder, *, runs: int | None = None) -> None:
+    def __init__(
+        self, embedder: Embedder, *, runs: int | None = None, trusted: bool = False
+    ) -> None:
         self.embedder = embedder
+        self._trusted = trusted
         self._runs = runs or os.cpu_count() or 1
         self._reset()
 
@@ -74,7 +80,11 @@ class EmbedderPool:
                 self._waiting.append(job)
         if job is None:
             return self._embed_alone(text)
-        job.turn.acquire()
+        try:
+            job.turn.acquire()
+        except BaseException:
+            self._leave(job)
+            raise
         if job.leads:
             self._lead(job)
         if job.error is not None:
@@ -90,11 +100,12 @@ class EmbedderPool:
         return vector
 
     def _embed(self, texts: list[str]) -> Vector:
-        """Whoever's embedder it is, what comes out has length 1 or is an error."""
-        from semcache.embedders.vectors import unit_rows
-
         embedder = self.embedder
         raw = embedder.embed(texts)
+        if self._trusted:
+            return raw
+        from semcache.embedders.vectors import unit_rows
+
         return unit_rows(raw, len(texts), embedder.dimension, embedder.fingerprint)
 
     def _lead(self, own: _Job | None) -> None:
@@ -126,9 +137,24 @@ class EmbedderPool:
             vectors = self._embed([job.text for job in batch])
             for job, vector in zip(batch, vectors, strict=True):
                 job.vector = vector
-        except BaseException as error:
+        except Exception as error:
             for job in batch:
                 job.error = error
+        except BaseException:  # the leader is interrupted, not those whose texts it holds
+            for job in batch:
+                job.error = EmbedderError("the embedding was interrupted")
+                job.turn.release()
+            self._pass_on()
+            raise
+
+    def _leave(self, job: _Job) -> None:
+        """A waiter that is interrupted takes its text along, or gives its lead away."""
+        with self._lock:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                return
+        if job.leads:
+            self._pass_on()
 
     def _pass_on(self) -> None:
         """Give this run's place to the first that waits."""
@@ -137,5 +163,5 @@ class EmbedderPool:
                 self._running -= 1
                 return
             following = self._waiting.popleft()
-        following.leads = True
+            following.leads = True
         following.turn.release()

@@ -42,9 +42,8 @@ class FaissFiles:
         if not self.path.exists():
             return None
         make, exact_below = self._maker()
-        expected = Facts(
-            store.meta("store_id") or "", fingerprint, store.last_id(), store.last_deletion()
-        )
+        position = store.position()
+        expected = Facts(position.store_id, fingerprint, position.last_id, position.last_deletion)
         try:
             index, found = make.load(
                 self.path,

@@ -5,12 +5,10 @@ dimensions this takes about a tenth of one embedding (0.2 ms, against 1.7 ms), a
 with their number, so a larger scope is moved to inverted lists.
 
 Inverted lists (`IndexIVFScalarQuantizer`, float16): about 3 * sqrt(n) lists. A search looks
-into 16 of them, and into 96 where those held nothing near: a question that will be served has
+into 16 of them, and into 64 where those held nothing near: a question that will be served has
 a near neighbour, which lies in the first lists almost always, and only the others pay for the
-wide search. HNSW graphs were measured beside it at 100,000 real prompts: no better recall for
-the same time, 10 times as long to build, and no real deletes.
-
-Float16 moves a cosine by about 2e-5. Figures: `benchmarks/results`.
+wide search. Unlike a graph (HNSW), lists take deletes at once and are built in seconds. What
+exact search costs by size, and the recall of the lists, is in `benchmarks/results/latency.json`.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 EXACT_BELOW = 8_192
 """A scope with fewer vectors is searched exactly."""
 
-NARROW, WIDE = 16, 96
+NARROW, WIDE = 16, 64
 """Lists that a search looks into; the wide search follows where the narrow one found ..."""
 NEAR = 0.8
 """... nothing of at least this cosine similarity."""
@@ -154,11 +152,12 @@ class Lists:
 
     def search(self, vector: Vector, k: int) -> list[Neighbour]:
         found = self._probe(vector, k, NARROW)
-        if not found or found[0].similarity < NEAR or len(found) < k:
+        if len(found) < k or found[0].similarity < NEAR:
             found = self._probe(vector, k, WIDE)
         return found
 
     def _probe(self, vector: Vector, k: int, lists: int) -> list[Neighbour]:
+        """The nearest in the lists whose centres are nearest."""
         self.index.nprobe = lists
         similarities, ids = self.index.search(vector[None], k)
         return [
@@ -270,3 +269,5 @@ class Partition:
                 else:
                     lists.add(late_ids, late_vectors)
             self._rows, self._building, self._late = lists, None, []
+            if self._outgrown():  # much came in meanwhile, as when a cache is opened
+                self._start_building()

@@ -39,8 +39,9 @@ def migrate(connection: sqlite3.Connection, where: str, *, patience: float) -> N
     while True:
         try:
             return _migrate(connection, where)
-        except sqlite3.OperationalError:
-            if time.monotonic() > end:
+        except sqlite3.OperationalError as error:
+            passing = ("locked", "busy", "already exists", "schema has changed")
+            if time.monotonic() > end or not any(word in str(error) for word in passing):
                 raise
             time.sleep(0.02)
 
@@ -96,7 +97,6 @@ def _migrations() -> Migrations:
         )
         table = cast("Table", db["entries"])
         table.create_index(["namespace", "model"])
-        table.create_index(["scope"])
         db.execute(
             "CREATE INDEX entries_expiry ON entries(expires_at) WHERE expires_at IS NOT NULL"
         )

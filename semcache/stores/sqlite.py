@@ -25,12 +25,21 @@ from urllib.parse import quote
 from semcache.errors import IndexMismatchError, StoreError
 from semcache.stores.migrations import migrate
 from semcache.stores.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
-from semcache.types import Entry, NewEntry, Selection
+from semcache.types import Entry, NewEntry, Position, Selection
 
 if TYPE_CHECKING:
     from semcache.types import Vector
 
 _GET_EXACT = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE exact_key = ?"
+_POSITION = (
+    "SELECT (SELECT value FROM meta WHERE name = 'store_id'),"
+    " (SELECT value FROM meta WHERE name = 'fingerprint'),"
+    " (SELECT value FROM meta WHERE name = 'dimension'),"
+    " (SELECT seq FROM sqlite_sequence WHERE name = 'entries'),"
+    " (SELECT seq FROM sqlite_sequence WHERE name = 'deletions')"
+)
+_GET_ONE = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id = ?"
+_GET_SOME = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id IN ({{}})"
 _BATCH = 500
 _NOTICEABLE = 0.01
 _DELETIONS_KEPT = 100_000
@@ -75,7 +84,11 @@ class SQLiteStore:
             ) from error
         with self._faults("open"):
             self._writer = self._connect()
-            migrate(self._writer, str(self.path), patience=max(busy_timeout, 5.0))
+            try:
+                migrate(self._writer, str(self.path), patience=max(busy_timeout, 5.0))
+            except BaseException:
+                self._writer.close()
+                raise
         self._writer_pid = os.getpid()
 
     @property
@@ -94,6 +107,7 @@ class SQLiteStore:
             check_same_thread=False,
         )
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA cache_size=-4000")  # kB
         connection.execute("PRAGMA recursive_triggers=ON")  # REPLACE must log its deletion
         return connection
 
@@ -109,6 +123,7 @@ class SQLiteStore:
             raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
         local.connection = self._connect()
         local.pid = os.getpid()
+        local.revision = None  # revisions compare within one connection
         return local.connection  # type: ignore[no-any-return]
 
     @contextmanager
@@ -142,11 +157,17 @@ class SQLiteStore:
                 "Another program holds the database; end its transaction and try again."
             )
         try:
-            waited = time.monotonic() - start
-            if waited > _NOTICEABLE or self._hurried:
-                self._hurried = waited > _NOTICEABLE
-                left = max(self._busy_timeout - waited, 0.0)
-                self._writer.execute(f"PRAGMA busy_timeout={int(left * 1000)}")
+            with self._faults(doing):
+                if self._closed:
+                    raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
+                if self._writer_pid != os.getpid():
+                    self._writer = self._connect()
+                    self._writer_pid = os.getpid()
+                waited = time.monotonic() - start
+                if waited > _NOTICEABLE or self._hurried:
+                    self._hurried = waited > _NOTICEABLE
+                    left = max(self._busy_timeout - waited, 0.0)
+                    self._writer.execute(f"PRAGMA busy_timeout={int(left * 1000)}")
             yield
         finally:
             self._write_lock.release()
@@ -157,11 +178,6 @@ class SQLiteStore:
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
         with self._writing(doing), self._faults(doing):
-            if self._closed:
-                raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
-            if self._writer_pid != os.getpid():
-                self._writer = self._connect()
-                self._writer_pid = os.getpid()
             writer = self._writer
             writer.execute("BEGIN IMMEDIATE")
             try:
@@ -200,8 +216,7 @@ class SQLiteStore:
         return None if row is None else entry_from_row(row)
 
     def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
-        marks = ",".join("?" * len(ids))
-        sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id IN ({marks})"
+        sql = _GET_ONE if len(ids) == 1 else _GET_SOME.format(",".join("?" * len(ids)))
         with self._faults("read"):
             rows = self._reader().execute(sql, tuple(ids)).fetchall()
         return {row[0]: entry_from_row(row) for row in rows}
@@ -251,15 +266,14 @@ class SQLiteStore:
             return None
         return [row[1] for row in rows], last
 
-    def last_id(self) -> int:
-        """The largest id ever given."""
-        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
-        return int(row[0]) if row else 0
-
-    def last_deletion(self) -> int:
-        """The newest sequence in the log of deletions."""
-        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'deletions'")
-        return int(row[0]) if row else 0
+    def position(self) -> Position:
+        """How far the store has come, and whose vectors it holds."""
+        store_id, fingerprint, dimension, last_id, last_deletion = self._one(_POSITION) or (
+            (None,) * 5
+        )
+        return Position(
+            store_id or "", fingerprint, int(dimension or 0), last_id or 0, last_deletion or 0
+        )
 
     def embedded_ids(self) -> set[int]:
         """Ids of all entries that have a vector."""
@@ -268,7 +282,7 @@ class SQLiteStore:
         return {row[0] for row in rows}
 
     def totals(self) -> tuple[int, int]:
-        """(entries, bytes of their texts)."""
+        """(entries, bytes of their texts and vectors)."""
         row = self._one("SELECT entries, bytes FROM totals")
         return (0, 0) if row is None else (row[0], row[1])
 
@@ -379,6 +393,9 @@ class SQLiteStore:
 
     # ----------------------------------------------------------------------- writing
 
+    def size_of(self, entry: NewEntry, vector: Vector | None) -> int:
+        return int(row_from_entry(entry)["bytes"]) + (0 if vector is None else vector.nbytes)
+
     def add(self, entry: NewEntry, vector: Vector | None, fingerprint: str | None) -> int:
         row = row_from_entry(entry)
         blob = None if vector is None else vector.tobytes()
@@ -398,22 +415,23 @@ class SQLiteStore:
 
     def _claim(self, db: sqlite3.Connection, fingerprint: str, dimension: int) -> None:
         """The first vector decides whose vectors these are; others are turned away."""
-        found = db.execute("SELECT value FROM meta WHERE name = 'fingerprint'").fetchone()
-        if found is None:
+        known = dict(
+            db.execute(
+                "SELECT name, value FROM meta WHERE name IN ('fingerprint', 'dimension')"
+            ).fetchall()
+        )
+        if not known:
             facts = [("fingerprint", fingerprint), ("dimension", str(dimension))]
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
-        elif found[0] != fingerprint:
-            raise IndexMismatchError(stored=found[0], given=fingerprint, where=self.name)
-        elif (known := self._dimension(db)) != dimension:
+        elif known["fingerprint"] != fingerprint:
+            raise IndexMismatchError(
+                stored=known["fingerprint"], given=fingerprint, where=self.name
+            )
+        elif known["dimension"] != str(dimension):
             raise StoreError(
                 f"A vector of {dimension} numbers cannot be written to {self.name}, whose vectors "
-                f"have {known}: the embedder {fingerprint!r} gives vectors of two lengths."
+                f"have {known['dimension']}: {fingerprint!r} gives vectors of two lengths."
             )
-
-    @staticmethod
-    def _dimension(db: sqlite3.Connection) -> int:
-        (value,) = db.execute("SELECT value FROM meta WHERE name = 'dimension'").fetchone()
-        return int(value)
 
     def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
         where, values = _where(selection)
@@ -438,19 +456,17 @@ class SQLiteStore:
                 )
         return ids
 
-    def touch(self, hits: Mapping[int, tuple[int, float]]) -> None:
+    def add_up(self, counters: Mapping[str, float], hits: Mapping[int, tuple[int, float]]) -> None:
         with self._transaction("write to") as db:
             db.executemany(
                 "UPDATE entries SET hits = hits + ?, last_hit_at = ? WHERE id = ?",
                 [(count, last, entry_id) for entry_id, (count, last) in hits.items()],
             )
 
-    def add_counters(self, deltas: Mapping[str, float]) -> None:
-        with self._transaction("write to") as db:
             db.executemany(
                 "INSERT INTO counters VALUES (?, ?)"
                 " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-                list(deltas.items()),
+                list(counters.items()),
             )
 
     # -------------------------------------------------------------- embedding it all anew
@@ -528,7 +544,7 @@ class SQLiteStore:
 
     def vacuum(self) -> None:
         """Give free pages back to the file system."""
-        with self._write_lock, self._faults("vacuum"):
+        with self._writing("vacuum"), self._faults("vacuum"):
             self._writer.execute("VACUUM")
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

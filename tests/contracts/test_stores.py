@@ -161,8 +161,7 @@ def test_counters_and_hits_add_up(store: SQLiteStore) -> None:
     entry_id = store.add(new(1), None, None)
     other = SQLiteStore(store.path)
     for opened in (store, other, store):
-        opened.add_counters({"hits:exact": 2, "usd_saved": 0.5})
-        opened.touch({entry_id: (3, 900.0)})
+        opened.add_up({"hits:exact": 2, "usd_saved": 0.5}, {entry_id: (3, 900.0)})
     other.close()
     assert store.counters() == {"hits:exact": 6, "usd_saved": 1.5}
     entry = store.get_many([entry_id])[entry_id]

@@ -307,15 +307,33 @@ async def in_thread(work: Callable[[], T]) -> T:
 # -------------------------------------------------------------------------- the doors
 
 
+def _open(cache: Cache, flights: Flights, query: Query, terms: Terms) -> Served | Lead:
+    """Look up, and on a miss join or lead the flight."""
+    ended = flights.ended
+    lookup = cache.find(query, serve=not terms.refresh)
+    served = _served(cache, terms, lookup)
+    if served is not None:
+        return served
+    joined: Served | Lead = drive(_joining(cache, flights, lookup, ended, terms))
+    return joined
+
+
+async def _aopen(cache: Cache, flights: Flights, query: Query, terms: Terms) -> Served | Lead:
+    """`_open` for tasks."""
+    ended = flights.ended
+    lookup = await in_thread(partial(cache.find, query, serve=not terms.refresh))
+    served = _served(cache, terms, lookup)
+    if served is not None:
+        return served
+    joined: Served | Lead = await adrive(_joining(cache, flights, lookup, ended, terms))
+    return joined
+
+
 def answer(
     cache: Cache, flights: Flights, query: Query, send: Callable[[], Any], terms: Terms
 ) -> Any:
     """The stored value for a request, or what `send()` returns."""
-    ended = flights.ended
-    lookup = cache.find(query, serve=not terms.refresh)
-    opening = _served(cache, terms, lookup)
-    if opening is None:
-        opening = drive(_joining(cache, flights, lookup, ended, terms))
+    opening = _open(cache, flights, query, terms)
     if isinstance(opening, Served):
         return opening.value
     try:
@@ -336,11 +354,7 @@ async def aanswer(
     terms: Terms,
 ) -> Any:
     """`answer` for an async `send`."""
-    ended = flights.ended
-    lookup = await in_thread(partial(cache.find, query, serve=not terms.refresh))
-    opening = _served(cache, terms, lookup)
-    if opening is None:
-        opening = await adrive(_joining(cache, flights, lookup, ended, terms))
+    opening = await _aopen(cache, flights, query, terms)
     if isinstance(opening, Served):
         return opening.value
     try:
@@ -364,11 +378,7 @@ def stream(
 
     Stored is a stream that was read to its end, and no other.
     """
-    ended = flights.ended
-    lookup = cache.find(query, serve=not terms.refresh)
-    opening = _served(cache, terms, lookup)
-    if opening is None:
-        opening = drive(_joining(cache, flights, lookup, ended, terms))
+    opening = _open(cache, flights, query, terms)
     if isinstance(opening, Served):
         yield from opening.value
         return
@@ -395,11 +405,7 @@ async def astream(
     terms: Terms,
 ) -> AsyncIterator[Any]:
     """`stream` for an async iterator."""
-    ended = flights.ended
-    lookup = await in_thread(partial(cache.find, query, serve=not terms.refresh))
-    opening = _served(cache, terms, lookup)
-    if opening is None:
-        opening = await adrive(_joining(cache, flights, lookup, ended, terms))
+    opening = await _aopen(cache, flights, query, terms)
     if isinstance(opening, Served):
         for chunk in opening.value:
             yield chunk

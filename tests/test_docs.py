@@ -46,12 +46,12 @@ def test_the_examples_run(
 
 def test_every_command_is_documented() -> None:
     """Each command of the command line, and no other, is in the README's table."""
-    from semcache.cli.app import app
+    from semcache.cli.app import MODULES, application
 
-    there = {
-        command.name or command.callback.__name__  # type: ignore[union-attr]
-        for command in app.registered_commands
-    }
+    there = {command.name for command in application().registered_commands}
+    assert there == {name for names in MODULES.values() for name in names}
+    assert [c.name for c in application(["stats"]).registered_commands] == ["stats"]
+    assert len(application(["no-such"]).registered_commands) == len(there)
     rows = re.findall(r"^\| (`semcache .*?) \|", README, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`semcache (\w+)", row)}
     assert named == there

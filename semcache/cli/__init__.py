@@ -12,11 +12,11 @@ import sys
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    from semcache.cli.app import app
+    from semcache.cli.app import application
     from semcache.errors import SemcacheError
 
     try:
-        app()
+        application(sys.argv[1:])()
     except SemcacheError as error:
         print(f"semcache: {error}", file=sys.stderr)
         sys.exit(1)

@@ -188,10 +188,7 @@ class Cache:
         return entry if entry is not None and entry.fresh(self._clock()) else None
 
     def _semantic(self, query: Query, now: float) -> Lookup:
-        try:
-            vector = self._vector(query)
-        except EmbedderError as error:
-            return self._missed(query, self._fault_miss("embed", error))
+        vector = self._vector_or_miss(query)
         if isinstance(vector, Miss):
             return self._missed(query, vector)
         try:
@@ -201,6 +198,13 @@ class Cache:
         if isinstance(decision, Hit):
             return Lookup(query, decision, "semantic", decision.similarity, decision.entry, vector)
         return Lookup(query, decision, None, nearest, None, vector)
+
+    def _vector_or_miss(self, query: Query) -> Vector | Miss:
+        """`_vector`, where an embedder that fails is a miss like the others."""
+        try:
+            return self._vector(query)
+        except EmbedderError as error:
+            return self._fault_miss("embed", error)
 
     def _vector(self, query: Query) -> Vector | Miss:
         """float32[d] of the question, or why there is none."""
@@ -221,11 +225,10 @@ class Cache:
 
     def _prepared(self, query: Query) -> Lookup:
         """A miss that knows its vector."""
+        vector = self._vector_or_miss(query)
+        if isinstance(vector, Miss) and vector.reason == "fault":
+            return self._missed(query, vector)
         bypassed = Miss("bypassed", "nothing was to be served")
-        try:
-            vector = self._vector(query)
-        except EmbedderError as error:
-            return self._missed(query, self._fault_miss("embed", error))
         return self._missed(query, bypassed, None if isinstance(vector, Miss) else vector)
 
     def _missed(self, query: Query, miss: Miss, vector: Vector | None = None) -> Lookup:
@@ -277,11 +280,7 @@ class Cache:
         """The vector to store: an exact hit has made none, and its entry is replaced."""
         if lookup.vector is not None or lookup.tier != "exact":
             return lookup.vector
-        try:
-            vector = self._vector(lookup.query)
-        except EmbedderError as error:
-            self.fault("embed", error)
-            return None
+        vector = self._vector_or_miss(lookup.query)
         return None if isinstance(vector, Miss) else vector
 
     def _new_entry(

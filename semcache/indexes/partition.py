@@ -1,7 +1,7 @@
 """The vectors of one scope: searched one by one while few, by inverted lists when many.
 
 Flat: all vectors in one array, compared by FAISS one by one. Exact. At 8,192 vectors of 384
-dimensions this takes about a tenth of one embedding (0.2 ms, against 1.7 ms), and it grows
+dimensions this takes less than a tenth of one embedding, and it grows
 with their number, so a larger scope is moved to inverted lists.
 
 Inverted lists (`IndexIVFScalarQuantizer`, float16): about 3 * sqrt(n) lists. A search looks
@@ -189,7 +189,6 @@ class Partition:
     """
 
     def __init__(self, dimension: int, *, exact_below: int, background: bool) -> None:
-        self._dimension = dimension
         self._exact_below = exact_below
         self._background = background
         self._lock = threading.Lock()

@@ -22,6 +22,7 @@ from semcache.core.retention import UNSET, GivenTTL, Retention
 from semcache.core.summary import request_summary
 from semcache.errors import EmbedderError, RequestError
 from semcache.events import Event, FaultEvent, Hook, Hooks, LookupEvent, RecordEvent
+from semcache.flags import Flags
 from semcache.protocols import Policy
 from semcache.repository import Repository, TooLargeError
 from semcache.tally import Tally
@@ -50,6 +51,7 @@ _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
 
 _EXPIRED = Miss("expired", "the same request has expired")
+_CACHING_OFF = Miss("caching_off", "the flag caching_enabled is off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Cache:
         retention: TTLs.
         keep: which answers are stored.
         hooks: listeners.
+        flags: looked at with every lookup; None: all as by default.
         clock: seconds since the epoch. draw: uniform in [0, 1).
     """
 
@@ -127,6 +130,7 @@ class Cache:
         retention: Retention,
         keep: Keep,
         hooks: Sequence[Hook],
+        flags: Flags | None = None,
         clock: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -137,6 +141,7 @@ class Cache:
         self._retention = retention
         self.keep = keep
         self._hooks = Hooks(hooks)
+        self._flags = flags
         self._clock = clock
         self._draw = draw
         self.tally = Tally(repository.store, self.fault)
@@ -164,7 +169,10 @@ class Cache:
         """
         start = time.perf_counter()
         try:
-            lookup = self._walk(query) if serve else self._prepared(query)
+            if not self._enabled("caching_enabled"):
+                lookup = self._missed(query, _CACHING_OFF)
+            else:
+                lookup = self._walk(query) if serve else self._prepared(query)
         except Exception as error:
             lookup = self._missed(query, self._fault_miss("lookup", error))
         self._count(lookup)
@@ -209,7 +217,7 @@ class Cache:
     def _vector(self, query: Query) -> Vector | Miss:
         """float32[d] of the question, or why there is none."""
         semantics = self._semantics
-        if semantics is None:
+        if semantics is None or not self._enabled("semantic_enabled"):
             return Miss("semantic_off", "the semantic tier is switched off")
         if query.question is None:
             return Miss("no_question", "there is no user turn with words in it to embed")
@@ -261,6 +269,8 @@ class Cache:
         entry = None
         try:
             reason = reason_against(completion, keep or self.keep)
+            if lookup.decision is _CACHING_OFF or not self._enabled("caching_enabled"):
+                reason = "caching_off"
             if reason is None:
                 new = self._new_entry(lookup.query, completion, now, expires_at, labels)
                 entry = self._stored(new, self._vector_of(lookup))
@@ -368,6 +378,9 @@ class Cache:
             StoreError: the store failed. An invalidation that did not happen must be known.
         """
         return self.repository.delete(selection)
+
+    def _enabled(self, flag: str) -> bool:
+        return self._flags is None or self._flags.enabled(flag)
 
     def now(self) -> float:
         """Seconds since the epoch, by the cache's clock."""

@@ -22,7 +22,8 @@ from copy import deepcopy
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
-from semcache.types import NO_USAGE, Completion, Usage
+from semcache.providers.reading import read_answer, read_stream
+from semcache.types import Chunk, Completion
 
 _PLAIN = (str, bool, int, float, type(None), object)
 
@@ -58,6 +59,8 @@ class ValueCodec:
         """Raises `TypeError` for a value that would not come back as it is."""
         if type(value) is str:
             return Completion(value)
+        if self._annotation is Completion and isinstance(value, Completion):
+            return value
         payload, kind = self.dump_payload(value)
         if kind == "text":
             return Completion(payload)
@@ -65,6 +68,8 @@ class ValueCodec:
 
     def load(self, completion: Completion) -> Any:
         """Raises `TypeError` or `ValueError` if the stored form is no value of this type."""
+        if self._annotation is Completion:
+            return completion
         if completion.payload_kind is None:
             return self.load_payload(completion.text, "text")
         if completion.payload_kind == "chunks":
@@ -132,7 +137,7 @@ class ChunkCodec:
             payload: Any = [text for text, _ in kept]
             return Completion("".join(payload), payload=payload, payload_kind="chunks")
         payload = [{"kind": kind, "value": value} for value, kind in kept]
-        joined = details_of_stream([value for value, _ in kept])
+        joined = read_stream([value for value, _ in kept])
         return dataclasses.replace(joined, payload=payload, payload_kind="chunks")
 
     def load(self, completion: Completion) -> list[Any]:
@@ -146,6 +151,28 @@ class ChunkCodec:
             else self._chunk.load_payload(chunk["value"], chunk["kind"])
             for chunk in completion.payload
         ]
+
+
+class AnswerChunks:
+    """The chunks of a router's stream; the last holds the whole answer."""
+
+    def keep(self, chunk: Chunk) -> Chunk:
+        return chunk
+
+    def dump(self, value: Sequence[Chunk]) -> Completion:
+        """Raises `TypeError` if no chunk holds the whole answer."""
+        whole = next((c.completion for c in reversed(value) if c.completion is not None), None)
+        if whole is None:
+            raise TypeError("the stream ended without a whole answer")
+        texts = [chunk.text for chunk in value if chunk.text]
+        return dataclasses.replace(whole, payload=texts, payload_kind="chunks")
+
+    def load(self, completion: Completion) -> list[Chunk]:
+        texts = completion.payload if completion.payload_kind == "chunks" else None
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            texts = [completion.text] if completion.text else []
+        whole = dataclasses.replace(completion, payload=None, payload_kind=None)
+        return [*map(Chunk, texts), Chunk("", whole)]
 
 
 def is_json(value: Any) -> bool:
@@ -212,162 +239,3 @@ def details(source: Any, payload: Any, kind: str) -> Completion:
     if kind == "text":
         return found
     return dataclasses.replace(found, payload=payload, payload_kind=kind)
-
-
-def read_answer(answer: Mapping[str, Any]) -> Completion | None:
-    """Text, finish reason, usage and model of a provider's answer; None if it is no such.
-
-    Knows OpenAI's chat completions and responses, Anthropic's messages, Gemini's
-    generateContent and Ollama's chat.
-    """
-    choices, content = answer.get("choices"), answer.get("content")
-    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
-        return _read_openai(answer, choices)
-    if isinstance(content, list) and "stop_reason" in answer:
-        return _read_anthropic(answer, content)
-    if isinstance(answer.get("output"), list) and "status" in answer:
-        return _read_responses(answer)
-    candidates = answer.get("candidates")
-    if isinstance(candidates, list) and candidates and isinstance(candidates[0], Mapping):
-        return _read_gemini(answer, candidates[0])
-    if "done_reason" in answer:
-        message = answer.get("message") or {}
-        text = message.get("content") or answer.get("response") or ""
-        calls = bool(message.get("tool_calls"))
-        reason = _reason(answer["done_reason"])
-        return Completion(str(text), finish_reason=reason, has_tool_calls=calls)
-    if answer.get("error"):
-        return Completion("", finish_reason="error")
-    return None
-
-
-def _reason(said: Any) -> str | None:
-    """A finish reason in OpenAI's words where there is one for it."""
-    if said is None:
-        return None
-    return {"end_turn": "stop", "stop_sequence": "stop", "completed": "stop"}.get(
-        str(said).lower(), str(said).lower()
-    )
-
-
-def _read_responses(answer: Mapping[str, Any]) -> Completion:
-    items = [item for item in answer["output"] if isinstance(item, Mapping)]
-    blocks = [b for item in items for b in item.get("content") or () if isinstance(b, Mapping)]
-    usage = answer.get("usage") or {}
-    return Completion(
-        "".join(str(b.get("text") or "") for b in blocks if b.get("type") == "output_text"),
-        finish_reason="refusal"
-        if any(b.get("type") == "refusal" for b in blocks)
-        else _reason(answer.get("status")),
-        usage=_usage(usage.get("input_tokens"), usage.get("output_tokens")),
-        model=answer.get("model"),
-        has_tool_calls=any(str(item.get("type")).endswith("_call") for item in items),
-    )
-
-
-def _read_gemini(answer: Mapping[str, Any], first: Mapping[str, Any]) -> Completion:
-    content = first.get("content") or {}
-    parts = [part for part in content.get("parts") or () if isinstance(part, Mapping)]
-    usage = answer.get("usageMetadata") or answer.get("usage_metadata") or {}
-    counts = [
-        usage.get(name, usage.get(other))
-        for name, other in (
-            ("promptTokenCount", "prompt_token_count"),
-            ("candidatesTokenCount", "candidates_token_count"),
-        )
-    ]
-    reason = first.get("finishReason", first.get("finish_reason"))
-    return Completion(
-        "".join(str(part.get("text") or "") for part in parts),
-        finish_reason=_reason(getattr(reason, "value", reason)),
-        usage=_usage(*counts),
-        has_tool_calls=any(part.get("functionCall") or part.get("function_call") for part in parts),
-    )
-
-
-def _read_openai(answer: Mapping[str, Any], choices: Sequence[Any]) -> Completion:
-    first = choices[0]
-    message = first.get("message") or first.get("delta") or {}
-    reasons = [choice.get("finish_reason") for choice in choices]
-    cut = next((reason for reason in reasons if reason not in (None, "stop")), reasons[0])
-    if message.get("refusal"):
-        cut = "refusal"
-    usage = answer.get("usage") or {}
-    return Completion(
-        str(message.get("content") or first.get("text") or ""),
-        finish_reason=_reason(cut),
-        usage=_usage(usage.get("prompt_tokens"), usage.get("completion_tokens")),
-        model=answer.get("model"),
-        has_tool_calls=bool(message.get("tool_calls") or message.get("function_call")),
-    )
-
-
-def _read_anthropic(answer: Mapping[str, Any], content: Sequence[Any]) -> Completion:
-    blocks = [block for block in content if isinstance(block, Mapping)]
-    reason = answer.get("stop_reason")
-    usage = answer.get("usage") or {}
-    return Completion(
-        "".join(str(block.get("text") or "") for block in blocks if block.get("type") == "text"),
-        finish_reason=_reason(reason),
-        usage=_usage(usage.get("input_tokens"), usage.get("output_tokens")),
-        model=answer.get("model"),
-        has_tool_calls=any(block.get("type") == "tool_use" for block in blocks),
-    )
-
-
-def _usage(prompt: Any, completion: Any) -> Usage:
-    if not isinstance(prompt, int) and not isinstance(completion, int):
-        return NO_USAGE
-    return Usage(
-        prompt if isinstance(prompt, int) else None,
-        completion if isinstance(completion, int) else None,
-    )
-
-
-def details_of_stream(chunks: Sequence[Any]) -> Completion:
-    """What the chunks of a stream say of the whole answer."""
-    text: list[str] = []
-    reason, usage, model, tools = None, NO_USAGE, None, False
-    for chunk in chunks:
-        read = _read_chunk(chunk) if isinstance(chunk, Mapping) else Completion(str(chunk or ""))
-        text.append(read.text)
-        reason = read.finish_reason or reason
-        usage = read.usage if read.usage is not NO_USAGE else usage
-        model = read.model or model
-        tools = tools or read.has_tool_calls
-    return Completion(
-        "".join(text), finish_reason=reason, usage=usage, model=model, has_tool_calls=tools
-    )
-
-
-def _read_chunk(chunk: Mapping[str, Any]) -> Completion:
-    """What one event of a provider's stream adds: its words, and what it says of the end."""
-    if isinstance(chunk.get("choices"), list) and chunk["choices"]:
-        return _read_openai(chunk, chunk["choices"])
-    whole = chunk.get("response")
-    if isinstance(whole, Mapping):  # OpenAI responses: the end repeats all the words
-        found = read_answer(whole) or Completion("")
-        ended = chunk.get("type") in ("response.completed", "response.incomplete")
-        return dataclasses.replace(
-            found, text="", finish_reason=found.finish_reason if ended else None
-        )
-    if "candidates" in chunk or "done" in chunk:  # Gemini, Ollama
-        return read_answer({"done_reason": None, **chunk}) or Completion("")
-    delta = chunk.get("delta")
-    if isinstance(delta, str):
-        text = delta if chunk.get("type") == "response.output_text.delta" else ""
-        return Completion(text, has_tool_calls="function_call" in str(chunk.get("type")))
-    usage = chunk.get("usage")
-    if isinstance(delta, Mapping):  # Anthropic: content_block_delta, message_delta
-        return Completion(
-            str(delta.get("text") or ""),
-            finish_reason=_reason(delta.get("stop_reason")),
-            usage=_usage(None, usage.get("output_tokens")) if usage else NO_USAGE,
-            has_tool_calls=delta.get("type") == "input_json_delta",
-        )
-    if chunk.get("type") == "error" or chunk.get("error"):
-        return Completion("", finish_reason="error")
-    if isinstance(usage, Mapping):  # OpenAI's last chunk has usage and no choices
-        counted = _usage(usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        return Completion("", usage=counted, model=chunk.get("model"))
-    return Completion("")

@@ -21,14 +21,14 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from semcache import flow
 from semcache.cache import Cache, Explanation, Keep
-from semcache.codec import ChunkCodec, ValueCodec
+from semcache.codec import AnswerChunks, ChunkCodec, ValueCodec
 from semcache.core.keys import KeyRules
 from semcache.core.requests import question
 from semcache.core.requests import request as make_request
 from semcache.core.retention import GivenTTL
 from semcache.errors import ConfigError, RequestError
 from semcache.flights import Flights
-from semcache.types import Lookup, Query, Request
+from semcache.types import Chunk, Lookup, Query, Request
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -402,13 +402,19 @@ def decorate(
         options = replace(options, name=f"{function.__module__}.{function.__qualname__}")
         _check_own_name(function, options.known)
     terms = flow.Terms(
-        codec=ChunkCodec(annotation) if streams else ValueCodec(annotation),
+        codec=_codec(annotation, streams=streams),
         ttl=options.ttl,
         store_if=options.store_if,
         keep=options.keep,
         streams=streams,
     )
     return shape(function, cache, flights, _Reader(function, options), options.rules, terms)
+
+
+def _codec(annotation: Any, *, streams: bool) -> flow.Codec:
+    if streams:
+        return AnswerChunks() if annotation is Chunk else ChunkCodec(annotation)
+    return ValueCodec(annotation)
 
 
 def _check_own_name(function: Callable[..., Any], known: dict[str, Any]) -> None:

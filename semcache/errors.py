@@ -9,7 +9,15 @@
         ├── StoreError                          the database cannot be opened, read or written
         │   └── StoreVersionError               ... because a newer semcache wrote it
         ├── IndexMismatchError                  the cache was built with another embedding model
-        └── EmbedderError                       the embedding model failed or is not to be had
+        ├── EmbedderError                       the embedding model failed or is not to be had
+        ├── ProviderError                       a model's provider gave no answer
+        │   ├── RateLimitedError                ... it, or a limit set here, has no room now
+        │   ├── UnavailableError                ... it failed, broke off or could not be reached
+        │   └── RejectedError                   ... it will not answer this request: no retry
+        ├── BreakerOpenError                    the provider failed too often and is left alone
+        ├── RouteExhaustedError                 every provider of a route was tried in vain
+        │   └── DeadlineExceededError (also a TimeoutError)   ... or the time was up
+        └── WebhookError                        a delivery is not to be trusted or understood
 
 A message says what is wrong, where, and what to do about it. Faults of the cache
 itself never reach a caller of `lookup`, `record` or a decorated function: they
@@ -18,6 +26,12 @@ input is at fault, and where a person asked for something that cannot be done.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semcache.types import AttemptReport
 
 
 class SemcacheError(Exception):
@@ -60,3 +74,135 @@ class IndexMismatchError(SemcacheError):
 
 class EmbedderError(SemcacheError):
     """The embedding model failed, is missing, or gave vectors that cannot be used."""
+
+
+class ProviderError(SemcacheError):
+    """A provider gave no answer. The message names it, the status and its own words.
+
+    Attributes:
+        provider, model: who was asked.
+        status: the HTTP status; None where there was none.
+        request_id: the provider's name for the call, to quote to its support.
+        detail: the provider's own words, without keys.
+        retry_after: seconds after which it may be asked again, if it said so.
+        code: the provider's own name for the error, such as "context_length_exceeded".
+    """
+
+    says = "failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        provider: str,
+        model: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        code: str | None = None,
+    ) -> None:
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.request_id = request_id
+        self.detail = detail
+        self.retry_after = retry_after
+        self.code = code
+        super().__init__(self._message())
+
+    def asked(self, model: str) -> ProviderError:
+        """The same error, with the model that was asked."""
+        if not self.model:
+            self.model = model
+            self.args = (self._message(),)
+        return self
+
+    def _message(self) -> str:
+        who = f"{self.provider} ({self.model})" if self.model else self.provider
+        did = self.says if self.status is None else f"answered {self.status}"
+        said = f"{who} {did}: {self.detail}"
+        if self.retry_after is not None:
+            said += f" (again in {self.retry_after:.3g} s)"
+        return said if self.request_id is None else f"{said} [request {self.request_id}]"
+
+
+class RateLimitedError(ProviderError):
+    """The provider, or a limit that is set here, has no room for the call now."""
+
+    says = "has no room"
+
+
+class UnavailableError(ProviderError):
+    """The provider failed, broke off in mid-answer, or could not be reached. A retry may help."""
+
+    says = "is unavailable"
+
+
+class RejectedError(ProviderError):
+    """The provider will not answer this request, however often it is asked."""
+
+    says = "rejected the request"
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another provider may answer: the fault lies with key, account, model or size."""
+        return (
+            self.status in (401, 402, 403, 404, 405, 413, 429)
+            or self.status is None
+            or str(self.code).startswith(("context_length", "model_"))
+            or self.status // 100 == 3
+        )
+
+
+class BreakerOpenError(SemcacheError):
+    """The provider failed too often in a row and is left alone for a while.
+
+    Attributes:
+        provider: which. retry_after: seconds until it is tried again.
+    """
+
+    def __init__(self, *, provider: str, retry_after: float) -> None:
+        self.provider = provider
+        self.retry_after = retry_after
+        super().__init__(
+            f"{provider} failed too often in a row and is left alone for another "
+            f"{retry_after:.1f} s (its breaker is open)."
+        )
+
+
+class RouteExhaustedError(SemcacheError):
+    """Every provider of a route was tried in vain.
+
+    Attributes:
+        attempts: an `AttemptReport` for each call, in order.
+        retry_after: seconds after which one of them may be asked again, if any said so.
+    """
+
+    def __init__(
+        self, reason: str, *, attempts: Sequence[AttemptReport], retry_after: float | None = None
+    ) -> None:
+        self.attempts = tuple(attempts)
+        self.retry_after = retry_after
+        told = "; ".join(map(_told, self.attempts[-4:]))
+        super().__init__(f"{reason} {told}" if told else reason)
+
+
+def _told(attempt: AttemptReport) -> str:
+    status = "" if attempt.status is None else f" answered {attempt.status}"
+    return f"{attempt.provider}/{attempt.model}{status}: {attempt.detail or attempt.result}"
+
+
+class DeadlineExceededError(RouteExhaustedError, TimeoutError):
+    """The time given for the whole call, waits included, was up."""
+
+
+class WebhookError(SemcacheError):
+    """A delivery is not to be trusted or understood.
+
+    Attributes:
+        status: the HTTP status that says so.
+    """
+
+    def __init__(self, reason: str, *, status: int) -> None:
+        self.status = status
+        super().__init__(reason)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from semcache.types import Tier
+from semcache.types import AttemptReport, Tier
 
 logger = logging.getLogger("semcache")
 
@@ -60,12 +60,33 @@ class FaultEvent:
     error: BaseException
 
 
-Event: TypeAlias = LookupEvent | RecordEvent | FaultEvent
+@dataclass(frozen=True, slots=True)
+class RouteEvent:
+    """The router has called a provider, or has held a call back.
+
+    Attributes:
+        attempt: who was asked and how it ended.
+    """
+
+    namespace: str
+    task_type: str | None
+    attempt: AttemptReport
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerEvent:
+    """A provider's breaker has turned: "closed", "open" or "half_open"."""
+
+    provider: str
+    state: str
+
+
+Event: TypeAlias = LookupEvent | RecordEvent | FaultEvent | RouteEvent | BreakerEvent
 Hook: TypeAlias = Callable[[Event], None]
 
 
 def logging_hook(event: Event) -> None:
-    """Log lookups and records at DEBUG and faults at WARNING, under the name "semcache"."""
+    """Log faults and turns of breakers at WARNING and the rest at DEBUG, under "semcache"."""
     if isinstance(event, FaultEvent):
         logger.warning(
             "fault in %s, the call goes on without the cache: %s: %s",
@@ -73,6 +94,8 @@ def logging_hook(event: Event) -> None:
             type(event.error).__name__,
             event.error,
         )
+    elif isinstance(event, BreakerEvent):
+        logger.warning("the breaker of %s is %s", event.provider, event.state.replace("_", "-"))
     else:
         logger.debug("%s", event)
 
@@ -81,7 +104,7 @@ class Hooks:
     """The listeners of one cache."""
 
     def __init__(self, hooks: Sequence[Hook]) -> None:
-        self._hooks = tuple(hooks)
+        self._hooks = self.all = tuple(hooks)
         self._others = any(hook is not logging_hook for hook in self._hooks)
 
     @property

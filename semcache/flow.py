@@ -13,7 +13,15 @@ unchanged.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from copy import deepcopy
@@ -21,6 +29,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from semcache import driving
 from semcache.cache import Cache, Keep
 from semcache.core.retention import UNSET, GivenTTL
 from semcache.flights import Crashed, Flight, Flights, Landed, Left, inside
@@ -159,7 +168,7 @@ def _joining(
     patience = STREAM_PATIENCE if terms.streams else PATIENCE
     key = lookup.query.exact_key
     while True:
-        if terms.refresh:
+        if terms.refresh or lookup.decision.reason == "caching_off":
             return Lead(Flight(key), lookup)
         flight, leads = flights.join(key)
         if leads:
@@ -253,37 +262,22 @@ def _dumped(cache: Cache, terms: Terms, value: Any, judged: Any) -> Completion |
 
 def drive(walk: Walk) -> Any:
     """Do what a walk asks for, blocking."""
-    result: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            step = walk.send(result) if error is None else walk.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        result = error = None
-        try:
-            result = step.flight.wait(step.patience) if isinstance(step, Wait) else step()
-        except BaseException as raised:
-            error = raised
+    return driving.drive(walk, _perform)
+
+
+def _perform(step: Step) -> Any:
+    return step.flight.wait(step.patience) if isinstance(step, Wait) else step()
 
 
 async def adrive(walk: Walk) -> Any:
     """Do what a walk asks for; local work in a worker thread."""
-    result: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            step = walk.send(result) if error is None else walk.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        result = error = None
-        try:
-            if isinstance(step, Wait):
-                result = await step.flight.await_(step.patience)
-            else:
-                result = await in_thread(step)
-        except BaseException as raised:
-            error = raised
+    return await driving.adrive(walk, _aperform)
+
+
+async def _aperform(step: Step) -> Any:
+    if isinstance(step, Wait):
+        return await step.flight.await_(step.patience)
+    return await in_thread(step)
 
 
 _workers: tuple[int, ThreadPoolExecutor] | None = None
@@ -373,7 +367,7 @@ def stream(
     query: Query,
     send: Callable[[], Iterator[Any]],
     terms: Terms,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """The stored chunks for a request, or those of `send()`, passed on as they arrive.
 
     Stored is a stream that was read to its end, and no other.
@@ -403,7 +397,7 @@ async def astream(
     query: Query,
     send: Callable[[], AsyncIterator[Any]],
     terms: Terms,
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """`stream` for an async iterator."""
     opening = await _aopen(cache, flights, query, terms)
     if isinstance(opening, Served):

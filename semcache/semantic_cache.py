@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import time
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
+    Generator,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import suppress
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 from weakref import WeakKeyDictionary, WeakSet
 
 from semcache import build, flow
 from semcache.cache import Cache, Explanation, Keep, as_completion
+from semcache.codec import AnswerChunks
 from semcache.core import keys
 from semcache.core.keys import Context, KeyRules
 from semcache.core.policies import FixedThreshold
-from semcache.core.requests import name_of, tags_of
+from semcache.core.requests import RequestFields, name_of, tags_of
 from semcache.core.requests import request as make_request
 from semcache.core.retention import TTL, UNSET, GivenTTL, Retention
 from semcache.decorator import OWN_NAME, Cached, Options, decorate
-from semcache.errors import ConfigError
-from semcache.events import Hook, logging_hook
+from semcache.errors import ConfigError, StoreError
+from semcache.events import BreakerEvent, Event, Hook, logging_hook
+from semcache.flags import Flags
 from semcache.flights import Flights
 from semcache.protocols import Embedder, Policy
-from semcache.types import Completion, Entry, Lookup, Query, Request, Selection
+from semcache.types import Chunk, Completion, Entry, Lookup, Query, Request, Selection
+
+if TYPE_CHECKING:
+    from semcache.router import Router
+    from semcache.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,7 +51,7 @@ R = TypeVar("R")
 DEFAULT_THRESHOLD = 0.95
 
 
-class Call(TypedDict, total=False):
+class Call(RequestFields, total=False):
     """What may be said of a call besides its prompt.
 
     Attributes:
@@ -53,18 +62,11 @@ class Call(TypedDict, total=False):
         params: sampling parameters and whatever else changes the answer.
         tools, response_format: as the provider takes them.
         tags: labels for `invalidate`.
+        task_type: what kind of work it is, for a router to choose by.
         ignore: names that do not belong to the scope, such as {"temperature"}.
         context: "full": earlier turns belong to the scope; "none": they do not.
     """
 
-    messages: Iterable[Any]
-    system: Any
-    model: str
-    namespace: str
-    params: Mapping[str, Any]
-    tools: Any
-    response_format: Any
-    tags: Iterable[str]
     ignore: Iterable[str]
     context: Context
 
@@ -130,6 +132,9 @@ class SemanticCache:
         long_prompts: prompts longer than the embedder's window use the exact tier only
             ("exact"), or are embedded in pieces ("chunks").
         store_truncated, store_tool_calls: store such answers too.
+        router: answers what the cache does not, where no `send` is given.
+        flags: `caching_enabled` and `semantic_enabled` are looked at with every call; by
+            default the router's.
         hooks: called with every event; by default the logging hook.
         embed_timeout: seconds after which an embedder that may hang (a server, a function)
             is given up and the call goes on as a miss.
@@ -163,6 +168,8 @@ class SemanticCache:
         long_prompts: build.LongPrompts = "exact",
         store_truncated: bool = False,
         store_tool_calls: bool = False,
+        router: Router | None = None,
+        flags: Flags | None = None,
         hooks: Sequence[Hook] = (logging_hook,),
         embed_timeout: float | None = 5.0,
         busy_timeout: float = 5.0,
@@ -208,10 +215,47 @@ class SemanticCache:
             retention=retention,
             keep=Keep(store_truncated, store_tool_calls),
             hooks=hooks,
+            flags=flags or (None if router is None else router.flags),
             clock=clock,
         )
+        self.router = router
+        if router is not None:
+            router.listen(self._note_breaker)
         _open_caches.add(self._cache)
         _flights_of[self._cache] = self._flights
+
+    @classmethod
+    def from_settings(
+        cls, settings: Settings | None = None, *, path: str | Path | None = None, **options: Any
+    ) -> SemanticCache:
+        """A cache as the environment, `.env` and `semcache.toml` say, with its router.
+
+        Args:
+            settings: instead of those; see `semcache.settings`.
+            path: the directory, instead of the settings' own.
+            options: arguments of `SemanticCache`, instead of what the settings say.
+
+        Raises:
+            ConfigError: a setting is wrong, or no path is given.
+        """
+        if settings is None:
+            from semcache.settings import load
+
+            settings = load()
+        where = path or settings.path
+        if where is None:
+            raise ConfigError(
+                "Which directory? Give path=, SEMCACHE_PATH, or path in the settings."
+            )
+        names = ("threshold", "embedder", "ttl", "max_entries", "max_bytes", "eviction")
+        told = {name: getattr(settings, name) for name in names}
+        if "policy" in options:
+            del told["threshold"]
+        if "router" not in options:
+            options["router"] = build.router_of(settings)
+        if options["router"] is None:
+            options.setdefault("flags", build.flags_of(settings))
+        return cls(where, **{**told, **options})
 
     # --------------------------------------------------------------- lookup and record
 
@@ -299,61 +343,101 @@ class SemanticCache:
 
     def answer(
         self,
-        prompt: str | Request | None,
-        send: Callable[[Request], Completion],
+        prompt: str | Request | None = None,
+        send: Callable[[Request], Completion] | None = None,
         *,
         ttl: GivenTTL = UNSET,
         **call: Unpack[Call],
     ) -> Completion:
-        """The stored answer, or that of `send(request)`, which is then stored."""
+        """The stored answer, or that of `send(request)`, which is then stored.
+
+        Without `send` the cache's router is asked.
+
+        Raises:
+            ConfigError: there is neither. Errors of whoever is asked pass through.
+        """
         query = self.query(prompt, **call)
+        ask = send or self._router().complete
         terms = flow.Terms(ttl=_checked(ttl))
         done: Completion = flow.answer(
-            self._cache, self._flights, query, partial(send, query.request), terms
+            self._cache, self._flights, query, partial(ask, query.request), terms
         )
         return done
 
     async def aanswer(
         self,
-        prompt: str | Request | None,
-        send: Callable[[Request], Awaitable[Completion]],
+        prompt: str | Request | None = None,
+        send: Callable[[Request], Awaitable[Completion]] | None = None,
         *,
         ttl: GivenTTL = UNSET,
         **call: Unpack[Call],
     ) -> Completion:
         """`answer` for an async `send`."""
         query = self.query(prompt, **call)
+        ask = send or self._router().acomplete
         terms = flow.Terms(ttl=_checked(ttl))
         done: Completion = await flow.aanswer(
-            self._cache, self._flights, query, partial(send, query.request), terms
+            self._cache, self._flights, query, partial(ask, query.request), terms
         )
         return done
 
     def stream(
         self,
-        prompt: str | Request | None,
-        send: Callable[[Request], Iterator[str]],
+        prompt: str | Request | None = None,
+        send: Callable[[Request], Iterator[str]] | None = None,
         *,
         ttl: GivenTTL = UNSET,
         **call: Unpack[Call],
     ) -> Iterator[str]:
-        """The stored answer in its chunks, or those of `send(request)` as they arrive."""
+        """The stored answer in its chunks, or those of `send(request)` as they arrive.
+
+        Without `send` the cache's router is asked, whose answer is kept if it is whole (a
+        stream of mere text does not say so).
+        """
         query = self.query(prompt, **call)
-        terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), streams=True)
-        return flow.stream(self._cache, self._flights, query, partial(send, query.request), terms)
+        if send is not None:
+            terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), streams=True)
+            return flow.stream(
+                self._cache, self._flights, query, partial(send, query.request), terms
+            )
+        terms = flow.Terms(codec=AnswerChunks(), ttl=_checked(ttl), streams=True)
+        ask = partial(self._router().stream, query.request)
+        return _texts(flow.stream(self._cache, self._flights, query, ask, terms))
 
     def astream(
         self,
-        prompt: str | Request | None,
-        send: Callable[[Request], AsyncIterator[str]],
+        prompt: str | Request | None = None,
+        send: Callable[[Request], AsyncIterator[str]] | None = None,
         *,
         ttl: GivenTTL = UNSET,
         **call: Unpack[Call],
     ) -> AsyncIterator[str]:
         """`stream` for an async iterator."""
         query = self.query(prompt, **call)
-        terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), streams=True)
-        return flow.astream(self._cache, self._flights, query, partial(send, query.request), terms)
+        if send is not None:
+            terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), streams=True)
+            return flow.astream(
+                self._cache, self._flights, query, partial(send, query.request), terms
+            )
+        terms = flow.Terms(codec=AnswerChunks(), ttl=_checked(ttl), streams=True)
+        ask = partial(self._router().astream, query.request)
+        return _atexts(flow.astream(self._cache, self._flights, query, ask, terms))
+
+    def _router(self) -> Router:
+        if self.router is None:
+            raise ConfigError(
+                "Nobody is there to answer a miss: give send=, or open the cache with router=."
+            )
+        return self.router
+
+    def _note_breaker(self, event: Event) -> None:
+        """Breakers live in one process; the command line shows them from another."""
+        if isinstance(event, BreakerEvent):
+            note = {"state": event.state, "at": self._cache.now(), "pid": os.getpid()}
+            try:
+                self._store.set_meta(f"breaker:{event.provider}", json.dumps(note))
+            except StoreError as error:
+                self._cache.fault("counters", error)
 
     def cached(
         self,
@@ -498,7 +582,10 @@ class SemanticCache:
         self._cache.repository.wait()
 
     def close(self) -> None:
-        """Write what is counted, keep the index on disk, give files back."""
+        """Write what is counted, keep the index on disk, give files back.
+
+        The router, which may serve others, is closed by whoever made it.
+        """
         self._cache.close()
 
     def __enter__(self) -> SemanticCache:
@@ -524,6 +611,20 @@ class SemanticCache:
         if fields:
             raise ConfigError(f"A Request already says everything; leave out {sorted(fields)}.")
         return prompt, rules
+
+
+def _texts(chunks: Generator[Chunk, None, None]) -> Iterator[str]:
+    with closing(chunks):
+        for chunk in chunks:
+            if chunk.text:
+                yield chunk.text
+
+
+async def _atexts(chunks: AsyncGenerator[Chunk, None]) -> AsyncIterator[str]:
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.text:
+                yield chunk.text
 
 
 def read_stats(store: Any) -> Stats:

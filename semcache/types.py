@@ -93,6 +93,7 @@ class Request:
         tools: tool definitions, as the provider takes them.
         response_format: the wanted form of the answer, as the provider takes it.
         tags: labels for `invalidate`; they change no key.
+        task_type: what kind of work it is, for a router to choose by ("bulk_processing").
     """
 
     messages: tuple[Message, ...]
@@ -102,6 +103,7 @@ class Request:
     tools: JSON = None
     response_format: JSON = None
     tags: tuple[str, ...] = ()
+    task_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +140,50 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and money that one answer cost. None: not known (never 0 for unknown)."""
+    """Tokens and money that one answer cost. None: not known (never 0 for unknown).
+
+    Attributes:
+        prompt_tokens: all that the model read, those from the provider's prompt cache included.
+        completion_tokens: all that it wrote, its reasoning included.
+        cost_usd: in USD.
+        cached_tokens: of the prompt, read from the provider's prompt cache; not stored.
+        cache_write_tokens: of the prompt, written to the provider's prompt cache; not stored.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 NO_USAGE = Usage()
+
+
+AttemptResult: TypeAlias = Literal[
+    "answered", "rate_limited", "unavailable", "rejected", "breaker_open", "failed"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """One call to one provider, made or refused by the router itself.
+
+    Attributes:
+        provider, model: who was asked.
+        result: how it ended; "breaker_open": nothing was sent.
+        status: the HTTP status, where there was one.
+        seconds: how long the call took. waited: how long it was held back before.
+        detail: what went wrong, in words; "" for an answer.
+    """
+
+    provider: str
+    model: str
+    result: AttemptResult
+    status: int | None = None
+    seconds: float = 0.0
+    waited: float = 0.0
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +200,8 @@ class Completion:
         has_tool_calls: the answer asks for tools.
         payload: the caller's own value as JSON, where text alone does not hold it.
         payload_kind: how `payload` is turned back into the value (see `codec`).
+        tool_calls: the tools that the answer asks for.
+        attempts: the calls that a router made for this answer; empty for a stored one.
     """
 
     text: str
@@ -172,6 +212,24 @@ class Completion:
     has_tool_calls: bool = False
     payload: JSON = None
     payload_kind: str | None = None
+    tool_calls: tuple[ToolCallPart, ...] = ()
+    attempts: tuple[AttemptReport, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer that is still being written.
+
+    Attributes:
+        text: the words that it adds; "" for the last one.
+        completion: the whole answer, with the last chunk only.
+    """
+
+    text: str
+    completion: Completion | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -277,6 +335,7 @@ MissReason: TypeAlias = Literal[
     "semantic_off",
     "fault",
     "bypassed",
+    "caching_off",
 ]
 
 

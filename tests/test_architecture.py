@@ -10,29 +10,43 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "semcache"
 
 BASE = {"types", "errors"}
-ADAPTERS = ("embedders", "indexes", "stores")
+ADAPTERS = ("embedders", "indexes", "providers", "stores")
 
 ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
+    "errors": {"types"},
     "types": set(),
     "events": {"types"},
-    "protocols": {"types"},
+    "wire": set(),
+    "protocols": {"errors", "types", "wire"},
     "core": {*BASE, "protocols"},
     "embedders": {*BASE, "protocols"},
     "indexes": {*BASE, "protocols"},
     "stores": {*BASE, "protocols"},
+    "providers": {*BASE, "wire"},
     "repository": {*BASE, "protocols", "core"},
     "tally": {*BASE, "protocols"},
-    "cache": {*BASE, "protocols", "core", "events", "repository", "tally"},
-    "codec": {*BASE},
+    "flags": {"errors"},
+    "cache": {*BASE, "protocols", "core", "events", "flags", "repository", "tally"},
+    "codec": {*BASE, "providers"},
+    "driving": set(),
     "flights": {*BASE},
-    "flow": {*BASE, "cache", "core", "flights"},
+    "flow": {*BASE, "cache", "core", "driving", "flights"},
+    "prices": {"types"},
+    "router": {
+        *BASE, "core", "driving", "events", "flags", "prices", "protocols", "providers", "wire",
+    },
+    "settings": {"errors"},
+    "registry": {"errors", "providers"},
     "decorator": {*BASE, "cache", "codec", "core", "flights", "flow"},
-    "build": {*BASE, "protocols", "cache", "core", "repository", *ADAPTERS},
+    "build": {
+        *BASE, "protocols", "cache", "core", "flags", "registry", "repository", "router",
+        "settings", *ADAPTERS,
+    },
     "maintenance": {*BASE, "protocols", "build", "core", "repository", *ADAPTERS},
     "transfer": {*BASE, "protocols", "repository", *ADAPTERS},
     "semantic_cache": {
-        *BASE, "protocols", "events", "build", "cache", "core", "decorator", "flights", "flow",
+        *BASE, "protocols", "events", "build", "cache", "codec", "core", "decorator", "flags",
+        "flights", "flow", "router", "settings",
     },
     "demo": {*BASE, "cache", "semantic_cache"},
     "cli": {

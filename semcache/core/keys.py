@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from semcache.core.canonical import canonical_json, plain
+from semcache.core.canonical import canonical_json, nfc, plain
 from semcache.errors import ConfigError
 from semcache.types import (
     JSON,
@@ -51,7 +51,7 @@ class KeyRules:
 
     Attributes:
         ignore: names left out of the scope: of parameters, or "model", "system", "tools",
-            "response_format".
+            "response_format", "task_type".
         context: "full": every earlier turn belongs to the scope. "none": earlier turns are
             left out, so an answer may be served in another conversation.
 
@@ -93,7 +93,7 @@ def query(request: Request, rules: KeyRules = STRICT) -> Query:
     if _is_plain_question(request):
         part = request.messages[0].parts[0]
         assert isinstance(part, TextPart)
-        scope, question = _plain_scope(request, rules), part.text
+        scope, question = _plain_scope(request, rules), smooth(part.text)
     else:
         scope, question = _full_scope(request, rules)
     return Query(request, exact_key(scope.digest, question), scope, question)
@@ -104,6 +104,11 @@ def exact_key(scope: bytes, question: str | None) -> bytes:
     head = f"semcache/{KEY_VERSION}/{scope.hex()}"
     text = head if question is None else f"{head}\n{question}"
     return hashlib.sha256(text.encode()).digest()
+
+
+def smooth(text: str) -> str:
+    """Words as they are compared: in Unicode NFC, without spaces around them."""
+    return nfc(text).strip()
 
 
 def _is_plain_question(request: Request) -> bool:
@@ -136,11 +141,11 @@ def _plain_scope(request: Request, rules: KeyRules) -> Scope:
         return _scope(request, rules, {})
     params = request.params
     if not params:
-        memo_key: tuple[object, ...] = (request.namespace, request.model, rules)
+        memo_key: tuple[object, ...] = (request.namespace, request.model, request.task_type, rules)
     elif all(map(_small, params.values())):
         # With their types: 1 and True are equal to Python and differ in JSON.
         typed = [(name, type(value), value) for name, value in params.items()]
-        memo_key = (request.namespace, request.model, rules, *typed)
+        memo_key = (request.namespace, request.model, request.task_type, rules, *typed)
     else:
         return _scope(request, rules, {})
     scope = _memo.get(memo_key)
@@ -184,6 +189,8 @@ def _scope(request: Request, rules: KeyRules, context: Mapping[str, JSON]) -> Sc
     parts: dict[str, JSON] = {"v": KEY_VERSION, "namespace": request.namespace}
     if request.model and "model" not in ignore:
         parts["model"] = request.model
+    if request.task_type and "task_type" not in ignore:
+        parts["task_type"] = request.task_type
     params = {name: value for name, value in request.params.items() if name not in ignore}
     if params:
         parts["params"] = plain(params, "params")
@@ -211,7 +218,7 @@ def _last_user_turn(messages: tuple[Message, ...]) -> int | None:
 
 def _question(message: Message, canonical: Mapping[str, JSON]) -> tuple[str, JSON]:
     """The words of the turn, and what hangs on it with its place among the words."""
-    text = "\n".join(part.text for part in message.parts if isinstance(part, TextPart))
+    text = "\n".join(smooth(part.text) for part in message.parts if isinstance(part, TextPart))
     attached = [
         [place, part]
         for place, part in enumerate(canonical["parts"])
@@ -246,7 +253,7 @@ def _message_json(message: Message, labels: _CallLabels) -> dict[str, JSON]:
 def _part_json(part: Part, labels: _CallLabels) -> JSON:
     match part:
         case TextPart(text):
-            return text
+            return smooth(text)
         case MediaPart():
             return _media_json(part)
         case ToolCallPart(call_id, name, arguments):

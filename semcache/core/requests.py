@@ -1,8 +1,9 @@
 """Plain strings and chat messages, in OpenAI's or Anthropic's form, to a `Request`.
 
 The forms are told apart by the blocks they hold, not by a switch, so a list may
-even mix them. What comes out is one form for all; equal conversations are equal
-requests, whichever provider's client wrote them down.
+even mix them. What comes out is one form for all; equal conversations have equal
+keys, whichever provider's client wrote them down. The words stay as they were
+written, spaces included, because a provider may be sent them (`keys` smooths them).
 
 Sources: OpenAI chat completions and Anthropic messages API references.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from semcache.core.canonical import decode_base64, nfc, plain
 from semcache.errors import RequestError
@@ -34,6 +35,20 @@ _MESSAGE_KEYS = {"role", "content", "name", "tool_calls", "tool_call_id", "funct
 _NOT_PART_OF_THE_ANSWER = {"cache_control", "citations"}
 
 
+class RequestFields(TypedDict, total=False):
+    """What may be said of a call besides its prompt; see `request`."""
+
+    messages: Iterable[Any]
+    system: Any
+    model: str
+    namespace: str
+    params: Mapping[str, Any]
+    tools: Any
+    response_format: Any
+    tags: Iterable[str]
+    task_type: str
+
+
 def request(
     prompt: str | None = None,
     *,
@@ -45,6 +60,7 @@ def request(
     tools: Any = None,
     response_format: Any = None,
     tags: Iterable[str] = (),
+    task_type: str | None = None,
 ) -> Request:
     """Make a `Request` from a prompt or from chat messages (one of the two).
 
@@ -58,6 +74,7 @@ def request(
             not given.
         tools, response_format: as the provider takes them.
         tags: labels for `invalidate`.
+        task_type: what kind of work it is, for a router to choose by.
 
     Raises:
         RequestError: nothing was asked, or something in it cannot be used.
@@ -80,6 +97,7 @@ def request(
         tools=tools or None,
         response_format=response_format,
         tags=tags_of(tags),
+        task_type=name_of(task_type, "task_type", "") or None,
     )
 
 
@@ -99,10 +117,10 @@ def _prompt_text(prompt: Any) -> str:
             "Pass chat messages as messages=[...]."
         )
     _check_length(len(prompt))
-    text = nfc(prompt, "prompt").strip()
-    if not text:
+    nfc(prompt, "prompt")
+    if not prompt.strip():
         raise RequestError("The prompt is empty: there is nothing to ask or to look up.")
-    return text
+    return prompt
 
 
 def _check_length(chars: int) -> None:
@@ -172,7 +190,7 @@ def _length(part: Part) -> int:
 
 
 def _says_something(part: Part) -> bool:
-    return not isinstance(part, TextPart) or bool(part.text)
+    return not isinstance(part, TextPart) or bool(part.text.strip())
 
 
 # --------------------------------------------------------------------------- messages
@@ -213,19 +231,23 @@ def _parts(content: Any, where: str) -> tuple[Part, ...]:
     if content is None:
         return ()
     if isinstance(content, str):
-        text = nfc(content, where).strip()
-        return (TextPart(text),) if text else ()
+        return (_text(content, where),) if content.strip() else ()
     if isinstance(content, Mapping) or hasattr(content, "model_dump"):
         content = [content]
     if not isinstance(content, Iterable):
         raise RequestError(f"{where} is a {type(content).__name__}, not text or a list of blocks.")
     parts = (_block(block, f"{where}[{i}]") for i, block in enumerate(content))
-    return tuple(part for part in parts if part != TextPart(""))
+    return tuple(part for part in parts if _says_something(part))
+
+
+def _text(text: str, where: str) -> TextPart:
+    nfc(text, where)  # refuses what is no Unicode
+    return TextPart(text)
 
 
 def _block(raw: Any, where: str) -> Part:
     if isinstance(raw, str):
-        return TextPart(nfc(raw, where).strip())
+        return _text(raw, where)
     block = _mapping(raw, where)
     reader = _BLOCKS.get(str(block.get("type")))
     if reader is not None:
@@ -238,7 +260,7 @@ def _text_block(block: Mapping[str, Any], where: str) -> Part:
     text = block.get("text")
     if not isinstance(text, str):
         raise RequestError(f'{where} is a text block without a "text" string.')
-    return TextPart(nfc(text, where).strip())
+    return _text(text, where)
 
 
 def _image_url_block(block: Mapping[str, Any], where: str) -> Part:

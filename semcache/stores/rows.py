@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from semcache.types import NO_USAGE, Completion, Entry, NewEntry, Usage
+from semcache.types import NO_USAGE, Completion, Entry, NewEntry, ToolCallPart, Usage
 
 ENTRY_COLUMNS = (
     "id, exact_key, scope, namespace, model, question, text, extra, prompt_tokens,"
@@ -41,7 +41,9 @@ def completion_from_columns(
         usage = Usage(prompt_tokens, completion_tokens, cost_usd)
     if extra is None:
         return Completion(text, usage=usage)
-    return Completion(text, usage=usage, **json.loads(extra))
+    rest = json.loads(extra)
+    calls = tuple(ToolCallPart(*call) for call in rest.pop("tool_calls", ()))
+    return Completion(text, usage=usage, tool_calls=calls, **rest)
 
 
 def completion_extra(completion: Completion) -> str | None:
@@ -59,6 +61,10 @@ def completion_extra(completion: Completion) -> str | None:
         if (value := getattr(completion, name)) not in (None, False)
         or (name == "payload" and completion.payload_kind is not None)
     }
+    if completion.tool_calls:
+        extra["tool_calls"] = [
+            [call.id, call.name, call.arguments] for call in completion.tool_calls
+        ]
     return json.dumps(extra, ensure_ascii=False, separators=(",", ":")) if extra else None
 
 

@@ -363,6 +363,19 @@ class SQLiteStore:
         row = self._one("SELECT value FROM meta WHERE name = ?", (name,))
         return None if row is None else row[0]
 
+    def metas(self, prefix: str) -> dict[str, str]:
+        """The facts whose names begin like this, by the rest of the name."""
+        with self._faults("reading"):
+            rows = self._reader().execute(
+                "SELECT name, value FROM meta WHERE substr(name, 1, ?) = ?", (len(prefix), prefix)
+            )
+            return {name[len(prefix) :]: value for name, value in rows}
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Note a fact about the store."""
+        with self._transaction("noting a fact") as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
     def file_bytes(self) -> int:
         """What the database takes on disk, its write-ahead log included."""
         names = (self.path, Path(f"{self.path}-wal"))

@@ -1,0 +1,74 @@
+"""What an answer cost, from its tokens. The list of prices is `genai-prices`'."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from semcache.types import Usage
+
+
+def priced(usage: Usage, *, model: str, price_list: str | None) -> Usage:
+    """A usage with its cost in USD, where that is not known yet and the model has a price.
+
+    An unknown model, provider or number of tokens costs None, and never 0.
+
+    Args:
+        price_list: the provider's id in the list of prices; None: it has none.
+    """
+    if usage.cost_usd is not None or price_list is None:
+        return usage
+    if usage.prompt_tokens is None or usage.completion_tokens is None:
+        return usage
+    cost = cost_usd(
+        model,
+        price_list,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+    )
+    return usage if cost is None else replace(usage, cost_usd=cost)
+
+
+@lru_cache(maxsize=4096)
+def cost_usd(
+    model: str,
+    price_list: str,
+    prompt_tokens: int,
+    completion_tokens: int,
+    cached_tokens: int | None = None,
+    cache_write_tokens: int | None = None,
+) -> float | None:
+    """The cost of so many tokens in USD; None where it is not known.
+
+    Args:
+        prompt_tokens: all of the prompt, what was read from or written to a cache included.
+    """
+    from genai_prices import Usage as Tokens
+    from genai_prices import calc_price
+
+    counts: dict[str, Any] = {"input_tokens": prompt_tokens, "output_tokens": completion_tokens}
+    if cached_tokens:
+        counts["cache_read_tokens"] = cached_tokens
+    if cache_write_tokens:
+        counts["cache_write_tokens"] = cache_write_tokens
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            price = calc_price(Tokens(**counts), model, provider_id=price_list)
+    except (LookupError, ValueError):
+        return None
+    return float(price.total_price)
+
+
+def per_million(model: str, price_list: str | None) -> tuple[float, float] | None:
+    """(USD for a million tokens read, for a million written); None where they are not known."""
+    if price_list is None:
+        return None
+    # A thousand and not a million: some prices rise with the length of the prompt.
+    read = cost_usd(model, price_list, 1_000, 0)
+    written = cost_usd(model, price_list, 0, 1_000)
+    return None if read is None or written is None else (read * 1_000, written * 1_000)

@@ -1,0 +1,217 @@
+"""A function as a provider."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+from semcache.errors import ConfigError, RejectedError, UnavailableError
+from semcache.providers.base import words
+from semcache.providers.openai import OpenAICompatible
+from semcache.providers.reading import read_answer, read_stream
+from semcache.providers.sdk_errors import translated
+from semcache.types import Chunk, Completion, Request
+
+T = TypeVar("T")
+
+Takes = Literal["request", "prompt", "messages"]
+
+
+class CallableProvider:
+    """A function as a provider: plain, async, generator or async generator.
+
+    It may return text, a `Completion`, or an answer in a provider's form (a mapping, an
+    SDK's object); a generator yields text, or events in a provider's form. Connection
+    errors, time-outs and errors with an HTTP status (such as an SDK's) are the provider's
+    failures, which are retried and fallen back from; other exceptions pass through.
+
+    Args:
+        function: asked with one argument, see `takes`.
+        name: what routes, limits and messages call it.
+        takes: "request": a `Request` with its model filled in; "prompt": the user's words,
+            for requests that are nothing else; "messages": a list in OpenAI's form.
+        model, models, price_list: see `protocols.Named`.
+
+    Raises:
+        ConfigError: it is no function, or `takes` is unknown.
+    """
+
+    key_id = None
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        name: str,
+        takes: Takes = "request",
+        model: str | None = None,
+        models: Sequence[str] = (),
+        price_list: str | None = None,
+    ) -> None:
+        if not callable(function):
+            raise ConfigError(f"{name}: {function!r} is no function.")
+        if takes not in ("request", "prompt", "messages"):
+            raise ConfigError(f"{name}: takes is {takes!r}; 'request', 'prompt' or 'messages'.")
+        self.name = name
+        self.default_model = model or ""
+        self.models = tuple(models)
+        self.price_list = price_list
+        self._function = function
+        self._takes = takes
+        self._form = OpenAICompatible(name=name)
+
+    def __repr__(self) -> str:
+        return f"<CallableProvider {self.name}: {getattr(self._function, '__qualname__', '?')}>"
+
+    def call(self, request: Request, *, model: str, timeout: float | None) -> Completion:  # noqa: ARG002 - a function cannot be cut off
+        with translating(self.name):
+            value = self._function(self._argument(request, model))
+            if inspect.isawaitable(value):
+                value = blocking(_awaited(value))
+            elif isinstance(value, AsyncIterator):
+                value = blocking(_collected(value))
+            return self._completion(value)
+
+    async def acall(self, request: Request, *, model: str, timeout: float | None) -> Completion:
+        with translating(self.name):
+            if not _is_async(self._function):
+                return await in_thread(lambda: self.call(request, model=model, timeout=timeout))
+            value = self._function(self._argument(request, model))
+            if inspect.isawaitable(value):
+                value = await value
+            elif isinstance(value, AsyncIterator):
+                value = await _collected(value)
+            return self._completion(value)
+
+    def stream(self, request: Request, *, model: str, timeout: float | None) -> Iterator[Chunk]:
+        if not inspect.isgeneratorfunction(self._function):
+            yield from whole(self.call(request, model=model, timeout=timeout))
+            return
+        seen: list[Any] = []
+        with translating(self.name):
+            for value in self._function(self._argument(request, model)):
+                seen.append(plain(value))
+                yield Chunk(read_stream(seen[-1:]).text)
+        yield Chunk("", read_stream(seen))
+
+    async def astream(
+        self, request: Request, *, model: str, timeout: float | None
+    ) -> AsyncIterator[Chunk]:
+        if not inspect.isasyncgenfunction(self._function):
+            completion = await self.acall(request, model=model, timeout=timeout)
+            for chunk in whole(completion):
+                yield chunk
+            return
+        seen: list[Any] = []
+        with translating(self.name):
+            async for value in self._function(self._argument(request, model)):
+                seen.append(plain(value))
+                yield Chunk(read_stream(seen[-1:]).text)
+        yield Chunk("", read_stream(seen))
+
+    def _argument(self, request: Request, model: str) -> Any:
+        if self._takes == "request":
+            return replace(request, model=model)
+        if self._takes == "messages":
+            return self._form.messages(request)
+        only = request.messages[0] if len(request.messages) == 1 else None
+        prompt = words(only.parts) if only is not None and only.role == "user" else None
+        if prompt is None:
+            raise RejectedError(
+                "its function takes a prompt alone, and this is a conversation or holds more "
+                "than words (takes='request' or 'messages' gives it everything)",
+                provider=self.name,
+            )
+        return prompt
+
+    def _completion(self, value: Any) -> Completion:
+        if isinstance(value, list | Iterator):
+            return read_stream([plain(chunk) for chunk in value])
+        return completion_of(value, self.name)
+
+
+@contextmanager
+def translating(provider: str) -> Iterator[None]:
+    """Turn what is the provider's failure into an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        known = translated(error, provider)
+        if known is None or known is error:
+            raise
+        # The original is not shown with it: an SDK's error may hold the request's headers.
+        raise known from None
+
+
+def whole(completion: Completion) -> Iterator[Chunk]:
+    """A whole answer as a stream."""
+    if completion.text:
+        yield Chunk(completion.text)
+    yield Chunk("", completion)
+
+
+def completion_of(value: Any, provider: str) -> Completion:
+    """A function's value as a completion.
+
+    Raises:
+        UnavailableError: it is none.
+    """
+    if isinstance(value, Completion):
+        return value
+    if isinstance(value, str):
+        return Completion(value)
+    form = plain(value)
+    found = read_answer(form) if isinstance(form, Mapping) else None
+    if found is None:
+        raise UnavailableError(
+            f"its function gave a {type(value).__name__}, which is no answer (text, a "
+            "semcache.Completion, or an answer in a provider's form)",
+            provider=provider,
+        )
+    return found
+
+
+def plain(value: Any) -> Any:
+    """An SDK's object as a mapping; anything else as it is."""
+    if isinstance(value, str | Mapping | Completion):
+        return value
+    dump = getattr(value, "model_dump", None)
+    return value if dump is None else dump(mode="json", warnings=False)
+
+
+def blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, beside a loop that may be running in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, asyncio.run, work).result()
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run blocking work beside the loop."""
+    return await asyncio.to_thread(work)
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+async def _collected(values: AsyncIterator[Any]) -> list[Any]:
+    return [value async for value in values]
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    called = getattr(function, "__call__", function)  # noqa: B004 - an object may be callable
+    return any(
+        test(f)
+        for f in (function, called)
+        for test in (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    )

@@ -1,0 +1,292 @@
+"""Google's Gemini: generateContent and its stream.
+
+Source: Gemini API reference, "Generating content".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from semcache.providers import base
+from semcache.providers.answers import (
+    Delta,
+    EventReader,
+    ToolDelta,
+    finish_reason,
+    mapping,
+    mappings,
+    usage_of,
+)
+from semcache.types import (
+    Completion,
+    MediaPart,
+    Message,
+    OpaquePart,
+    Part,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+from semcache.wire import HTTPReply, HTTPRequest
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+GEMINI_URL = "https://generativelanguage.googleapis.com"
+
+_CONFIG = {
+    "max_tokens": "maxOutputTokens",
+    "max_completion_tokens": "maxOutputTokens",
+    "max_output_tokens": "maxOutputTokens",
+    "n": "candidateCount",
+    "presence_penalty": "presencePenalty",
+    "frequency_penalty": "frequencyPenalty",
+    "logprobs": "responseLogprobs",
+    "top_logprobs": "logprobs",
+    "top_p": "topP",
+    "top_k": "topK",
+    "stop": "stopSequences",
+    "stop_sequences": "stopSequences",
+}
+"""What the parameters of others are called in `generationConfig`."""
+_BESIDE = frozenset({"safetySettings", "safety_settings", "cachedContent", "cached_content"})
+_NOT_HERE = frozenset(
+    {
+        "logit_bias",
+        "metadata",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "service_tier",
+        "store",
+        "stream",
+        "stream_options",
+        "thinking",
+        "tool_choice",
+        "user",
+        "verbosity",
+    }
+)
+"""Parameters of others that this API refuses. Left out, so that a fallback works."""
+
+
+class Gemini(base.HTTPProvider):
+    """Google's Gemini API. See `base.HTTPProvider`."""
+
+    def __init__(
+        self,
+        *,
+        name: str = "gemini",
+        base_url: str = GEMINI_URL,
+        api_key: str | SecretStr | None = None,
+        model: str | None = None,
+        models: Sequence[str] = ("gemini-*",),
+        headers: Mapping[str, str] | None = None,
+        price_list: str | None = None,
+    ) -> None:
+        own = base_url.startswith(GEMINI_URL)
+        super().__init__(
+            name=name,
+            base_url=base_url.rstrip("/").removesuffix("/v1beta"),
+            api_key=api_key,
+            model=model,
+            models=models,
+            headers=headers,
+            price_list=price_list or ("google" if own else None),
+        )
+
+    def build(self, request: Request, *, model: str, stream: bool) -> HTTPRequest:
+        system, turns = base.conversation(request)
+        body: dict[str, Any] = {"contents": self._contents(turns)}
+        if system:
+            text = "\n\n".join(base.text_of(message.parts) for message in system)
+            body["systemInstruction"] = {"parts": [{"text": text}]}
+        if request.tools is not None:
+            body["tools"] = _tools(request.tools)
+        choice = base.tool_choice_of(request.params.get("tool_choice"))
+        if choice is not None:
+            body["toolConfig"] = {"functionCallingConfig": _mode(choice)}
+        config, beside = _params(request)
+        body.update(beside)
+        if config:
+            body["generationConfig"] = config
+        how = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        name = quote(model.removeprefix("models/"), safe="")
+        url = f"{self.base_url}/v1beta/models/{name}:{how}"
+        secrets = {} if self._key is None else {"x-goog-api-key": self._key}
+        return HTTPRequest(url, base.encoded(body), self._headers, secrets)
+
+    def read(self, reply: HTTPReply) -> Completion:
+        return self._answer(reply, completion_of)
+
+    def reader(self) -> EventReader:
+        calls = 0
+
+        def numbered(chunk: Mapping[str, Any]) -> Delta:
+            """Calls come whole and unnumbered; each is the next one."""
+            nonlocal calls
+            delta = delta_of(chunk, first=calls)
+            calls += len(delta.tools)
+            return delta
+
+        return self._events(numbered)
+
+    def _contents(self, turns: Sequence[Message]) -> list[dict[str, Any]]:
+        names: dict[str, str] = {}
+        contents: list[dict[str, Any]] = []
+        for message in turns:
+            role = "model" if message.role in ("assistant", "model") else "user"
+            parts = [built for part in message.parts for built in self._parts(part, names)]
+            if not parts:
+                continue
+            if contents and contents[-1]["role"] == role:
+                contents[-1]["parts"] += parts
+            else:
+                contents.append({"role": role, "parts": parts})
+        return contents
+
+    def _parts(self, part: Part, names: dict[str, str]) -> Iterator[dict[str, Any]]:
+        match part:
+            case TextPart(text):
+                yield {"text": text}
+            case MediaPart(data=None, reference=reference):
+                told = {"mimeType": part.media_type} if part.media_type else {}
+                yield {"fileData": {**told, "fileUri": reference}}
+            case MediaPart():
+                kind = base.media_type_of(part)
+                if part.kind == "audio" and "/" not in kind:
+                    kind = f"audio/{kind}"
+                yield {"inlineData": {"mimeType": kind, "data": base.base64_of(part)}}
+            case ToolCallPart(call_id, name, arguments):
+                names[call_id] = name
+                given = arguments if isinstance(arguments, Mapping) else {"arguments": arguments}
+                yield {"functionCall": {"name": name, "args": given}}
+            case ToolResultPart(call_id, parts, is_error):
+                name = names.get(call_id, call_id)
+                said = base.text_of(parts)
+                response = {"error" if is_error else "result": said}
+                yield {"functionResponse": {"name": name, "response": response}}
+                media = [inner for inner in parts if not isinstance(inner, TextPart)]
+                for inner in media:
+                    yield from self._parts(inner, names)
+            case OpaquePart(value):
+                yield dict(value)
+
+
+def _tools(given: Any) -> list[Mapping[str, Any]]:
+    found = base.tools_of(given)
+    declared = [_declaration(tool) for tool in found if isinstance(tool, base.Tool)]
+    others = [tool for tool in found if not isinstance(tool, base.Tool)]
+    return [{"functionDeclarations": declared}, *others] if declared else others
+
+
+def _declaration(tool: base.Tool) -> dict[str, Any]:
+    told = {} if tool.description is None else {"description": tool.description}
+    return {"name": tool.name, **told, "parametersJsonSchema": tool.schema}
+
+
+def _mode(choice: str | Mapping[str, str]) -> dict[str, Any]:
+    if not isinstance(choice, str):
+        return {"mode": "ANY", "allowedFunctionNames": [choice["name"]]}
+    return {"mode": {"required": "ANY"}.get(choice, choice.upper())}
+
+
+def _params(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(generationConfig, what stands beside it)."""
+    config: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
+    for name, value in request.params.items():
+        if name in _BESIDE:
+            beside[_camel(name)] = value
+        elif name in ("stop", "stop_sequences"):
+            config["stopSequences"] = [value] if isinstance(value, str) else list(value)
+        elif name in ("generationConfig", "generation_config"):
+            config.update(mapping(value))
+        elif name not in _NOT_HERE:
+            config[_CONFIG.get(name) or _camel(name)] = value
+    schema, wanted = base.schema_of(request.response_format)
+    if wanted:
+        config["responseMimeType"] = "application/json"
+    if schema is not None:
+        config["responseJsonSchema"] = schema
+    return config, beside
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_([a-z])", lambda found: found.group(1).upper(), name)
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def completion_of(answer: Mapping[str, Any]) -> Completion | None:
+    """An answer of generateContent (also of the SDK, in snake case); None if it is no such."""
+    if not mappings(answer.get("candidates")) and not _blocked(answer):
+        return None
+    delta = delta_of(answer)
+    calls = tuple(ToolCallPart(tool.id, tool.name, tool.arguments) for tool in delta.tools)
+    return Completion(
+        delta.text,
+        finish_reason=delta.finish_reason,
+        usage=delta.usage,
+        model=delta.model,
+        has_tool_calls=bool(calls),
+        tool_calls=calls,
+    )
+
+
+def delta_of(chunk: Mapping[str, Any], first: int = 0) -> Delta:
+    """What a chunk of the stream adds; the whole answer has the same form."""
+    model = _either(chunk, "modelVersion", "model_version")
+    counts = usage(_either(chunk, "usageMetadata", "usage_metadata"))
+    if _blocked(chunk):
+        return Delta(finish_reason="content_filter", usage=counts, model=model, ends=True)
+    candidate = mapping(next(iter(mappings(chunk.get("candidates"))), None))
+    parts = mappings(mapping(candidate.get("content")).get("parts"))
+    calls = [c for part in parts if (c := mapping(_either(part, "functionCall", "function_call")))]
+    reason = finish_reason(_either(candidate, "finishReason", "finish_reason"))
+    if reason == "stop" and calls:
+        reason = "tool_calls"
+    return Delta(
+        "".join(str(part.get("text") or "") for part in parts if not part.get("thought")),
+        reason,
+        counts,
+        model,
+        tuple(
+            ToolDelta(
+                first + i, str(c.get("id") or ""), str(c.get("name")), dict(mapping(c.get("args")))
+            )
+            for i, c in enumerate(calls)
+        ),
+        ends=reason is not None,
+    )
+
+
+def usage(metadata: Any) -> Usage:
+    """Tokens of an answer; its thoughts are paid for like its words."""
+    counts = mapping(metadata)
+    said = _either(counts, "candidatesTokenCount", "candidates_token_count")
+    thought = _either(counts, "thoughtsTokenCount", "thoughts_token_count")
+    if isinstance(thought, int):
+        said = thought + (said if isinstance(said, int) else 0)
+    return usage_of(
+        _either(counts, "promptTokenCount", "prompt_token_count"),
+        said,
+        _either(counts, "cachedContentTokenCount", "cached_content_token_count"),
+    )
+
+
+def _blocked(answer: Mapping[str, Any]) -> bool:
+    """The prompt itself was refused: there are no candidates."""
+    feedback = mapping(_either(answer, "promptFeedback", "prompt_feedback"))
+    return bool(_either(feedback, "blockReason", "block_reason"))
+
+
+def _either(value: Mapping[str, Any], name: str, other: str) -> Any:
+    return value.get(name, value.get(other))

@@ -1,0 +1,341 @@
+"""OpenAI's chat completions, and everything that speaks them.
+
+OpenRouter (and DeepSeek through it), Ollama, vLLM, llama.cpp and many others differ in
+their address alone. Source: OpenAI API reference, "Chat" and "Chat streaming".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from semcache.errors import RejectedError
+from semcache.providers import base
+from semcache.providers.answers import (
+    Delta,
+    EventReader,
+    ToolDelta,
+    finish_reason,
+    mapping,
+    mappings,
+    parsed,
+    usage_of,
+)
+from semcache.types import (
+    NO_USAGE,
+    Completion,
+    MediaPart,
+    Message,
+    OpaquePart,
+    Part,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+from semcache.wire import HTTPReply, HTTPRequest
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+OPENAI_URL = "https://api.openai.com/v1"
+OPENROUTER_URL = "https://openrouter.ai/api/v1"
+OLLAMA_URL = "http://localhost:11434/v1"
+
+_OTHER_NAMES = {"stop_sequences": "stop", "max_output_tokens": "max_tokens"}
+"""Parameters of other providers that mean the same."""
+
+
+class OpenAICompatible(base.HTTPProvider):
+    """A provider that speaks OpenAI's chat completions. See `base.HTTPProvider`.
+
+    Args:
+        stream_usage: ask for the usage at the end of a stream.
+        max_tokens_name: what the limit on the answer is called; OpenAI's newer models take
+            "max_completion_tokens" alone, many others only "max_tokens". None: the first at
+            OpenAI's own address, and elsewhere as the caller wrote it.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "openai",
+        base_url: str = OPENAI_URL,
+        api_key: str | SecretStr | None = None,
+        model: str | None = None,
+        models: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        price_list: str | None = None,
+        stream_usage: bool = True,
+        max_tokens_name: str | None = None,
+    ) -> None:
+        own = base_url.rstrip("/") == OPENAI_URL
+        super().__init__(
+            name=name,
+            base_url=base_url,
+            api_key=api_key,
+            model=model,
+            models=models or (("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*") if own else ()),
+            headers=headers,
+            price_list=price_list or _price_list(base_url),
+        )
+        self._stream_usage = stream_usage
+        self._max_tokens_name = max_tokens_name or ("max_completion_tokens" if own else None)
+
+    def build(self, request: Request, *, model: str, stream: bool) -> HTTPRequest:
+        body = {"model": model, "messages": self.messages(request), **self._params(request)}
+        if request.tools is not None:
+            body["tools"] = [_tool(tool) for tool in base.tools_of(request.tools)]
+        if (choice := base.tool_choice_of(request.params.get("tool_choice"))) is not None:
+            body["tool_choice"] = (
+                choice if isinstance(choice, str) else {"type": "function", "function": choice}
+            )
+        if (form := _response_format(request.response_format)) is not None:
+            body["response_format"] = form
+        if stream:
+            body["stream"] = True
+            if self._stream_usage:
+                body["stream_options"] = {"include_usage": True}
+        return HTTPRequest(
+            f"{self.base_url}/chat/completions",
+            base.encoded(body),
+            self._headers,
+            self._bearer(),
+        )
+
+    def messages(self, request: Request) -> list[dict[str, Any]]:
+        """The conversation in OpenAI's form."""
+        return [built for message in request.messages for built in self._messages(message)]
+
+    def read(self, reply: HTTPReply) -> Completion:
+        return self._answer(reply, completion_of)
+
+    def reader(self) -> EventReader:
+        return self._events(delta_of)
+
+    def _params(self, request: Request) -> dict[str, Any]:
+        params: dict[str, Any] = {}
+        for name, value in request.params.items():
+            if name in ("tool_choice", "stream", "stream_options"):
+                continue
+            name = _OTHER_NAMES.get(name, name)
+            if name in ("max_tokens", "max_completion_tokens") and self._max_tokens_name:
+                name = self._max_tokens_name
+            params[name] = value
+        return params
+
+    def _messages(self, message: Message) -> Iterator[dict[str, Any]]:
+        results = [part for part in message.parts if isinstance(part, ToolResultPart)]
+        for result in results:
+            text = base.words(result.parts)
+            content = [self._block(part) for part in result.parts] if text is None else text
+            yield {"role": "tool", "tool_call_id": result.call_id, "content": content}
+        rest = [part for part in message.parts if not isinstance(part, ToolResultPart)]
+        if rest or not results:
+            yield self._message(message, rest)
+
+    def _message(self, message: Message, parts: Sequence[Part]) -> dict[str, Any]:
+        calls = [part for part in parts if isinstance(part, ToolCallPart)]
+        said = [part for part in parts if not isinstance(part, ToolCallPart)]
+        built: dict[str, Any] = {"role": message.role, **(message.extra or {})}
+        if message.name is not None:
+            built["name"] = message.name
+        content = base.words(said)
+        if content is None:
+            built["content"] = [self._block(part) for part in said]
+        elif said or not calls:
+            built["content"] = content
+        else:
+            built["content"] = None
+        if calls:
+            built["tool_calls"] = [_call(call) for call in calls]
+        return built
+
+    def _block(self, part: Part) -> dict[str, Any]:
+        match part:
+            case TextPart(text):
+                return {"type": "text", "text": text}
+            case MediaPart(kind="image"):
+                return {"type": "image_url", "image_url": {"url": _url(part), **part.detail}}
+            case MediaPart(kind="audio"):
+                kind = (part.media_type or "wav").removeprefix("audio/")
+                data = {"data": base.base64_of(part), "format": kind}
+                return {"type": "input_audio", "input_audio": data}
+            case MediaPart():
+                return {"type": "file", "file": _file(part)}
+            case OpaquePart(value):
+                return dict(value)
+            case ToolCallPart() | ToolResultPart():
+                raise RejectedError("a tool call stands inside a tool's result", provider=self.name)
+
+
+def _price_list(base_url: str) -> str | None:
+    hosts = {
+        OPENAI_URL: "openai",
+        OPENROUTER_URL: "openrouter",
+        "https://api.deepseek.com": "deepseek",
+    }
+    return next((found for url, found in hosts.items() if base_url.startswith(url)), None)
+
+
+def _url(part: MediaPart) -> str:
+    if part.data is None:
+        return part.reference or ""
+    return f"data:{base.media_type_of(part)};base64,{base.base64_of(part)}"
+
+
+def _file(part: MediaPart) -> dict[str, Any]:
+    name = part.detail.get("filename") or part.detail.get("title")
+    named = {"filename": name} if name else {}
+    if part.data is not None:
+        return {"file_data": _url(part), **named}
+    return {"file_id": part.reference, **named}
+
+
+def _call(call: ToolCallPart) -> dict[str, Any]:
+    arguments = call.arguments
+    if not isinstance(arguments, str):
+        arguments = base.encoded(arguments).decode()
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    }
+
+
+def _tool(tool: base.Tool | Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(tool, base.Tool):
+        return tool
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.schema}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _response_format(given: Any) -> Any:
+    schema, wanted = base.schema_of(given)
+    if schema is None:
+        return {"type": "json_object"} if wanted else given
+    inner = mapping(mapping(given).get("json_schema"))
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, **inner}}
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def completion_of(answer: Mapping[str, Any]) -> Completion | None:
+    """A chat completion's answer; None if it is no such."""
+    choices = mappings(answer.get("choices"))
+    if not choices:
+        return None
+    first = choices[0]
+    message = mapping(first.get("message"))
+    reasons = [choice.get("finish_reason") for choice in choices]
+    cut = next((reason for reason in reasons if reason not in (None, "stop")), reasons[0])
+    calls = _calls(message)
+    return Completion(
+        _text(message.get("content")) or str(first.get("text") or ""),
+        finish_reason="content_filter" if message.get("refusal") else finish_reason(cut),
+        usage=usage(answer.get("usage")),
+        model=answer.get("model"),
+        has_tool_calls=bool(calls),
+        tool_calls=calls,
+    )
+
+
+def response_of(answer: Mapping[str, Any]) -> Completion | None:
+    """An answer of OpenAI's responses API; None if it is no such."""
+    if not isinstance(answer.get("output"), list) or "status" not in answer:
+        return None
+    items = mappings(answer["output"])
+    blocks = [block for item in items for block in mappings(item.get("content"))]
+    counts = mapping(answer.get("usage"))
+    refused = any(block.get("type") == "refusal" for block in blocks)
+    calls = tuple(
+        ToolCallPart(str(i.get("call_id")), str(i.get("name")), parsed(i.get("arguments")))
+        for i in items
+        if i.get("type") == "function_call"
+    )
+    return Completion(
+        "".join(str(b.get("text") or "") for b in blocks if b.get("type") == "output_text"),
+        finish_reason="content_filter" if refused else finish_reason(answer.get("status")),
+        usage=usage_of(counts.get("input_tokens"), counts.get("output_tokens")),
+        model=answer.get("model"),
+        has_tool_calls=any(str(item.get("type")).endswith("_call") for item in items),
+        tool_calls=calls,
+    )
+
+
+def usage(counts: Any) -> Usage:
+    """Tokens of a chat completion."""
+    counts = mapping(counts)
+    details = mapping(counts.get("prompt_tokens_details"))
+    return usage_of(
+        counts.get("prompt_tokens"),
+        counts.get("completion_tokens"),
+        details.get("cached_tokens"),
+        details.get("cache_write_tokens"),
+    )
+
+
+def delta_of(chunk: Mapping[str, Any]) -> Delta:
+    """What a chat completion chunk adds."""
+    choices = mappings(chunk.get("choices"))
+    counted = usage(chunk["usage"]) if chunk.get("usage") else NO_USAGE
+    if not choices:  # the last one has usage and no choices
+        return Delta(usage=counted, model=chunk.get("model"))
+    first = next((c for c in choices if c.get("index", 0) == 0), None)
+    if first is None:  # of another choice than the one that is read
+        return Delta(usage=counted)
+    said = mapping(first.get("delta"))
+    reason = finish_reason(first.get("finish_reason"))
+    return Delta(
+        _text(said.get("content")) or str(first.get("text") or ""),
+        "content_filter" if said.get("refusal") else reason,
+        counted,
+        chunk.get("model"),
+        tuple(_tool_deltas(said)),
+        ends=reason is not None,
+    )
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):  # some servers answer in blocks
+        return "".join(str(block.get("text") or "") for block in mappings(content))
+    return str(content or "")
+
+
+def _calls(message: Mapping[str, Any]) -> tuple[ToolCallPart, ...]:
+    calls = [(call.get("id"), _function(call)) for call in mappings(message.get("tool_calls"))]
+    if message.get("function_call"):
+        calls.append(("", mapping(message["function_call"])))
+    return tuple(
+        ToolCallPart(
+            str(call_id or ""),
+            str(function.get("name")),
+            parsed(function.get("arguments", function.get("input"))),
+        )
+        for call_id, function in calls
+    )
+
+
+def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    return mapping(call.get("function") or call.get("custom"))
+
+
+def _tool_deltas(said: Mapping[str, Any]) -> Iterator[ToolDelta]:
+    for place, call in enumerate(mappings(said.get("tool_calls"))):
+        function = _function(call)
+        index = call.get("index")
+        yield ToolDelta(
+            index if isinstance(index, int) else place,
+            str(call.get("id") or ""),
+            str(function.get("name") or ""),
+            function.get("arguments") or function.get("input") or "",
+        )
+    if said.get("function_call"):
+        function = mapping(said["function_call"])
+        yield ToolDelta(0, "", str(function.get("name") or ""), function.get("arguments") or "")

@@ -1,0 +1,152 @@
+"""A client object of the `openai` or `anthropic` package as a provider."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from semcache.errors import ConfigError, UnavailableError
+from semcache.providers import anthropic, openai
+from semcache.providers.answers import Delta, Gathered
+from semcache.providers.functions import (
+    blocking,
+    completion_of,
+    in_thread,
+    plain,
+    translating,
+    whole,
+)
+from semcache.types import Chunk, Completion, Request
+
+
+class SDKProvider:
+    """A client of the `openai` or `anthropic` package, with its keys and settings.
+
+    Its own retries are switched off: the router retries. An async client serves async calls
+    directly and blocking calls through a loop of its own, and the other way round.
+
+    Args:
+        client: an `OpenAI`, `AsyncOpenAI`, `Anthropic` or `AsyncAnthropic`.
+        name: by default the package's name.
+        model, models, price_list: see `protocols.Named`; by default the provider's.
+
+    Raises:
+        ConfigError: it is no such client.
+    """
+
+    key_id = None
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        name: str | None = None,
+        model: str | None = None,
+        models: Sequence[str] = (),
+        price_list: str | None = None,
+    ) -> None:
+        package = type(client).__module__.split(".")[0]
+        self._codec: openai.OpenAICompatible | anthropic.Anthropic
+        if package == "openai":
+            url = str(getattr(client, "base_url", openai.OPENAI_URL))
+            self._codec = openai.OpenAICompatible(name=name or package, base_url=url, models=models)
+        elif package == "anthropic":
+            headers = dict(getattr(client, "default_headers", {}))
+            self._codec = anthropic.Anthropic(
+                name=name or package,
+                models=models or ("claude-*",),
+                version=str(headers.get("anthropic-version", anthropic.VERSION)),
+            )
+        else:
+            raise ConfigError(
+                f"{type(client).__name__} is no client of the openai or anthropic package; give "
+                "CallableProvider a function that uses it."
+            )
+        self.name = self._codec.name
+        self.models = self._codec.models
+        self.default_model = model or ""
+        self.price_list = price_list or self._codec.price_list
+        self._openai = package == "openai"
+        self._client = client
+        self._async = type(client).__name__.startswith("Async")
+
+    def __repr__(self) -> str:
+        return f"<SDKProvider {self.name}: {type(self._client).__name__}>"
+
+    def call(self, request: Request, *, model: str, timeout: float | None) -> Completion:
+        if self._async:
+            return blocking(self.acall(request, model=model, timeout=timeout))
+        with translating(self.name):
+            answer = self._create(timeout)(**self._arguments(request, model, stream=False))
+        return completion_of(answer, self.name)
+
+    async def acall(self, request: Request, *, model: str, timeout: float | None) -> Completion:
+        if not self._async:
+            return await in_thread(lambda: self.call(request, model=model, timeout=timeout))
+        with translating(self.name):
+            answer = await self._create(timeout)(**self._arguments(request, model, stream=False))
+        return completion_of(answer, self.name)
+
+    def stream(self, request: Request, *, model: str, timeout: float | None) -> Iterator[Chunk]:
+        if self._async:  # a loop of its own cannot be left and come back to: the answer as one
+            yield from whole(self.call(request, model=model, timeout=timeout))
+            return
+        gathered = Gathered()
+        with translating(self.name):
+            events = self._create(timeout)(**self._arguments(request, model, stream=True))
+            try:
+                for event in events:
+                    yield Chunk(self._add(gathered, event))
+            finally:
+                events.close()
+        yield Chunk("", self._end(gathered))
+
+    async def astream(
+        self, request: Request, *, model: str, timeout: float | None
+    ) -> AsyncIterator[Chunk]:
+        if not self._async:
+            completion = await self.acall(request, model=model, timeout=timeout)
+            for chunk in whole(completion):
+                yield chunk
+            return
+        gathered = Gathered()
+        with translating(self.name):
+            events = await self._create(timeout)(**self._arguments(request, model, stream=True))
+            try:
+                async for event in events:
+                    yield Chunk(self._add(gathered, event))
+            finally:
+                await events.close()
+        yield Chunk("", self._end(gathered))
+
+    def _create(self, timeout: float | None) -> Any:
+        options: dict[str, Any] = {"max_retries": 0}
+        if timeout is not None:
+            options["timeout"] = timeout
+        client = self._client.with_options(**options)
+        return client.chat.completions.create if self._openai else client.messages.create
+
+    def _arguments(self, request: Request, model: str, *, stream: bool) -> dict[str, Any]:
+        """The body that the codec builds, as arguments; what the SDK does not know, beside them."""
+        body = json.loads(self._codec.build(request, model=model, stream=stream).content)
+        resource = self._client.chat.completions if self._openai else self._client.messages
+        known = inspect.signature(resource.create).parameters
+        rest = {name: body.pop(name) for name in list(body) if name not in known}
+        return {**body, "extra_body": rest} if rest else body
+
+    def _add(self, gathered: Gathered, event: Any) -> str:
+        delta = self._delta(plain(event))
+        gathered.add(delta)
+        return delta.text
+
+    def _end(self, gathered: Gathered) -> Completion:
+        if not gathered.ended:
+            raise UnavailableError(
+                "its stream broke off before the answer's end", provider=self.name
+            )
+        return gathered.completion()
+
+    def _delta(self, event: Mapping[str, Any]) -> Delta:
+        return openai.delta_of(event) if self._openai else anthropic.delta_of(event)

@@ -27,11 +27,14 @@ class HTTPRequest:
 
 @dataclass(frozen=True, slots=True)
 class HTTPReply:
-    """An answer that has arrived whole. Names of headers are in lower case."""
+    """An answer that has arrived whole. Names of headers are in lower case.
+
+    It does not show its content, which may quote the key it was sent.
+    """
 
     status: int
     headers: Mapping[str, str]
-    content: bytes
+    content: bytes = field(repr=False)
 
     @property
     def content_type(self) -> str:
@@ -41,7 +44,7 @@ class HTTPReply:
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One server-sent event (WHATWG HTML, section 9.2)."""
+    """One server-sent event (WHATWG HTML, section 9.2). It does not show its data either."""
 
     name: str
-    data: str
+    data: str = field(repr=False)

@@ -55,8 +55,8 @@ class Retry:
     reserve: float = 10.0
 
     def __post_init__(self) -> None:
-        least = min(self.base, self.cap, self.patience, self.budget, self.reserve)
-        if self.attempts < 1 or not least >= 0:
+        values = (self.base, self.cap, self.patience, self.budget, self.reserve)
+        if self.attempts < 1 or not all(value >= 0 for value in values):
             raise ConfigError(f"{self}: attempts is at least 1, and nothing is below 0.")
 
     def pause(self, number: int, draw: float, retry_after: float | None = None) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -185,14 +185,29 @@ def plain(value: Any) -> Any:
     return value if dump is None else dump(mode="json", warnings=False)
 
 
+_loop: tuple[int, asyncio.AbstractEventLoop] | None = None
+_starting = threading.Lock()
+
+
 def blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, beside a loop that may be running in this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(copy_context().run, asyncio.run, work).result()
+    """Run a coroutine to its end, from a thread that may have a loop of its own or none.
+
+    Always in one loop, in a thread of its own: an async client's connections belong to the
+    loop in which they were made.
+    """
+    return asyncio.run_coroutine_threadsafe(work, _background_loop()).result()
+
+
+def _background_loop() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _starting:
+        if _loop is None or _loop[0] != os.getpid():
+            _loop = (os.getpid(), asyncio.new_event_loop())
+            thread = threading.Thread(
+                target=_loop[1].run_forever, name="semcache-loop", daemon=True
+            )
+            thread.start()
+        return _loop[1]
 
 
 async def in_thread(work: Callable[[], T]) -> T:

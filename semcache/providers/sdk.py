@@ -24,8 +24,9 @@ from semcache.types import Chunk, Completion, Request
 class SDKProvider:
     """A client of the `openai` or `anthropic` package, with its keys and settings.
 
-    Its own retries are switched off: the router retries. An async client serves async calls
-    directly and blocking calls through a loop of its own, and the other way round.
+    Its own retries are switched off: the router retries. An async client serves tasks, of one
+    event loop, or else blocking calls, through a loop beside them; a blocking client serves
+    both, tasks through threads.
 
     Args:
         client: an `OpenAI`, `AsyncOpenAI`, `Anthropic` or `AsyncAnthropic`.

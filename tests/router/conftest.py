@@ -5,6 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults import FaultServer
+from tests.router.doors import MADE
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Every router is closed when its test has ended."""
+    yield
+    while MADE:
+        MADE.pop().close()
 
 
 @pytest.fixture(scope="module")

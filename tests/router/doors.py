@@ -12,6 +12,8 @@ from semcache.providers import OpenAICompatible
 from semcache.router import Router, Timeouts
 from semcache.types import Completion
 
+MADE: list[Router] = []
+"""Routers to close when a test has ended."""
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -23,7 +25,7 @@ def provider(url: str, name: str = "openai", **options: Any) -> OpenAICompatible
 
 def router(*providers: Any, **options: Any) -> Router:
     """Quick retries and short time-outs; draws are halves, so that equal runs are equal."""
-    return Router(
+    made = Router(
         providers,
         **{
             "retry": Retry(attempts=3, base=0.01, cap=0.02, patience=1.0),
@@ -34,6 +36,8 @@ def router(*providers: Any, **options: Any) -> Router:
             **options,
         },
     )
+    MADE.append(made)
+    return made
 
 
 def complete(asked: Router, prompt: Any = "How are you?", **fields: Any) -> Completion:

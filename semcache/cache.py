@@ -195,6 +195,17 @@ class Cache:
         entry = self.repository.exact(query.exact_key)
         return entry if entry is not None and entry.fresh(self._clock()) else None
 
+    def fresh_semantic(self, lookup: Lookup) -> Entry | None:
+        """What may be served now for a question that was looked up before; counts nothing."""
+        if lookup.vector is None:
+            return None
+        try:
+            decision, _ = self._decided(lookup.query, lookup.vector, self._clock())
+        except Exception as error:
+            self.fault("search", error)
+            return None
+        return decision.entry if isinstance(decision, Hit) else None
+
     def _semantic(self, query: Query, now: float) -> Lookup:
         vector = self._vector_or_miss(query)
         if isinstance(vector, Miss):

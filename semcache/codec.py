@@ -37,6 +37,7 @@ class ValueCodec:
 
     def __init__(self, annotation: Any = Any) -> None:
         self._annotation = annotation
+        self.tells_source = annotation is Completion
 
     @cached_property
     def _adapter(self) -> Any:
@@ -124,6 +125,8 @@ class ValueCodec:
 class ChunkCodec:
     """The chunks of a stream, each a value of the annotated type."""
 
+    tells_source = False
+
     def __init__(self, annotation: Any = Any) -> None:
         self._chunk = ValueCodec(annotation)
 
@@ -155,6 +158,8 @@ class ChunkCodec:
 
 class AnswerChunks:
     """The chunks of a router's stream; the last holds the whole answer."""
+
+    tells_source = True
 
     def keep(self, chunk: Chunk) -> Chunk:
         return chunk

@@ -40,6 +40,9 @@ _REQUEST_FIELDS = frozenset({"model", "system", "tools", "response_format"})
 FUNCTION = "@function"
 """The parameter that holds the function's name; no argument can be called that."""
 
+NOT_PART_OF_THE_ANSWER = "__semcache_ignore__"
+"""A function may carry the names of arguments that never change its answer."""
+
 OWN_NAME = "\0own"
 """Stands for the function's module and qualified name."""
 
@@ -68,6 +71,7 @@ class Options:
     keep: Keep | None
     known: dict[str, Any]
     """What the functions decorated so far under their own names are made of."""
+    coalesce: flow.Coalesce = "exact"
 
 
 class _Reader:
@@ -396,6 +400,9 @@ def decorate(
         )
     if inspect.iscoroutinefunction(options.store_if):
         raise ConfigError("store_if must be a plain function: it says at once, yes or no.")
+    own = frozenset(getattr(function, NOT_PART_OF_THE_ANSWER, ()))
+    if own:
+        options = replace(options, rules=replace(options.rules, ignore=options.rules.ignore | own))
     shape, annotation = _shape(function)
     streams = shape in (CachedGenerator, CachedAsyncGenerator)
     if options.name == OWN_NAME:
@@ -407,6 +414,7 @@ def decorate(
         store_if=options.store_if,
         keep=options.keep,
         streams=streams,
+        coalesce=options.coalesce,
     )
     return shape(function, cache, flights, _Reader(function, options), options.rules, terms)
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from semcache.types import Completion
+from semcache.types import Completion, Lookup
 
 _inside: ContextVar[frozenset[bytes]] = ContextVar("semcache_inside", default=frozenset())
 
@@ -48,8 +48,9 @@ Outcome = Landed | Crashed | Left
 class Flight:
     """One call under way. Whoever leads must end it, with `Flights.end`."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, lookup: Lookup | None = None) -> None:
         self.key = key
+        self.lookup = lookup
         self.leader = _caller()
         self._future: Future[Outcome] = Future()
 
@@ -91,16 +92,35 @@ class Flights:
         self.ended = 0
         """How many have ended: whoever sees it unchanged has missed none."""
 
-    def join(self, key: bytes) -> tuple[Flight, bool]:
-        """(flight, whether the caller leads it)."""
+    def join(self, key: bytes, lookup: Lookup | None = None) -> tuple[Flight, bool]:
+        """(flight, whether the caller leads it). `lookup` is what others may find it by."""
         if key in _inside.get():
             return Flight(key), True  # the leader itself asks again: it may not wait for itself
         with self._lock:
             flight = self._flights.get(key)
             if flight is not None:
                 return flight, False
-            flight = self._flights[key] = Flight(key)
+            flight = self._flights[key] = Flight(key, lookup)
             return flight, True
+
+    def near(self, lookup: Lookup, floor: float) -> Flight | None:
+        """The flight for the nearest other question of the same scope, if it is near enough."""
+        vector, scope = lookup.vector, lookup.query.scope.digest
+        if vector is None:
+            return None
+        best, nearest = floor, None
+        with self._lock:
+            under_way = list(self._flights.values())
+        for flight in under_way:
+            led = flight.lookup
+            if led is None or led.vector is None or led.query.scope.digest != scope:
+                continue
+            if (
+                flight.key != lookup.query.exact_key
+                and (cosine := float(vector @ led.vector)) >= best
+            ):
+                best, nearest = cosine, flight
+        return nearest
 
     def after_fork(self) -> None:
         """In a child process: the parent's callers are not here."""

@@ -27,15 +27,16 @@ from contextvars import copy_context
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from semcache import driving
 from semcache.cache import Cache, Keep
 from semcache.core.retention import UNSET, GivenTTL
 from semcache.flights import Crashed, Flight, Flights, Landed, Left, inside
-from semcache.types import Completion, Lookup, Query
+from semcache.types import Completion, Lookup, Query, Source
 
 T = TypeVar("T")
+Coalesce = Literal["exact", "semantic", "off"]
 
 PATIENCE = 120.0
 """Seconds that equal requests wait for a call under way before they ask for themselves."""
@@ -45,6 +46,9 @@ STREAM_PATIENCE = 10.0
 
 class Codec(Protocol):
     """How a caller's values are stored and given back."""
+
+    tells_source: bool
+    """Its values have room for where a completion was served from."""
 
     def keep(self, chunk: Any) -> Any:
         """What `dump` needs of a chunk, taken before the caller can change the chunk."""
@@ -61,6 +65,8 @@ class Codec(Protocol):
 
 class CompletionCodec:
     """For callers whose values are completions."""
+
+    tells_source = True
 
     def keep(self, chunk: Any) -> Any:
         return chunk
@@ -79,6 +85,8 @@ COMPLETIONS = CompletionCodec()
 
 class TextChunks:
     """For streams of text."""
+
+    tells_source = False
 
     def keep(self, chunk: str) -> str:
         return chunk
@@ -107,6 +115,8 @@ class Terms:
         store_if: asked with the value; the answer is not stored if it says no.
         keep: which answers are stored besides whole ones in words; None: the cache's own.
         streams: values are lists of chunks.
+        coalesce: which calls under way are waited for: for the "exact" same request, also
+            for one that the policy would serve ("semantic"), or none ("off").
         refresh: ask the model even if an answer is stored, and store the new one.
         noted: told how each lookup ended.
     """
@@ -116,6 +126,7 @@ class Terms:
     store_if: Callable[[Any], bool] | None = None
     keep: Keep | None = None
     streams: bool = False
+    coalesce: Coalesce = "exact"
     refresh: bool = False
     noted: Callable[[Lookup], None] | None = None
 
@@ -155,7 +166,7 @@ def _served(cache: Cache, terms: Terms, lookup: Lookup) -> Served | None:
     if terms.noted is not None:
         terms.noted(lookup)
     entry = lookup.entry
-    return None if entry is None else _loaded(cache, terms.codec, entry.completion)
+    return None if entry is None else _loaded(cache, terms.codec, entry.completion, lookup.tier)
 
 
 def _joining(
@@ -167,10 +178,15 @@ def _joining(
     """
     patience = STREAM_PATIENCE if terms.streams else PATIENCE
     key = lookup.query.exact_key
+    alone = terms.refresh or terms.coalesce == "off" or lookup.decision.reason == "caching_off"
+    if terms.coalesce == "semantic" and not alone:
+        near = yield from _after_near(cache, flights, lookup, terms, patience)
+        if near is not None:
+            return near
     while True:
-        if terms.refresh or lookup.decision.reason == "caching_off":
+        if alone:
             return Lead(Flight(key), lookup)
-        flight, leads = flights.join(key)
+        flight, leads = flights.join(key, lookup)
         if leads:
             break
         if flight.mine:  # waiting for oneself would never end
@@ -191,7 +207,7 @@ def _joining(
     # Another flight has ended since the lookup: perhaps with this very answer.
     try:
         entry = yield partial(_fresh, cache, lookup)
-        served = None if entry is None else _loaded(cache, terms.codec, entry.completion)
+        served = None if entry is None else _loaded(cache, terms.codec, entry.completion, "shared")
     except BaseException:
         flights.end(flight, Left())
         raise
@@ -199,6 +215,24 @@ def _joining(
         return Lead(flight, lookup)
     flights.end(flight, Left())
     cache.tally.note("shared")
+    return served
+
+
+def _after_near(
+    cache: Cache, flights: Flights, lookup: Lookup, terms: Terms, patience: float
+) -> Generator[Step, Any, Served | None]:
+    """Wait for a call under way for nearly the same question, and look again.
+
+    Whether its answer may be served is for the policy to say, as always.
+    """
+    near = flights.near(lookup, cache.policy.floor)
+    if near is None or near.mine:
+        return None
+    yield Wait(near, patience)
+    entry = yield partial(cache.fresh_semantic, lookup)
+    served = None if entry is None else _loaded(cache, terms.codec, entry.completion, "shared")
+    if served is not None:
+        cache.tally.note("shared")
     return served
 
 
@@ -215,15 +249,19 @@ def _copied(cache: Cache, terms: Terms, completion: Completion | None) -> Served
     if completion is None:
         return None
     try:
-        own = replace(completion, payload=deepcopy(completion.payload))
+        own = replace(completion, payload=deepcopy(completion.payload), attempts=())
     except Exception as error:
         cache.fault("codec", error)
         return None
-    return _loaded(cache, terms.codec, own)
+    return _loaded(cache, terms.codec, own, "shared")
 
 
-def _loaded(cache: Cache, codec: Codec, completion: Completion) -> Served | None:
+def _loaded(
+    cache: Cache, codec: Codec, completion: Completion, source: Source | None
+) -> Served | None:
     try:
+        if codec.tells_source:
+            completion = replace(completion, served_from=source)
         return Served(codec.load(completion))
     except Exception as error:
         cache.fault("codec", error)

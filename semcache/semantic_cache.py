@@ -132,6 +132,8 @@ class SemanticCache:
         long_prompts: prompts longer than the embedder's window use the exact tier only
             ("exact"), or are embedded in pieces ("chunks").
         store_truncated, store_tool_calls: store such answers too.
+        coalesce: of equal calls under way in this process one asks the model ("exact"); also
+            of nearly equal ones, if the policy then serves its answer ("semantic"); "off".
         router: answers what the cache does not, where no `send` is given.
         flags: `caching_enabled` and `semantic_enabled` are looked at with every call; by
             default the router's.
@@ -168,6 +170,7 @@ class SemanticCache:
         long_prompts: build.LongPrompts = "exact",
         store_truncated: bool = False,
         store_tool_calls: bool = False,
+        coalesce: flow.Coalesce = "exact",
         router: Router | None = None,
         flags: Flags | None = None,
         hooks: Sequence[Hook] = (logging_hook,),
@@ -179,6 +182,8 @@ class SemanticCache:
     ) -> None:
         if policy is not None and threshold is not None:
             raise ConfigError("Give a threshold or a policy, not both.")
+        if coalesce not in ("exact", "semantic", "off"):
+            raise ConfigError(f"coalesce is {coalesce!r}; it is 'exact', 'semantic' or 'off'.")
         self.path = Path(path).expanduser()
         policy = policy or FixedThreshold(DEFAULT_THRESHOLD if threshold is None else threshold)
         rules = keys.key_rules(ignore, context)
@@ -218,6 +223,7 @@ class SemanticCache:
             flags=flags or (None if router is None else router.flags),
             clock=clock,
         )
+        self._coalesce = coalesce
         self.router = router
         if router is not None:
             router.listen(self._note_breaker)
@@ -358,7 +364,7 @@ class SemanticCache:
         """
         query = self.query(prompt, **call)
         ask = send or self._router().complete
-        terms = flow.Terms(ttl=_checked(ttl))
+        terms = flow.Terms(ttl=_checked(ttl), coalesce=self._coalesce)
         done: Completion = flow.answer(
             self._cache, self._flights, query, partial(ask, query.request), terms
         )
@@ -375,7 +381,7 @@ class SemanticCache:
         """`answer` for an async `send`."""
         query = self.query(prompt, **call)
         ask = send or self._router().acomplete
-        terms = flow.Terms(ttl=_checked(ttl))
+        terms = flow.Terms(ttl=_checked(ttl), coalesce=self._coalesce)
         done: Completion = await flow.aanswer(
             self._cache, self._flights, query, partial(ask, query.request), terms
         )
@@ -396,11 +402,15 @@ class SemanticCache:
         """
         query = self.query(prompt, **call)
         if send is not None:
-            terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), streams=True)
+            terms = flow.Terms(
+                codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), coalesce=self._coalesce, streams=True
+            )
             return flow.stream(
                 self._cache, self._flights, query, partial(send, query.request), terms
             )
-        terms = flow.Terms(codec=AnswerChunks(), ttl=_checked(ttl), streams=True)
+        terms = flow.Terms(
+            codec=AnswerChunks(), ttl=_checked(ttl), coalesce=self._coalesce, streams=True
+        )
         ask = partial(self._router().stream, query.request)
         return _texts(flow.stream(self._cache, self._flights, query, ask, terms))
 
@@ -415,11 +425,15 @@ class SemanticCache:
         """`stream` for an async iterator."""
         query = self.query(prompt, **call)
         if send is not None:
-            terms = flow.Terms(codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), streams=True)
+            terms = flow.Terms(
+                codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), coalesce=self._coalesce, streams=True
+            )
             return flow.astream(
                 self._cache, self._flights, query, partial(send, query.request), terms
             )
-        terms = flow.Terms(codec=AnswerChunks(), ttl=_checked(ttl), streams=True)
+        terms = flow.Terms(
+            codec=AnswerChunks(), ttl=_checked(ttl), coalesce=self._coalesce, streams=True
+        )
         ask = partial(self._router().astream, query.request)
         return _atexts(flow.astream(self._cache, self._flights, query, ask, terms))
 
@@ -495,6 +509,7 @@ class SemanticCache:
                 keep.tool_calls if store_tool_calls is None else store_tool_calls,
             ),
             known=self._functions,
+            coalesce=self._coalesce,
         )
         return lambda function: decorate(function, self._cache, self._flights, options)
 

@@ -33,6 +33,7 @@ from pydantic_settings import (
 )
 
 from semcache.errors import ConfigError
+from semcache.flags import DEFAULTS
 
 PREFIX = "SEMCACHE_"
 FILE = "semcache.toml"
@@ -67,7 +68,7 @@ class ProviderSettings(_Section):
     api_key: SecretStr | None = None
     model: str | None = None
     models: tuple[str, ...] = ()
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
     version: str | None = None
     price_list: str | None = None
     requests_per_minute: float | None = Field(default=None, ge=1)
@@ -284,13 +285,13 @@ class Origin:
 
 
 def origins(settings: Settings) -> list[Origin]:
-    """Every setting that is not empty, with where its value comes from.
+    """Every setting, with where its value comes from.
 
     Raises:
         ConfigError: a source cannot be read.
     """
     given = [(name, _flat(source())) for name, source in _sources(Settings)]
-    shown = _flat(settings.model_dump())
+    shown = _flat({**settings.model_dump(), "flags": {**DEFAULTS, **settings.flags}})
     found = []
     for name, value in shown.items():
         source = next((where for where, values in given if _says(values, name)), "default")

@@ -17,6 +17,8 @@ JSON: TypeAlias = Any
 """None, bool, int, float, str, list or dict of the same."""
 
 Tier: TypeAlias = Literal["exact", "semantic"]
+Source: TypeAlias = Literal["exact", "semantic", "shared"]
+"""A tier, or another caller's call for the same that was under way."""
 
 
 # --------------------------------------------------------------------------- requests
@@ -202,6 +204,7 @@ class Completion:
         payload_kind: how `payload` is turned back into the value (see `codec`).
         tool_calls: the tools that the answer asks for.
         attempts: the calls that a router made for this answer; empty for a stored one.
+        served_from: where a cache took it from; None: the model was asked.
     """
 
     text: str
@@ -214,6 +217,7 @@ class Completion:
     payload_kind: str | None = None
     tool_calls: tuple[ToolCallPart, ...] = ()
     attempts: tuple[AttemptReport, ...] = ()
+    served_from: Source | None = None
 
     def __str__(self) -> str:
         return self.text

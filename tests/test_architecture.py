@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "router": {
         *BASE, "core", "driving", "events", "flags", "prices", "protocols", "providers", "wire",
     },
-    "settings": {"errors"},
+    "settings": {"errors", "flags"},
     "registry": {"errors", "providers"},
     "decorator": {*BASE, "cache", "codec", "core", "flights", "flow"},
     "build": {
@@ -48,10 +48,12 @@ ALLOWED: dict[str, set[str]] = {
         *BASE, "protocols", "events", "build", "cache", "codec", "core", "decorator", "flags",
         "flights", "flow", "router", "settings",
     },
+    "batch": {*BASE, "core"},
+    "webhooks": {"errors", "settings"},
     "demo": {*BASE, "cache", "semantic_cache"},
     "cli": {
-        *BASE, "build", "cache", "core", "demo", "embedders", "maintenance", "protocols",
-        "semantic_cache", "stores", "transfer",
+        *BASE, "batch", "build", "cache", "core", "demo", "embedders", "maintenance", "prices",
+        "protocols", "router", "semantic_cache", "settings", "stores", "transfer", "webhooks",
     },
     "__init__": {*BASE, "cache", "decorator", "events", "semantic_cache"},
     "__main__": {"cli"},

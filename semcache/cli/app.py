@@ -17,6 +17,10 @@ MODULES = {
     "looking": ("stats", "list", "show", "search", "explain"),
     "changing": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
     "moving": ("export", "import"),
+    "asking": ("ask", "providers"),
+    "batching": ("batch",),
+    "configuring": ("config",),
+    "receiving": ("webhooks",),
 }
 """Which module holds which commands."""
 

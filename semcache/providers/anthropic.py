@@ -87,7 +87,7 @@ class Anthropic(base.HTTPProvider):
         api_key: str | SecretStr | None = None,
         model: str | None = None,
         models: Sequence[str] = ("claude-*",),
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | SecretStr] | None = None,
         price_list: str | None = None,
         version: str = VERSION,
     ) -> None:
@@ -122,8 +122,7 @@ class Anthropic(base.HTTPProvider):
             body["system"] = "\n\n".join(filter(None, (body.get("system"), said)))
         if stream:
             body["stream"] = True
-        url = f"{self.base_url}/v1/messages"
-        return HTTPRequest(url, base.encoded(body), self._headers, self._auth())
+        return self._sent("/v1/messages", body, self._auth())
 
     def read(self, reply: HTTPReply) -> Completion:
         return self._answer(reply, completion_of)

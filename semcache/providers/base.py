@@ -13,7 +13,7 @@ from semcache.errors import ConfigError, ProviderError, RejectedError, Unavailab
 from semcache.providers import failures
 from semcache.providers.answers import Delta, EventReader, mapping, mappings
 from semcache.types import Completion, MediaPart, Message, Part, Request, TextPart
-from semcache.wire import HTTPReply
+from semcache.wire import HTTPReply, HTTPRequest
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -49,7 +49,7 @@ class HTTPProvider:
         api_key: sent with each request, and shown to nobody.
         model: for requests and routes that name none.
         models: patterns of models that are its own.
-        headers: sent with each request.
+        headers: sent with each request; values that are `SecretStr` are shown to nobody.
         price_list: its id in the list of prices.
 
     Raises:
@@ -64,7 +64,7 @@ class HTTPProvider:
         api_key: str | SecretStr | None,
         model: str | None,
         models: Sequence[str],
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, str | SecretStr] | None,
         price_list: str | None,
     ) -> None:
         if not name or "/" in name or "@" in name:
@@ -79,7 +79,10 @@ class HTTPProvider:
         self.models = tuple(models)
         self.price_list = price_list
         self._key = secret(api_key)
-        self._headers = {"content-type": "application/json", **(headers or {})}
+        given = (headers or {}).items()
+        open_ones = {name: value for name, value in given if isinstance(value, str)}
+        self._headers = {"content-type": "application/json", **open_ones}
+        self._secret_headers = {n: value for n, value in given if not isinstance(value, str)}
 
     def __repr__(self) -> str:
         key = "with a key" if self._key else "without a key"
@@ -101,7 +104,15 @@ class HTTPProvider:
         return failures.error_of(reply, provider=self.name, now=now, secrets=self._secrets())
 
     def _secrets(self) -> tuple[SecretStr, ...]:
-        return () if self._key is None else (self._key,)
+        keys = () if self._key is None else (self._key,)
+        return (*keys, *self._secret_headers.values())
+
+    def _sent(
+        self, path: str, body: Mapping[str, Any], secrets: Mapping[str, SecretStr]
+    ) -> HTTPRequest:
+        """The request for a body, with this provider's address and headers."""
+        hidden = {**self._secret_headers, **secrets}
+        return HTTPRequest(f"{self.base_url}{path}", encoded(body), self._headers, hidden)
 
     def _bearer(self) -> dict[str, SecretStr]:
         from pydantic import SecretStr

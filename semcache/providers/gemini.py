@@ -87,7 +87,7 @@ class Gemini(base.HTTPProvider):
         api_key: str | SecretStr | None = None,
         model: str | None = None,
         models: Sequence[str] = ("gemini-*",),
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | SecretStr] | None = None,
         price_list: str | None = None,
     ) -> None:
         own = base_url.startswith(GEMINI_URL)
@@ -118,9 +118,8 @@ class Gemini(base.HTTPProvider):
             body["generationConfig"] = config
         how = "streamGenerateContent?alt=sse" if stream else "generateContent"
         name = quote(model.removeprefix("models/"), safe="")
-        url = f"{self.base_url}/v1beta/models/{name}:{how}"
         secrets = {} if self._key is None else {"x-goog-api-key": self._key}
-        return HTTPRequest(url, base.encoded(body), self._headers, secrets)
+        return self._sent(f"/v1beta/models/{name}:{how}", body, secrets)
 
     def read(self, reply: HTTPReply) -> Completion:
         return self._answer(reply, completion_of)

@@ -65,7 +65,7 @@ class OpenAICompatible(base.HTTPProvider):
         api_key: str | SecretStr | None = None,
         model: str | None = None,
         models: Sequence[str] = (),
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | SecretStr] | None = None,
         price_list: str | None = None,
         stream_usage: bool = True,
         max_tokens_name: str | None = None,
@@ -97,12 +97,7 @@ class OpenAICompatible(base.HTTPProvider):
             body["stream"] = True
             if self._stream_usage:
                 body["stream_options"] = {"include_usage": True}
-        return HTTPRequest(
-            f"{self.base_url}/chat/completions",
-            base.encoded(body),
-            self._headers,
-            self._bearer(),
-        )
+        return self._sent("/chat/completions", body, self._bearer())
 
     def messages(self, request: Request) -> list[dict[str, Any]]:
         """The conversation in OpenAI's form."""

@@ -464,6 +464,11 @@ class Router:
         return drivers.Tasks(self._clients.of_loop, sleep=self._asleep)
 
 
+for _door in (Router.complete, Router.acomplete, Router.stream, Router.astream):
+    # How long one is ready to wait changes no answer; see `decorator`.
+    _door.__semcache_ignore__ = frozenset({"deadline"})  # type: ignore[attr-defined]
+
+
 def _tokens(completion: Completion) -> int | None:
     counts = (completion.usage.prompt_tokens, completion.usage.completion_tokens)
     known = [count for count in counts if count is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -93,7 +94,7 @@ def test_the_walk_ends(ends: list[str], most: int, deadline: float) -> None:
     assert isinstance(stop, Stop)
     assert len(attempts(steps)) <= 2 * most
     assert sum(s.seconds for s in steps if isinstance(s, Pause)) < deadline
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         if isinstance(before, Pause):
             assert isinstance(after, Attempt)
             assert after.number > 1

@@ -23,7 +23,10 @@ with warnings.catch_warnings():
     openai_chat = pytest.importorskip("openai.types.chat", reason="needs the openai package")
     genai = pytest.importorskip("google.genai.types", reason="needs the google-genai package")
 
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 SCHEMA = {
     "type": "object",
     "properties": {"city": {"type": "string"}},
@@ -220,7 +223,7 @@ def test_gemini_knows_the_names_of_results() -> None:
 
 
 def test_anthropic_versions() -> None:
-    """The new version refuses sampling parameters and takes a bearer token; the old one does not."""
+    """The new version refuses sampling parameters and takes a bearer token; the old does not."""
     asked = REQUESTS["parameters"]
     new, old = Anthropic(api_key="k"), Anthropic(api_key="k", version="2023-06-01")
     assert "temperature" not in sent(new, asked)

@@ -61,8 +61,7 @@ class Crowd:
                     entering.close()
                     continue
                 step = next(entering)
-            except StopIteration as stop:
-                assert isinstance(stop.value, Pass)
+            except StopIteration:
                 self.departed.append((self.clock.now, number))
             except RateLimitedError:
                 self.refused.append((number, self.clock.now))
@@ -125,7 +124,7 @@ def test_a_limit_may_fail_at_once() -> None:
 def test_a_call_larger_than_the_limit_is_refused() -> None:
     """It would wait for ever."""
     shared = gate(Clock(), limits=[Limit(1000, unit="tokens")])
-    with pytest.raises(RateLimitedError, match="takes 5,000 tokens, more than the limit of 1,000"):
+    with pytest.raises(RateLimitedError, match="takes 5,000 tokens, more than the limit"):
         passed(shared, tokens=5000)
 
 
@@ -188,7 +187,7 @@ def test_waiting_for_a_place_ends_at_the_deadline() -> None:
     step = next(entering)
     assert isinstance(step, WaitFor)
     assert step.seconds == 5.0
-    with pytest.raises(RateLimitedError, match="all its 1 places"):
+    with pytest.raises(RateLimitedError, match="all its 1 places are taken"):
         entering.send(False)
     assert shared.state().under_way == 1
 
@@ -203,7 +202,7 @@ def test_exactly_the_allowed_probes_go_out() -> None:
         turned=lambda name, state: turned.append(state),
     )
     passed(shared).leave("fault")
-    with pytest.raises(BreakerOpenError, match="another 10.0 s"):
+    with pytest.raises(BreakerOpenError, match=r"another 10\.0 s"):
         passed(shared)
     clock.now = 10.0
     probes = [passed(shared), passed(shared)]

@@ -1,0 +1,158 @@
+"""Lines of a batch to requests, and answers to lines.
+
+Two forms are read, line by line: OpenAI's batch file (`custom_id`, `method`, `url`, `body`),
+whose answers are written in OpenAI's form, and `{"prompt": ...}` or `{"messages": [...]}`
+with whatever else a request has, whose answers are plain. Source: OpenAI API reference,
+"Batch" (the request input and output objects).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from semcache.core.requests import request
+from semcache.errors import RequestError, SemcacheError
+from semcache.types import Completion, Request
+
+_REQUEST = frozenset({"messages", "model", "tools", "response_format"})
+_OWN = frozenset(
+    {"prompt", "system", "namespace", "params", "tags", "task_type", "custom_id", "id", *_REQUEST}
+)
+_NO_PARAMS = frozenset({"stream", "stream_options"})
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line to be answered.
+
+    Attributes:
+        number: of the line in its file, from 1.
+        custom_id: the caller's name for it, or "line-N".
+        openai: it came in OpenAI's form, and so goes its answer.
+    """
+
+    number: int
+    custom_id: str
+    request: Request
+    openai: bool
+
+
+def read_line(text: bytes, number: int, defaults: Mapping[str, Any]) -> Item:
+    """Read one line.
+
+    Args:
+        defaults: fields of the request for lines that do not name them.
+
+    Raises:
+        RequestError: it is none of the forms; what is wrong is said.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"it is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise RequestError(f"it is a JSON {type(value).__name__}, not an object")
+    custom_id = str(value.get("custom_id", value.get("id", f"line-{number}")))
+    body = value.get("body")
+    if isinstance(body, dict):
+        fields = {k: v for k, v in body.items() if k in _REQUEST}
+        rest = {k: v for k, v in body.items() if k not in _REQUEST | _NO_PARAMS}
+        fields["params"] = {**defaults.get("params", {}), **rest}
+        return Item(number, custom_id, request(**{**defaults, **fields}), openai=True)
+    unknown = sorted(set(value) - _OWN)
+    if unknown:
+        raise RequestError(
+            f"it has fields that are not understood: {', '.join(unknown)} (parameters go into "
+            '"params", or the line is in OpenAI\'s form with a "body")'
+        )
+    if "prompt" not in value and "messages" not in value:
+        raise RequestError('it has no "prompt", no "messages" and no "body"')
+    fields = {k: v for k, v in value.items() if k not in ("custom_id", "id")}
+    return Item(number, custom_id, request(**{**defaults, **fields}), openai=False)
+
+
+def answer_line(item: Item, completion: Completion) -> bytes:
+    """The line of an answer."""
+    value: dict[str, Any] = {"line": item.number, "custom_id": item.custom_id}
+    if item.openai:
+        value = {
+            "id": f"batch_req_{item.number}",
+            "custom_id": item.custom_id,
+            "response": {
+                "status_code": 200,
+                "request_id": f"line-{item.number}",
+                "body": _chat_completion(item, completion),
+            },
+            "error": None,
+            "line": item.number,
+        }
+    else:
+        value |= {
+            "answer": completion.text,
+            "finish_reason": completion.finish_reason,
+            "tool_calls": _calls(completion) or None,
+            "model": completion.model,
+            "provider": completion.provider,
+            "prompt_tokens": completion.usage.prompt_tokens,
+            "completion_tokens": completion.usage.completion_tokens,
+        }
+    value["cost_usd"] = None if completion.served_from else completion.usage.cost_usd
+    value["served_from"] = completion.served_from
+    return _encoded(value)
+
+
+def failure_line(number: int, text: bytes, error: BaseException) -> bytes:
+    """The line of a failure, with its reason and the line that failed."""
+    told = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "provider": getattr(error, "provider", None),
+        "status": getattr(error, "status", None),
+        "retryable": isinstance(error, SemcacheError) and not isinstance(error, RequestError),
+    }
+    return _encoded({"line": number, "error": told, "input": text.decode(errors="replace").strip()})
+
+
+def _chat_completion(item: Item, completion: Completion) -> dict[str, Any]:
+    usage = completion.usage
+    message: dict[str, Any] = {"role": "assistant", "content": completion.text}
+    if calls := _calls(completion):
+        message["tool_calls"] = calls
+    read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    return {
+        "id": f"chatcmpl-line-{item.number}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": completion.model or item.request.model,
+        "choices": [
+            {"index": 0, "message": message, "finish_reason": completion.finish_reason or "stop"}
+        ],
+        "usage": {
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+        },
+    }
+
+
+def _calls(completion: Completion) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": call.id,
+            "type": "function",
+            "function": {
+                "name": call.name,
+                "arguments": call.arguments
+                if isinstance(call.arguments, str)
+                else json.dumps(call.arguments, ensure_ascii=False),
+            },
+        }
+        for call in completion.tool_calls
+    ]
+
+
+def _encoded(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

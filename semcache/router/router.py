@@ -1,21 +1,19 @@
 """`Router`: asks providers for answers, and knows what to do when they give none.
 
-One generator, `_steps`, holds the whole of a call: choosing a route, waiting in line,
-asking, reading, trying again, falling back, giving up. It does nothing itself; a driver
-(see `drivers`) does what it yields, blocking or for tasks.
+The doors differ in their driver alone: what a call is stands in `calls`, what it may have to
+wait for in `gate` and `lines`, and how a request finds its providers in `plan`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Unpack
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, TypeVar, Unpack
 from weakref import WeakSet
 
 import httpx
@@ -24,65 +22,31 @@ from semcache.core import routing
 from semcache.core.limits import Limit
 from semcache.core.requests import RequestFields
 from semcache.core.requests import request as make_request
-from semcache.core.resilience import BreakerRules, BreakerState, Retry, Verdict
-from semcache.core.routing import Attempt, Report, Route, Stop, Target
-from semcache.errors import (
-    BreakerOpenError,
-    ConfigError,
-    DeadlineExceededError,
-    ProviderError,
-    RateLimitedError,
-    RejectedError,
-    RouteExhaustedError,
-    SemcacheError,
-    UnavailableError,
-)
-from semcache.events import BreakerEvent, Hook, Hooks, RouteEvent, logging_hook
+from semcache.core.resilience import BreakerRules, BreakerState, Retry
+from semcache.core.routing import Route, Target
+from semcache.errors import ConfigError
+from semcache.events import BreakerEvent, Event, Hook, Hooks, logging_hook
 from semcache.flags import Flags
-from semcache.prices import priced
 from semcache.protocols import DirectProvider, Provider
-from semcache.providers.failures import scrubbed
 from semcache.router import drivers
+from semcache.router.calls import Calls, Trip
 from semcache.router.clients import Clients
 from semcache.router.gate import Gate, GateState
 from semcache.router.lines import Lines
 from semcache.router.plan import Plans
-from semcache.router.steps import (
-    Call,
-    Emit,
-    Exchange,
-    NextChunk,
-    NextEvent,
-    Open,
-    OpenCall,
-    Sleep,
-    Steps,
-    Timeouts,
-)
-from semcache.types import AttemptReport, AttemptResult, Chunk, Completion, Request, Usage
-
-logger = logging.getLogger("semcache")
+from semcache.router.steps import Timeouts
+from semcache.types import Chunk, Completion, Request
 
 UNSET: Any = object()
 
+M = TypeVar("M", bound=Callable[..., Any])
+_IGNORE = "__semcache_ignore__"
 
-@dataclass(slots=True)
-class _Trip:
-    """What one call is, and what it has come to so far.
 
-    Attributes:
-        chunks: the caller wants the answer in pieces. live: providers are asked for pieces.
-        tokens: what it is taken to need of a limit. deadline: by the router's clock.
-        emitted: a piece has been handed out: nobody else can be asked.
-    """
-
-    request: Request
-    chunks: bool
-    live: bool
-    tokens: int
-    deadline: float | None
-    attempts: list[AttemptReport] = field(default_factory=list)
-    emitted: bool = False
+def _door(method: M) -> M:
+    """How long one is ready to wait changes no answer; `@cached` looks at this."""
+    setattr(method, _IGNORE, frozenset({"deadline"}))
+    return method
 
 
 class Router:
@@ -137,11 +101,9 @@ class Router:
         self._plans = Plans(providers, routes, self.flags)
         self.providers = self._plans.providers
         self.routes = tuple(routes)
-        self._retry = retry
-        self._timeouts = timeouts
         self._deadline = deadline
         self._hooks = Hooks(hooks)
-        self._clock, self._wall, self._draw = clock, wall, draw
+        self._clock, self._draw = clock, draw
         self._sleep, self._asleep = sleep, asleep
         self._lines = Lines(clock)
         self._plans.check_names(limits or {}, "limits")
@@ -160,11 +122,22 @@ class Router:
             )
             for name, provider in self.providers.items()
         }
+        self._calls = Calls(
+            self._plans,
+            self._gates,
+            retry=retry,
+            timeouts=timeouts,
+            told=self._told,
+            clock=clock,
+            wall=wall,
+            draw=draw,
+        )
         self._clients = Clients(transport, async_transport)
         _open_routers.add(self)
 
     # ------------------------------------------------------------------------- asking
 
+    @_door
     def complete(
         self,
         prompt: str | Request | None = None,
@@ -184,10 +157,11 @@ class Router:
             RejectedError: the request itself is at fault.
             RouteExhaustedError: everybody was tried in vain; DeadlineExceededError: time is up.
         """
-        steps = self._steps(self._trip(prompt, fields, deadline, stream=False))
+        steps = self._calls.steps(self._trip(prompt, fields, deadline, stream=False))
         answer: Completion = drivers.run(steps, self._blocking())
         return answer
 
+    @_door
     async def acomplete(
         self,
         prompt: str | Request | None = None,
@@ -196,10 +170,11 @@ class Router:
         **fields: Unpack[RequestFields],
     ) -> Completion:
         """`complete` for tasks."""
-        steps = self._steps(self._trip(prompt, fields, deadline, stream=False))
+        steps = self._calls.steps(self._trip(prompt, fields, deadline, stream=False))
         answer: Completion = await drivers.arun(steps, self._tasks())
         return answer
 
+    @_door
     def stream(
         self,
         prompt: str | Request | None = None,
@@ -215,9 +190,10 @@ class Router:
         Raises:
             UnavailableError: the stream broke off. Otherwise as `complete`.
         """
-        steps = self._steps(self._trip(prompt, fields, deadline, stream=True))
+        steps = self._calls.steps(self._trip(prompt, fields, deadline, stream=True))
         yield from drivers.stream(steps, self._blocking())
 
+    @_door
     async def astream(
         self,
         prompt: str | Request | None = None,
@@ -226,7 +202,7 @@ class Router:
         **fields: Unpack[RequestFields],
     ) -> AsyncIterator[Chunk]:
         """`stream` for tasks."""
-        steps = self._steps(self._trip(prompt, fields, deadline, stream=True))
+        steps = self._calls.steps(self._trip(prompt, fields, deadline, stream=True))
         async with aclosing(drivers.astream(steps, self._tasks())) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -290,7 +266,7 @@ class Router:
         deadline: float | None,
         *,
         stream: bool,
-    ) -> _Trip:
+    ) -> Trip:
         if isinstance(prompt, Request):
             task_type = fields.get("task_type")
             if set(fields) - {"task_type"}:
@@ -299,7 +275,7 @@ class Router:
         else:
             request = make_request(prompt, **fields)
         seconds = self._deadline if deadline is UNSET else deadline
-        return _Trip(
+        return Trip(
             request,
             stream,
             stream and self.flags.enabled("streaming_enabled"),
@@ -307,211 +283,17 @@ class Router:
             None if seconds is None else self._clock() + seconds,
         )
 
-    def _steps(self, trip: _Trip) -> Steps:
-        """Everything that a call is; returns the completion."""
-        tokens = routing.prompt_tokens(trip.request)
-        targets = self._plans.targets(trip.request, tokens, self._draw())
-        walk = routing.walk(targets, self._retry, trip.deadline)
-        report: Any = None
-        while True:
-            try:
-                step = walk.send(report)
-            except StopIteration as stop:
-                if stop.value.reason == "rejected":
-                    raise stop.value.error from None
-                raise self._failure(stop.value, trip) from stop.value.error
-            error: SemcacheError | None = None
-            if isinstance(step, Attempt):
-                try:
-                    return (yield from self._attempt(step, trip))
-                except (ProviderError, BreakerOpenError) as failed:
-                    if trip.emitted and not self._late(trip):
-                        raise
-                    if trip.emitted:
-                        raise self._failure(Stop("deadline", failed), trip) from failed
-                    error = failed
-            else:
-                yield Sleep(step.seconds)
-            report = Report(self._clock(), self._draw(), error)
-
-    def _attempt(self, attempt: Attempt, trip: _Trip) -> Steps:
-        """One call to one provider, with what stands before it."""
-        target = attempt.target
-        gate = self._gates[target.provider]
-        start, waited = self._clock(), 0.0
-        try:
-            leave = yield from gate.enter(
-                retry=attempt.number > 1, tokens=trip.tokens, deadline=trip.deadline
-            )
-            waited = leave.waited
-            verdict: Verdict = "neutral"
-            completion: Completion | None = None
-            try:
-                completion = yield from self._ask(target, trip)
-                verdict = "good"
-            except UnavailableError:
-                verdict = "fault"
-                raise
-            finally:
-                leave.leave(verdict, None if completion is None else _tokens(completion))
-        except BaseException as error:
-            self._note(trip, target, start, waited, error)
-            raise
-        self._note(trip, target, start, waited, None)
-        price_list = self.providers[target.provider].price_list
-        completion = replace(
-            completion,
-            provider=target.provider,
-            model=completion.model or target.model,
-            usage=_usage(completion, target, price_list),
-            attempts=tuple(trip.attempts),
-        )
-        if trip.chunks:
-            if completion.text and not trip.emitted:
-                yield Emit(Chunk(completion.text))
-            yield Emit(Chunk("", completion))
-        return completion
-
-    def _ask(self, target: Target, trip: _Trip) -> Steps:
-        """The answer of one provider; errors of ours for its failures."""
-        provider = self.providers[target.provider]
-        left = None if trip.deadline is None else trip.deadline - self._clock()
-        try:
-            if self._plans.over_http(provider):
-                return (yield from self._over_http(provider, target, trip, left))
-            return (yield from self._directly(provider, target, trip, left))
-        except ProviderError as error:
-            raise error.asked(target.model) from None
-        except httpx.HTTPError as error:
-            # Alone: frames below hold the headers of what was sent, and keys among them.
-            raise _unreached(error, target) from None
-
-    def _over_http(
-        self, provider: Provider, target: Target, trip: _Trip, left: float | None
-    ) -> Steps:
-        sent = provider.build(trip.request, model=target.model, stream=trip.live)
-        times = self._timeouts.within(left)
-        reply = yield Open(sent, times) if trip.live else Exchange(sent, times)
-        if not 200 <= reply.status < 300:
-            raise provider.error(reply, now=self._wall())
-        if not trip.live or reply.content_type != "text/event-stream":
-            return provider.read(reply)
-        reader = provider.reader()
-        try:
-            while not reader.ended and (event := (yield NextEvent())) is not None:
-                if text := reader.feed(event):
-                    trip.emitted = True
-                    yield Emit(Chunk(text))
-        except httpx.HTTPError:
-            with suppress(UnavailableError):
-                return reader.finish()  # all of it had come
-            raise
-        return reader.finish()
-
-    def _directly(
-        self, provider: DirectProvider, target: Target, trip: _Trip, left: float | None
-    ) -> Steps:
-        if not trip.live:
-            return (yield Call(provider, trip.request, target.model, left))
-        yield OpenCall(provider, trip.request, target.model, left)
-        completion: Completion | None = None
-        while (chunk := (yield NextChunk())) is not None:
-            completion = chunk.completion or completion
-            if chunk.text:
-                trip.emitted = True
-                yield Emit(Chunk(chunk.text))
-        if completion is None:
-            raise UnavailableError("its stream ended without an answer", provider=target.provider)
-        return completion
-
-    def _failure(self, stop: Stop, trip: _Trip) -> SemcacheError:
-        """What a call in vain ends with."""
-        after = getattr(stop.error, "retry_after", None)
-        kind: type[RouteExhaustedError] = RouteExhaustedError
-        said = "Nobody could answer."
-        if stop.reason == "deadline" or self._late(trip):
-            kind, said = (
-                DeadlineExceededError,
-                "The time for the call was up before an answer came.",
-            )
-        return kind(said, attempts=trip.attempts, retry_after=after)
-
-    def _late(self, trip: _Trip) -> bool:
-        return trip.deadline is not None and self._clock() >= trip.deadline
-
-    def _note(
-        self, trip: _Trip, target: Target, start: float, waited: float, error: BaseException | None
-    ) -> None:
-        report = AttemptReport(
-            target.provider,
-            target.model,
-            _result(error),
-            getattr(error, "status", None),
-            max(0.0, self._clock() - start - waited),
-            waited,
-            "" if error is None else getattr(error, "detail", "") or str(error),
-        )
-        trip.attempts.append(report)
-        self._hooks.emit(RouteEvent(trip.request.namespace, trip.request.task_type, report))
+    def _told(self, event: Event) -> None:
+        self._hooks.emit(event)  # its listeners may change
 
     def _breaker_turned(self, provider: str, state: BreakerState) -> None:
-        self._hooks.emit(BreakerEvent(provider, state))
+        self._told(BreakerEvent(provider, state))
 
     def _blocking(self) -> drivers.Blocking:
         return drivers.Blocking(self._clients.blocking, sleep=self._sleep)
 
     def _tasks(self) -> drivers.Tasks:
         return drivers.Tasks(self._clients.of_loop, sleep=self._asleep)
-
-
-for _door in (Router.complete, Router.acomplete, Router.stream, Router.astream):
-    # How long one is ready to wait changes no answer; see `decorator`.
-    _door.__semcache_ignore__ = frozenset({"deadline"})  # type: ignore[attr-defined]
-
-
-def _tokens(completion: Completion) -> int | None:
-    counts = (completion.usage.prompt_tokens, completion.usage.completion_tokens)
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
-
-
-def _result(error: BaseException | None) -> AttemptResult:
-    match error:
-        case None:
-            return "answered"
-        case RateLimitedError():
-            return "rate_limited"
-        case UnavailableError():
-            return "unavailable"
-        case RejectedError():
-            return "rejected"
-        case BreakerOpenError():
-            return "breaker_open"
-        case _:
-            return "failed"
-
-
-def _unreached(error: httpx.HTTPError, target: Target) -> ProviderError:
-    if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
-        # Not its words: they may quote a header.
-        return RejectedError(
-            f"the request cannot be sent ({type(error).__name__})",
-            provider=target.provider,
-            model=target.model,
-            status=None,
-        )
-    said = scrubbed(str(error), ()) or "no word of why"
-    return UnavailableError(
-        f"{type(error).__name__}: {said}", provider=target.provider, model=target.model
-    )
-
-
-def _usage(completion: Completion, target: Target, price_list: str | None) -> Usage:
-    """With its cost, by the model that answered, or else by the one that was asked."""
-    usage = completion.usage
-    for model in dict.fromkeys((completion.model or target.model, target.model)):
-        usage = priced(usage, model=model, price_list=price_list)
-    return usage
 
 
 _open_routers: WeakSet[Router] = WeakSet()

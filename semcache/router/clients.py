@@ -1,19 +1,66 @@
-"""HTTP clients: pooled, made when they are needed, closed with the router."""
+"""HTTP clients: made when they are needed, kept small, closed with the router.
+
+A pool of httpx looks at each of its connections, and for each of these at all of them
+again, whenever a request begins or ends. With 32 connections that takes longer than the
+request itself; so there are several pools with a few connections each, and a call takes
+the first one that has room.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx
 
-_POOL = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30)
+C = TypeVar("C", bound="httpx.Client | httpx.AsyncClient")
+
+ROOM = 8
+"""Calls at once in one pool."""
+_POOL = httpx.Limits(max_connections=4 * ROOM, max_keepalive_connections=ROOM, keepalive_expiry=30)
 _HEADERS = {"user-agent": "semcache", "accept": "application/json, text/event-stream"}
 
 
+class Pools(Generic[C]):
+    """Clients of one kind. A call takes one and gives it back."""
+
+    def __init__(self, make: Callable[[], C]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._pools: list[C] = []
+        self._taken: list[int] = []
+
+    def take(self) -> C:
+        """The first client with room for a call."""
+        with self._lock:
+            for place, count in enumerate(self._taken):
+                if count < ROOM:
+                    self._taken[place] += 1
+                    return self._pools[place]
+            client = self._make()
+            self._pools.append(client)
+            self._taken.append(1)
+            return client
+
+    def give_back(self, client: C) -> None:
+        """A call has ended."""
+        with self._lock:
+            for place, pool in enumerate(self._pools):
+                if pool is client:
+                    self._taken[place] -= 1
+
+    def emptied(self) -> list[C]:
+        """All clients, to be closed; the next call makes new ones."""
+        with self._lock:
+            pools, self._pools, self._taken = self._pools, [], []
+            return pools
+
+
 class Clients:
-    """One client for all threads, and one for each event loop, whose sockets belong to it."""
+    """Clients for all threads, and for each event loop its own, whose sockets belong to it."""
 
     def __init__(
         self,
@@ -21,51 +68,36 @@ class Clients:
         async_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._transport, self._async_transport = transport, async_transport
+        self.blocking = Pools(lambda: httpx.Client(**self._options(transport)))
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Pools[httpx.AsyncClient]]
+        self._loops = WeakKeyDictionary()
         self._lock = threading.Lock()
-        self._client: httpx.Client | None = None
-        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
-            WeakKeyDictionary()
-        )
+
+    @staticmethod
+    def _options(transport: Any) -> dict[str, Any]:
+        return {"transport": transport, "limits": _POOL, "headers": _HEADERS}
 
     def anew(self) -> Clients:
         """The same with no connections: in a child process they are the parent's."""
         return Clients(self._transport, self._async_transport)
 
-    def blocking(self) -> httpx.Client:
-        """The client of all threads."""
-        client = self._client
-        if client is None:
-            with self._lock:
-                if self._client is None:
-                    self._client = httpx.Client(
-                        transport=self._transport, limits=_POOL, headers=_HEADERS
-                    )
-                client = self._client
-        return client
-
-    def of_loop(self) -> httpx.AsyncClient:
-        """The client of the running event loop."""
+    def of_loop(self) -> Pools[httpx.AsyncClient]:
+        """The clients of the running event loop."""
         loop = asyncio.get_running_loop()
-        client = self._of_loops.get(loop)
-        if client is None:
-            client = httpx.AsyncClient(
-                transport=self._async_transport, limits=_POOL, headers=_HEADERS
-            )
-            with self._lock:
-                self._of_loops[loop] = client
-        return client
+        with self._lock:
+            pools = self._loops.get(loop)
+            if pools is None:
+                options = self._options(self._async_transport)
+                pools = self._loops[loop] = Pools(lambda: httpx.AsyncClient(**options))
+            return pools
 
     def close(self) -> None:
         """Close the connections of the threads."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
+        for client in self.blocking.emptied():
             client.close()
 
     async def aclose(self) -> None:
         """`close`, and close those of the running event loop."""
         self.close()
-        with self._lock:
-            client = self._of_loops.pop(asyncio.get_running_loop(), None)
-        if client is not None:
+        for client in self.of_loop().emptied():
             await client.aclose()

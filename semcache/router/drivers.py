@@ -17,6 +17,7 @@ import httpx
 from httpx_sse import EventSource
 
 from semcache.driving import Turn, adrive, drive
+from semcache.router.clients import Pools
 from semcache.router.steps import (
     Call,
     Emit,
@@ -67,11 +68,12 @@ class Blocking:
 
     def __init__(
         self,
-        client: Callable[[], httpx.Client],
+        pools: Pools[httpx.Client],
         *,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._client = client
+        self._pools = pools
+        self._client: httpx.Client | None = None
         self._sleep = sleep
         self._response: httpx.Response | None = None
         self._items: Iterator[Any] = iter(())
@@ -103,20 +105,24 @@ class Blocking:
                 raise AssertionError("a chunk is handed out by the loop itself")
 
     def close(self) -> None:
-        """Close what is open."""
-        if self._response is not None:
-            self._response.close()
-            self._response = None
-        close = getattr(self._items, "close", None)
-        self._items = iter(())
-        if close is not None:
-            close()
+        """Close what is open, and give back what was taken."""
+        response, self._response = self._response, None
+        client, self._client = self._client, None
+        items, self._items = self._items, iter(())
+        try:
+            if response is not None:
+                response.close()
+            if (close := getattr(items, "close", None)) is not None:
+                close()
+        finally:
+            if client is not None:
+                self._pools.give_back(client)
 
     def _send(self, step: Exchange | Open) -> httpx.Response:
         self.close()
         self._end = _end_of(step.timeouts, time.monotonic())
-        client = self._client()
-        self._response = client.send(_built(client, step), stream=True)
+        self._client = self._pools.take()
+        self._response = self._client.send(_built(self._client, step), stream=True)
         return self._response
 
     def _exchange(self, step: Exchange) -> HTTPReply:
@@ -170,11 +176,12 @@ class Tasks:
 
     def __init__(
         self,
-        client: Callable[[], httpx.AsyncClient],
+        pools: Pools[httpx.AsyncClient],
         *,
         sleep: Callable[[float], Any] = asyncio.sleep,
     ) -> None:
-        self._client = client
+        self._pools = pools
+        self._client: httpx.AsyncClient | None = None
         self._sleep = sleep
         self._response: httpx.Response | None = None
         self._items: AsyncIterator[Any] | None = None
@@ -207,15 +214,18 @@ class Tasks:
                 raise AssertionError("a chunk is handed out by the loop itself")
 
     async def close(self) -> None:
-        """Close what is open."""
-        items, self._items = self._items, None
+        """Close what is open, and give back what was taken."""
         response, self._response = self._response, None
+        client, self._client = self._client, None
+        items, self._items = self._items, None
         try:
             if (close := getattr(items, "aclose", None)) is not None:
                 await close()
-        finally:
             if response is not None:
                 await response.aclose()
+        finally:
+            if client is not None:
+                self._pools.give_back(client)
 
     async def _timed(self, times: Timeouts, work: Any) -> Any:
         self._end = _end_of(times, time.monotonic())
@@ -236,8 +246,8 @@ class Tasks:
 
     async def _send(self, step: Exchange | Open) -> httpx.Response:
         await self.close()
-        client = self._client()
-        self._response = await client.send(_built(client, step), stream=True)
+        self._client = self._pools.take()
+        self._response = await self._client.send(_built(self._client, step), stream=True)
         return self._response
 
     async def _exchange(self, step: Exchange) -> HTTPReply:

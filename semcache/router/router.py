@@ -293,7 +293,7 @@ class Router:
         return drivers.Blocking(self._clients.blocking, sleep=self._sleep)
 
     def _tasks(self) -> drivers.Tasks:
-        return drivers.Tasks(self._clients.of_loop, sleep=self._asleep)
+        return drivers.Tasks(self._clients.of_loop(), sleep=self._asleep)
 
 
 _open_routers: WeakSet[Router] = WeakSet()

@@ -51,8 +51,7 @@ async def gather(lines: list[str], address: str) -> list[str]:
                 reply = await client.post(url, json=body)
             return str(reply.json()["choices"][0]["message"]["content"])
 
-        answers = await asyncio.gather(*(one(line) for line in lines))
-    return answers
+        return await asyncio.gather(*(one(line) for line in lines))
 
 
 def gathered(source: Path, target: Path, address: str) -> dict[str, Any]:

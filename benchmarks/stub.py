@@ -36,10 +36,8 @@ _ANSWER = json.dumps(
 
 
 def _http(body: bytes) -> bytes:
-    head = (
-        f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    kind = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+    return f"{kind}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 class _Stub(asyncio.Protocol):

@@ -222,6 +222,55 @@ def measure(*, quick: bool) -> dict[str, Any]:
     }
 
 
+def table(result: dict[str, Any], batch: dict[str, Any]) -> str:
+    """The README's table."""
+    alone, many = (result["overhead"]["0_ms"][width] for width in ("1", "32"))
+    slow = result["overhead"]["50_ms"]["32"]
+    bucket, down, ours = result["token_bucket"], result["outage"], batch["ways"]["batch"]
+    faster = batch["throughput_over_gather"]["median_of_rounds"]
+    memory, theirs = ours["memory_mb"], batch["ways"]["gather"]["memory_mb"]
+    rows = (
+        ("", "figure", "beside"),
+        ("---", "---:", "---"),
+        (
+            "a call through the router",
+            f"{alone['p50_ms']:.2f} ms = {alone['ratio_p50']:.2f} × floor",
+            "bare httpx to the same local server, in turns",
+        ),
+        (
+            "32 at once",
+            f"{many['p50_ms']:.1f} ms = {many['ratio_p50']:.2f} × floor",
+            "the same, one client",
+        ),
+        (
+            "32 at once, the model takes 50 ms",
+            f"{slow['p50_ms']:.1f} ms = {slow['ratio_p50']:.2f} × floor",
+            "the same",
+        ),
+        (
+            "through a token bucket",
+            f"{bucket['per_second']:.1f}/s = {bucket['share_of_limit']:.1%} of the limit",
+            f"{bucket['limit']}; the most that arrived in any: {bucket['most_in_any_window']:,}",
+        ),
+        (
+            "a provider dies and comes back",
+            f"{down['lost']} of {down['requests']:,} lost, slowest {down['slowest_s']:.2f} s",
+            f"deadline {down['deadline_s']:g} s, with another to fall back on",
+        ),
+        (
+            f"a batch of {ours['lines']:,} lines",
+            f"{ours['per_second']:,.0f}/s = {faster:.2f} × gather",
+            f"`asyncio.gather` over httpx, {batch['concurrency']} at once",
+        ),
+        (
+            "its memory, at a fifth and at the end",
+            f"{memory[len(memory) // 5]:.0f} and {memory[-1]:.0f} MB",
+            f"gather: {theirs[-1]:.0f} MB",
+        ),
+    )
+    return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")

@@ -55,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
         *BASE, "batch", "build", "cache", "core", "demo", "embedders", "maintenance", "prices",
         "protocols", "router", "semantic_cache", "settings", "stores", "transfer", "webhooks",
     },
-    "__init__": {*BASE, "cache", "decorator", "events", "semantic_cache"},
+    "__init__": {*BASE, "cache", "decorator", "events", "flags", "semantic_cache"},
     "__main__": {"cli"},
 }  # fmt: skip
 """Who may import whom; a room may always import itself."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import routing
 from benchmarks.latency import table
 from semcache.embedders.default import DefaultEmbedder
 
@@ -41,7 +42,9 @@ def test_the_examples_run(
     assert "Nine to five." in out
     assert out.count("['A', ' stream', '.']") == 2
     assert "semantic similarity" in out
+    assert "answered: What are your hours? · mine None 1\nexact\n" in out
     names["cache"].close()
+    names["router"].close()
 
 
 def test_every_command_is_documented() -> None:
@@ -62,6 +65,15 @@ def test_the_figures_are_those_of_the_results() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "latency.json").read_text())
     assert section("figures").strip() == table(results).strip()
     assert (ROOT / "benchmarks" / "results" / "latency.png").exists()
+
+
+def test_the_router_s_figures_are_those_of_the_results() -> None:
+    """The same for the router and its batches."""
+    found = [
+        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        for name in ("routing", "batch")
+    ]
+    assert section("routing").strip() == routing.table(*found).strip()
 
 
 def test_results_say_where_they_come_from() -> None:

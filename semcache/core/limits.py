@@ -10,6 +10,9 @@ The promise is strict: in every window of `seconds`, wherever it begins, no more
   close together are remembered as one, which expires with the last of them: a little too
   cautious, never too bold, and bounded in memory.
 
+A call reaches its provider a little after it departed, and not all of them equally late; so
+each window is taken for `LATENESS` longer than it is.
+
 Times (seconds, on any clock that does not step) are arguments; a change gives a new value.
 `take` decides, on what has departed. `ready_at` only foretells, for those who wait: when
 `amount` could depart if `ahead` departs before it.
@@ -28,6 +31,8 @@ from semcache.errors import ConfigError
 Unit: TypeAlias = Literal["requests", "tokens"]
 Shape: TypeAlias = Literal["token_bucket", "sliding_window"]
 
+LATENESS = 0.005
+"""Share of a window by which a departure may reach the provider late: 0.3 s of a minute."""
 _SLOTS = 128
 """Departures remembered apart within one window."""
 _ROUNDING = 1e-9
@@ -95,7 +100,8 @@ class TokenBucket:
 
     @classmethod
     def of(cls, limit: Limit, now: float) -> TokenBucket:
-        return cls((limit.amount - limit.most) / limit.seconds, limit.most, limit.most, now)
+        rate = (limit.amount - limit.most) / (limit.seconds * (1 + LATENESS))
+        return cls(rate, limit.most, limit.most, now)
 
     def ready_at(self, now: float, amount: float, ahead: float = 0.0) -> float:
         missing = amount + ahead - self._level(now)
@@ -140,7 +146,7 @@ class SlidingWindow:
 
     @classmethod
     def of(cls, limit: Limit, now: float) -> SlidingWindow:  # noqa: ARG003 - as TokenBucket.of
-        return cls(limit.amount, limit.seconds)
+        return cls(limit.amount, limit.seconds * (1 + LATENESS))
 
     def ready_at(self, now: float, amount: float, ahead: float = 0.0) -> float:
         slots = self._within(now)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, assert_type
 
-from semcache import Cached, Completion, Entry, Lookup, SemanticCache
+from semcache import Cached, Chunk, Completion, Entry, Lookup, SemanticCache
+from semcache.router import Router
 
 cache = SemanticCache("cache")
 
@@ -65,3 +66,24 @@ assert_type(lookup.completion, Completion | None)
 assert_type(cache.record(lookup, "b", ttl=5), Entry | None)
 assert_type(cache.get(messages=[{"role": "user", "content": "a"}]), Completion | None)
 cache.lookup("a", modle="m")  # type: ignore[call-arg]
+
+
+# ------------------------------------------------------------------------- the router
+
+
+def routed(router: Router, cache: SemanticCache) -> None:
+    """Answers and streams, with and without a cache in front."""
+    assert_type(router.complete("hello", task_type="general"), Completion)
+    assert_type(list(router.stream("hello")), list[Chunk])
+    assert_type(cache.answer("hello"), Completion)
+    assert_type(list(cache.stream("hello")), list[str])
+    ask = cache.cached()(router.complete)
+    assert_type(ask("hello"), Completion)
+
+
+async def arouted(router: Router, cache: SemanticCache) -> None:
+    """The same for tasks."""
+    assert_type(await router.acomplete(messages=[{"role": "user", "content": "hi"}]), Completion)
+    assert_type([chunk async for chunk in router.astream("hello")], list[Chunk])
+    assert_type(await cache.aanswer("hello"), Completion)
+    assert_type([piece async for piece in cache.astream("hello")], list[str])

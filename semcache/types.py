@@ -216,8 +216,9 @@ class Completion:
     payload: JSON = None
     payload_kind: str | None = None
     tool_calls: tuple[ToolCallPart, ...] = ()
-    attempts: tuple[AttemptReport, ...] = ()
-    served_from: Source | None = None
+    # How it came, and not what it says: two equal answers are equal.
+    attempts: tuple[AttemptReport, ...] = field(default=(), compare=False)
+    served_from: Source | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.text

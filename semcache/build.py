@@ -228,7 +228,7 @@ def providers_of(settings: Settings) -> list[Any]:
     from semcache.registry import provider_kind
 
     made = []
-    for name, given in settings.providers.items():
+    for name, given in _in_order(settings):
         told = {
             field: value
             for field in (
@@ -242,6 +242,16 @@ def providers_of(settings: Settings) -> list[Any]:
         except TypeError as error:
             raise ConfigError(f"providers.{name}: {error}") from None
     return made
+
+
+def _in_order(settings: Settings) -> list[tuple[str, ProviderSettings]]:
+    """Providers that were set up, in their order, before those of which there is just a key.
+
+    A key that happens to be in the environment must not take requests away from them.
+    """
+    return sorted(
+        settings.providers.items(), key=lambda item: item[1].model_fields_set <= {"api_key"}
+    )
 
 
 def limits_of(given: ProviderSettings) -> Sequence[Limit]:
@@ -290,7 +300,7 @@ def _targets(settings: Settings, place: int) -> tuple[Any, ...]:
     from semcache.core.routing import Target
 
     found = []
-    for name, given in settings.providers.items():
+    for name, given in _in_order(settings):
         model = given.model or (MODELS[name][place] if name in MODELS else None)
         if model is not None:
             found.append(Target(name, model))
@@ -301,6 +311,7 @@ def problems(settings: Settings) -> list[str]:
     """What would go wrong with these settings, in words; empty: nothing that can be seen here."""
     from semcache.providers.base import HTTPProvider
     from semcache.settings import KEYS
+    from semcache.webhooks.signatures import usable
 
     found = []
     if settings.providers:
@@ -323,4 +334,6 @@ def problems(settings: Settings) -> list[str]:
     for name, source in settings.webhooks.sources.items():
         if source.secret is None:
             found.append(f"webhooks.sources.{name}: it has no secret, so all it sends is refused.")
+        elif not usable(source.scheme, source.secret.get_secret_value()):
+            found.append(f"webhooks.sources.{name}: its secret is none (whsec_ and base64).")
     return found

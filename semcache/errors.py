@@ -43,7 +43,15 @@ class RequestError(SemcacheError, ValueError):
 
 
 class ConfigError(SemcacheError, ValueError):
-    """A setting has a value that semcache cannot work with."""
+    """A setting has a value that semcache cannot work with.
+
+    Attributes:
+        problems: one by one, where there may be several.
+    """
+
+    def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
+        self.problems = tuple(problems) or (message,)
+        super().__init__(message)
 
 
 class StoreError(SemcacheError):
@@ -86,6 +94,7 @@ class ProviderError(SemcacheError):
         detail: the provider's own words, without keys.
         retry_after: seconds after which it may be asked again, if it said so.
         code: the provider's own name for the error, such as "context_length_exceeded".
+        held_back: the router itself refused the call; the provider was not asked.
     """
 
     says = "failed"
@@ -100,7 +109,9 @@ class ProviderError(SemcacheError):
         request_id: str | None = None,
         retry_after: float | None = None,
         code: str | None = None,
+        held_back: bool = False,
     ) -> None:
+        self.held_back = held_back
         self.provider = provider
         self.model = model
         self.status = status
@@ -149,7 +160,7 @@ class RejectedError(ProviderError):
         return (
             self.status in (401, 402, 403, 404, 405, 413, 429)
             or self.status is None
-            or str(self.code).startswith(("context_length", "model_"))
+            or str(self.code).startswith(("context_length", "model_", "account"))
             or self.status // 100 == 3
         )
 

@@ -16,19 +16,21 @@ environment. A provider is there if anything is said of it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -117,12 +119,19 @@ class WebhookSource(_Section):
     scheme: Literal["standard", "hex", "github"] = "standard"
     secret: SecretStr | None = None
 
+    @field_validator("secret")
+    @classmethod
+    def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        """An empty secret, as an unset variable gives it, is none: anybody could sign with it."""
+        text = "" if value is None else value.get_secret_value().strip()
+        return None if text in ("", "whsec_") else value
+
 
 class WebhookSettings(_Section):
     """The receiver of webhooks. tolerance: seconds; max_bytes: of one delivery."""
 
     sources: dict[str, WebhookSource] = Field(default_factory=dict)
-    tolerance: float = Field(default=300.0, gt=0)
+    tolerance: float = Field(default=300.0, gt=0, le=300)  # what standardwebhooks lets by
     max_bytes: int = Field(default=1_000_000, ge=1)
 
 
@@ -240,7 +249,18 @@ def load(**values: Any) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise ConfigError("The settings are wrong: " + "; ".join(said(error))) from None
+        found = said(error)
+        raise ConfigError("The settings are wrong: " + "; ".join(found), problems=found) from None
+    except SettingsError as error:
+        raise _unparsed(error) from None
+
+
+def _unparsed(error: SettingsError) -> ConfigError:
+    said = str(error).replace("EnvSettingsSource", "environment").replace("_Dotenv", DOTENV)
+    return ConfigError(
+        f"The settings are wrong: {said}. Lists and sections in a variable are written as JSON, "
+        """such as SEMCACHE_ROUTES='[{"targets": ["local"]}]'."""
+    )
 
 
 def said(error: ValidationError) -> list[str]:
@@ -290,7 +310,10 @@ def origins(settings: Settings) -> list[Origin]:
     Raises:
         ConfigError: a source cannot be read.
     """
-    given = [(name, _flat(source())) for name, source in _sources(Settings)]
+    try:
+        given = [(name, _flat(source())) for name, source in _sources(Settings)]
+    except SettingsError as error:
+        raise _unparsed(error) from None
     shown = _flat({**settings.model_dump(), "flags": {**DEFAULTS, **settings.flags}})
     found = []
     for name, value in shown.items():
@@ -337,4 +360,6 @@ def _says(values: Mapping[str, Any], name: str) -> bool:
 def _masked(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "***"
+    if isinstance(value, str):
+        return re.sub(r"//[^/@]*@", "//***@", value)  # a password in an address
     return str(value) if isinstance(value, Path) else value

@@ -163,7 +163,14 @@ NO_USAGE = Usage()
 
 
 AttemptResult: TypeAlias = Literal[
-    "answered", "rate_limited", "unavailable", "rejected", "breaker_open", "failed"
+    "answered",
+    "rate_limited",
+    "unavailable",
+    "rejected",
+    "held_back",
+    "breaker_open",
+    "abandoned",
+    "failed",
 ]
 
 
@@ -173,7 +180,9 @@ class AttemptReport:
 
     Attributes:
         provider, model: who was asked.
-        result: how it ended; "breaker_open": nothing was sent.
+        result: how it ended. "held_back" (by a limit or the retry budget set here) and
+            "breaker_open": nothing was sent. "abandoned": by the caller, who was cancelled or
+            has read enough.
         status: the HTTP status, where there was one.
         seconds: how long the call took. waited: how long it was held back before.
         detail: what went wrong, in words; "" for an answer.

@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "decorator": {*BASE, "cache", "codec", "core", "flights", "flow"},
     "build": {
         *BASE, "protocols", "cache", "core", "flags", "registry", "repository", "router",
-        "settings", *ADAPTERS,
+        "settings", "webhooks", *ADAPTERS,
     },
     "maintenance": {*BASE, "protocols", "build", "core", "repository", *ADAPTERS},
     "transfer": {*BASE, "protocols", "repository", *ADAPTERS},

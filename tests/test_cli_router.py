@@ -105,8 +105,8 @@ def test_providers(shell: Shell) -> None:
         assert word in shown.stdout
     assert KEY not in shown.stdout
     told = json.loads(shell("providers", "--json", OPENAI_API_KEY=KEY).stdout)
-    assert [p["provider"] for p in told["providers"]] == ["openai", "local"]
-    assert told["providers"][1]["usd_per_million_tokens"] is None
+    assert [p["provider"] for p in told["providers"]] == ["local", "openai"]
+    assert told["providers"][0]["usd_per_million_tokens"] is None
 
 
 def test_config(shell: Shell) -> None:

@@ -215,3 +215,27 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("semcache.toml").write_text('[providers.broken]\nmodel = "m"')
     with pytest.raises(ConfigError, match="cannot be loaded"):
         build.router_of(load())
+
+
+@pytest.mark.parametrize("name", ["SEMCACHE_ROUTES", "SEMCACHE_PROVIDERS__OPENAI__MODELS"])
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_a_variable_that_is_no_json(monkeypatch: pytest.MonkeyPatch, name: str, where: str) -> None:
+    """It is said what is wrong, and how lists are written."""
+    if where == ".env":
+        Path(".env").write_text(f"{name}=oops\n")
+    else:
+        monkeypatch.setenv(name, "oops")
+    with pytest.raises(ConfigError, match="written as JSON"):
+        load()
+
+
+def test_a_key_alone_takes_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Providers that were set up go before one of which there is just a key."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    Path("semcache.toml").write_text(
+        '[providers.local]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\n'
+    )
+    router = build.router_of(load())
+    assert router is not None
+    assert list(router.providers) == ["local", "openai"]
+    assert router.routes[0].targets[0].provider == "local"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,27 +72,52 @@ class Journal:
         self.done = Done()
         self.failed_before = 0
         files = (target, self.failures, self._note)
+        for path in files:
+            if path.exists() and path.samefile(source):
+                raise ConfigError(f"{path} is the input itself; give another file for the answers.")
+        if resume and not self._note.exists() and target.exists():
+            raise ConfigError(
+                f"{self._note}, which says what {target} was made from, is not there, so it cannot "
+                "be gone on with. Give another file for the answers, or --overwrite."
+            )
         fingerprint = _fingerprint(source)
         self.size: int = fingerprint["size"]
-        if resume and self._note.exists():
+        self._lock = _locked(self._note)
+        try:
+            self._begin(source, fingerprint, resume, overwrite, retry_failed)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._failed = os.open(self.failures, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def _begin(
+        self,
+        source: Path,
+        fingerprint: dict[str, Any],
+        resume: bool,
+        overwrite: bool,
+        retry_failed: bool,
+    ) -> None:
+        """Go on with what is there, or begin anew."""
+        there = [p for p in (self.target, self.failures, self._note) if _filled(p)]
+        if resume and self._note in there:
             self._check(fingerprint, source)
-            for path in (target, self.failures):
+            for path in (self.target, self.failures):
                 _cut_torn_line(path)
             if retry_failed:
                 self.failures.unlink(missing_ok=True)
             self._read()
-        elif overwrite or not any(path.exists() for path in files):
-            for path in files:
+        elif overwrite or not there:
+            for path in (self.target, self.failures):
                 path.unlink(missing_ok=True)
-            _write_whole(self._note, {"input": source.name, **fingerprint})
+            os.ftruncate(self._lock, 0)
+            _write(self._lock, json.dumps({"input": source.name, **fingerprint}).encode() + b"\n")
         else:
-            there = next(path for path in files if path.exists())
             raise ConfigError(
-                f"{there} exists already. Go on with it by --resume, begin anew with --overwrite, "
-                "or give another file for the answers."
+                f"{there[0]} exists already. Go on with it by --resume, begin anew with "
+                "--overwrite, or give another file for the answers."
             )
-        self._out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._failed = os.open(self.failures, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def answered(self, number: int, line: bytes) -> None:
         """Write an answer; once this returns it survives the death of the process."""
@@ -108,6 +134,7 @@ class Journal:
         for file in (self._out, self._failed):
             os.fsync(file)
             os.close(file)
+        os.close(self._lock)
         if self.failures.exists() and not self.failures.stat().st_size:
             self.failures.unlink()
 
@@ -118,10 +145,9 @@ class Journal:
             raise ConfigError(
                 f"{self._note} cannot be read; begin anew with --overwrite."
             ) from None
-        # An input that has grown since is the same one: its beginning decides.
-        same = noted.get("head_bytes", -1) <= fingerprint["size"] and noted.get("head") == _head(
-            source, noted.get("head_bytes", 0)
-        )
+        # An input that has grown since is the same one; one that was changed is another.
+        size = noted.get("size", -1)
+        same = 0 <= size <= fingerprint["size"] and noted.get("sha256") == _digest(source, size)
         if not same:
             raise ConfigError(
                 f"{self.target} was made from another input ({noted.get('input')}) than {source}. "
@@ -168,24 +194,46 @@ def _cut_torn_line(path: Path) -> None:
             file.truncate(keep)
 
 
+def _filled(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
 def _fingerprint(source: Path) -> dict[str, Any]:
     size = source.stat().st_size
-    head_bytes = min(size, _HEAD)
-    return {"size": size, "head_bytes": head_bytes, "head": _head(source, head_bytes)}
+    return {"size": size, "sha256": _digest(source, size)}
 
 
-def _head(source: Path, count: int) -> str:
+def _digest(source: Path, size: int) -> str:
+    """SHA-256 of the first `size` bytes."""
+    digest = hashlib.sha256()
     with source.open("rb") as file:
-        return hashlib.sha256(file.read(count)).hexdigest()
+        while size > 0 and (block := file.read(min(size, 2**20))):
+            digest.update(block)
+            size -= len(block)
+    return digest.hexdigest()
+
+
+def _locked(note: Path) -> int:
+    """The note's file, held for this run alone; the system lets go of it when the process dies.
+
+    Raises:
+        ConfigError: another run holds it.
+    """
+    file = os.open(note, os.O_RDWR | os.O_CREAT, 0o644)
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise ConfigError(
+                f"Another run is writing {note.name.removesuffix('.batch.json')}; wait for it."
+            ) from None
+    return file
 
 
 def _write(file: int, line: bytes) -> None:
     left = memoryview(line)
     while left:
         left = left[os.write(file, left) :]
-
-
-def _write_whole(path: Path, value: dict[str, Any]) -> None:
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.write_text(json.dumps(value) + "\n")
-    draft.replace(path)

@@ -51,15 +51,18 @@ def read_line(text: bytes, number: int, defaults: Mapping[str, Any]) -> Item:
     """
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"it is no JSON: {error}") from None
     if not isinstance(value, dict):
         raise RequestError(f"it is a JSON {type(value).__name__}, not an object")
-    custom_id = str(value.get("custom_id", value.get("id", f"line-{number}")))
+    named = (value.get(name) for name in ("custom_id", "id"))
+    custom_id = str(next((name for name in named if name is not None), f"line-{number}"))
     body = value.get("body")
     if isinstance(body, dict):
         fields = {k: v for k, v in body.items() if k in _REQUEST}
         rest = {k: v for k, v in body.items() if k not in _REQUEST | _NO_PARAMS}
+        if rest.get("n", 1) != 1:
+            raise RequestError("it asks for several answers (n), and one is written for each line")
         fields["params"] = {**defaults.get("params", {}), **rest}
         return Item(number, custom_id, request(**{**defaults, **fields}), openai=True)
     unknown = sorted(set(value) - _OWN)
@@ -121,7 +124,7 @@ def _chat_completion(item: Item, completion: Completion) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": completion.text}
     if calls := _calls(completion):
         message["tool_calls"] = calls
-    read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    read, written = usage.prompt_tokens, usage.completion_tokens
     return {
         "id": f"chatcmpl-line-{item.number}",
         "object": "chat.completion",
@@ -130,7 +133,9 @@ def _chat_completion(item: Item, completion: Completion) -> dict[str, Any]:
         "choices": [
             {"index": 0, "message": message, "finish_reason": completion.finish_reason or "stop"}
         ],
-        "usage": {
+        "usage": None
+        if read is None or written is None
+        else {
             "prompt_tokens": read,
             "completion_tokens": written,
             "total_tokens": read + written,
@@ -155,4 +160,5 @@ def _calls(completion: Completion) -> list[dict[str, Any]]:
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace") + b"\n"  # half of a surrogate pair is no text

@@ -102,6 +102,8 @@ class _Run:
     stopping: bool = False
     next: int = 1
     held: list[tuple[int, bool, bytes]] = field(default_factory=list)
+    unanswerable: list[tuple[int, bytes]] = field(default_factory=list)
+    error: ConfigError | None = None
 
 
 class BatchProcessor:
@@ -209,6 +211,8 @@ class BatchProcessor:
                         await queue.put(taken)
                 for _ in range(self._concurrency):
                     await queue.put(None)
+            if run.error is not None and not run.stopping:
+                raise run.error
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         finally:
@@ -224,36 +228,69 @@ class BatchProcessor:
 
     async def _line(self, run: _Run, number: int, text: bytes, room: asyncio.Semaphore) -> None:
         """Answer one line and write what it came to."""
+        if run.stopping:
+            return
         ok, line = True, b""
         try:
             item = read_line(text, number, self._defaults)
-            completion = await self._patient(item)
+            completion = await self._patient(run, item)
             line = answer_line(item, completion)
             _count(run.counts, completion)
-        except ConfigError:
-            raise  # no line could be answered
+        except _Stopped:
+            return  # it stays undone, for the next run
+        except ConfigError as error:
+            ok, line = False, failure_line(number, text, error)
+            if run.counts.done == run.counts.failed:
+                self._unanswerable(run, number, line, error)
+                return
         except Exception as error:
             ok, line = False, failure_line(number, text, error)
-            run.counts.failed += 1
-            if self._max_failures is not None and run.counts.failed >= self._max_failures:
-                run.stopping = True
+        self._done(run, number, ok, line, room)
+        while run.unanswerable:
+            self._done(run, run.unanswerable[0][0], False, run.unanswerable.pop(0)[1], room)
+        run.error = None
+
+    def _done(self, run: _Run, number: int, ok: bool, line: bytes, room: asyncio.Semaphore) -> None:
         run.counts.done += 1
+        run.counts.failed += not ok
+        if self._max_failures is not None and run.counts.failed >= self._max_failures:
+            run.stopping = True
         for _ in range(_write(run, number, ok, line)):
             room.release()
 
-    async def _patient(self, item: Item) -> Completion:
+    def _unanswerable(self, run: _Run, number: int, line: bytes, error: ConfigError) -> None:
+        """Nobody is there for this line. Is nobody there for any? As long as none was answered,
+        such lines are not written; after some of them the batch ends with their error."""
+        run.unanswerable.append((number, line))
+        run.error = error
+        if len(run.unanswerable) >= min(20, self._concurrency * _READ_AHEAD):
+            raise error
+
+    async def _patient(self, run: _Run, item: Item) -> Completion:
         """The answer, waiting out what passes by itself."""
         start, pause = self._clock(), 1.0
         while True:
             try:
                 return await self._ask(item.request)
             except RouteExhaustedError as error:
-                wait = max(error.retry_after or 0.0, pause)
-                over = self._clock() + min(wait, _LONGEST_PAUSE) - start > self._patience
-                if over or not _passing(error):
+                wait = min(max(error.retry_after or 0.0, pause), _LONGEST_PAUSE)
+                if self._clock() + wait - start > self._patience or not _passing(error):
                     raise
-            await self._asleep(min(wait, _LONGEST_PAUSE))
+            await self._pause(run, wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _pause(self, run: _Run, seconds: float) -> None:
+        """Wait, but not for a batch that is being stopped."""
+        while seconds > 0:
+            if run.stopping:
+                raise _Stopped
+            slice_ = min(seconds, 1.0)
+            await self._asleep(slice_)
+            seconds -= slice_
+
+
+class _Stopped(Exception):
+    """The batch is being stopped, and this line has no answer yet."""
 
 
 async def _lines(
@@ -276,7 +313,7 @@ async def _lines(
 
 def _passing(error: RouteExhaustedError) -> bool:
     """Whether every attempt failed for a reason that may pass by itself."""
-    passing = ("rate_limited", "unavailable", "breaker_open")
+    passing = ("rate_limited", "unavailable", "breaker_open", "held_back")
     return all(attempt.result in passing for attempt in error.attempts)
 
 

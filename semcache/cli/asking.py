@@ -132,7 +132,7 @@ def providers(cache: CachePath = None, as_json: AsJson = False) -> None:
             rows.append(
                 {
                     "provider": name,
-                    "address": getattr(provider, "base_url", None),
+                    "address": getattr(provider, "address", None),
                     "key": getattr(provider, "has_key", None),
                     "model": provider.default_model or None,
                     "usd_per_million_tokens": price,

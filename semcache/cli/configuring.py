@@ -49,7 +49,7 @@ def _check(*, as_json: bool) -> None:
     try:
         settings = load()
     except ConfigError as error:
-        found += str(error).removeprefix("The settings are wrong: ").split("; ")
+        found += error.problems
     else:
         found += build.problems(settings)
         if not settings.providers:

@@ -165,6 +165,10 @@ class Breaker:
             return breaker._turned("closed")
         return replace(breaker, good=breaker.good + 1)
 
+    def anew(self) -> Breaker:
+        """In another process: the calls under way are not ours."""
+        return replace(self, out=0, generation=self.generation + 1)
+
     def retry_after(self, now: float) -> float:
         """Seconds until an open breaker lets a probe through; 0.0: it may now."""
         if self.state != "open":

@@ -11,7 +11,7 @@ drives it stops when an attempt succeeds::
     Attempt --answered--------------------------> the driver stops
             --rejected, the request's fault-----> Stop: nobody else is asked
             --rejected for another reason-------> the next target
-            --breaker open, budget spent--------> the next target
+            --held back here, breaker open------> the next target
             --rate limited, unavailable---------> Pause, Attempt again; after the last
                                                   attempt, or where the pause would be too
                                                   long, the next target
@@ -68,17 +68,15 @@ class Target:
         Raises:
             ConfigError: it is none of these.
         """
-        name, _, weight = text.partition("@")
-        provider, _, model = name.strip().partition("/")
-        try:
-            weighed = float(weight) if weight else None
-        except ValueError:
-            raise ConfigError(f"target {text!r}: {weight!r} is no weight.") from None
-        if not provider or (weighed is not None and not weighed >= 0):
+        name, _, last = text.strip().rpartition("@")
+        weight = _weight(last) if name else None
+        provider, _, model = (text.strip() if weight is None else name).partition("/")
+        if not provider or "@" in provider:
             raise ConfigError(
-                f'target {text!r} is not "provider/model" or "provider/model@weight".'
+                f'target {text!r} is not "provider/model" or "provider/model@weight" (weights are '
+                f"0 to {_MOST_WEIGHT:g})."
             )
-        return cls(provider, model, weighed)
+        return cls(provider, model, weight)
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}" if self.model else self.provider
@@ -136,6 +134,18 @@ class Route:
             if value is not None
         ]
         return "route for " + (", ".join(said) or "everything else")
+
+
+_MOST_WEIGHT = 1000.0
+
+
+def _weight(text: str) -> float | None:
+    """A weight; None for what belongs to the model's name ("@20240620")."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value <= _MOST_WEIGHT else None
 
 
 def choose(routes: Sequence[Route], request: Request, tokens: int) -> Route | None:
@@ -260,7 +270,7 @@ def walk(
 
 def _may_pass(error: SemcacheError | None, retry: Retry) -> bool:
     """Whether asking the same target again, soon, may help."""
-    if not isinstance(error, RateLimitedError | UnavailableError):
+    if not isinstance(error, RateLimitedError | UnavailableError) or error.held_back:
         return False
     return error.retry_after is None or error.retry_after <= retry.patience
 

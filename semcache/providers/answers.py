@@ -75,9 +75,12 @@ def parsed(arguments: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ToolDelta:
-    """A piece of a tool call in a stream; `arguments` is JSON text, or the whole value."""
+    """A piece of a tool call in a stream; `arguments` is JSON text, or the whole value.
 
-    index: int
+    Without an index, an id begins the next call, and no id goes on with the last one.
+    """
+
+    index: int | None
     id: str = ""
     name: str = ""
     arguments: Any = ""
@@ -120,7 +123,12 @@ class Gathered:
         self.ended = self.ended or delta.ends
         self.over = self.over or delta.last
         for piece in delta.tools:
-            call = self._tools.setdefault(piece.index, ["", "", ""])
+            index = piece.index
+            if index is None:
+                last = max(self._tools, default=-1)
+                begins = bool(piece.id) or last < 0
+                index = last + 1 if begins else last
+            call = self._tools.setdefault(index, ["", "", ""])
             call[0] = piece.id or call[0]
             call[1] = piece.name or call[1]
             if not isinstance(piece.arguments, str):
@@ -150,6 +158,7 @@ class EventReader:
         provider: the provider's name, for messages.
         delta_of: what an event's object adds.
         failure: the error that an object tells of, or None.
+        scrubbed: takes keys out of a provider's words.
     """
 
     def __init__(
@@ -157,7 +166,9 @@ class EventReader:
         provider: str,
         delta_of: Callable[[Mapping[str, Any]], Delta],
         failure: Callable[[Mapping[str, Any]], ProviderError | None],
+        scrubbed: Callable[[str], str],
     ) -> None:
+        self._scrubbed = scrubbed
         self._provider = provider
         self._delta_of = delta_of
         self._failure = failure
@@ -177,9 +188,10 @@ class EventReader:
             return ""
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UnavailableError(
-                f"event {self._events + 1} of its stream is no JSON: {data[:200]!r}",
+                f"event {self._events + 1} of its stream is no JSON: "
+                f"{self._scrubbed(data[:200])!r}",
                 provider=self._provider,
             ) from None
         self._events += 1

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from semcache.errors import ConfigError, ProviderError, RejectedError, UnavailableError
+from semcache.errors import (
+    ConfigError,
+    ProviderError,
+    RejectedError,
+    RequestError,
+    UnavailableError,
+)
 from semcache.providers import failures
 from semcache.providers.answers import Delta, EventReader, mapping, mappings
 from semcache.types import Completion, MediaPart, Message, Part, Request, TextPart
@@ -38,6 +45,19 @@ def secret(key: str | SecretStr | None) -> SecretStr | None:
             "whole, or something else was. (It is not shown here.)"
         )
     return SecretStr(text) if text else None
+
+
+def _check_address(name: str, url: str) -> None:
+    """Raise `ConfigError` for an address that nothing can be sent to."""
+    import httpx
+
+    said = f"{name}: base_url is {url!r}; give one such as http://127.0.0.1:8080/v1."
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError, TypeError):
+        raise ConfigError(said) from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigError(said)
 
 
 class HTTPProvider:
@@ -69,10 +89,13 @@ class HTTPProvider:
     ) -> None:
         if not name or "/" in name or "@" in name:
             raise ConfigError(f"provider name {name!r}: give one without '/' and '@'.")
-        if not base_url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"{name}: base_url is {base_url!r}; it begins with http:// or https://."
-            )
+        _check_address(name, base_url)
+        for header, value in (headers or {}).items():
+            text = value if isinstance(value, str) else value.get_secret_value()
+            if not (header + text).isascii() or not (header + text).isprintable():
+                raise ConfigError(
+                    f"{name}: the header {header!r} holds a line break or a letter outside ASCII."
+                )
         self.name = name
         self.base_url = base_url.rstrip("/")
         self.default_model = model or ""
@@ -86,7 +109,12 @@ class HTTPProvider:
 
     def __repr__(self) -> str:
         key = "with a key" if self._key else "without a key"
-        return f"<{type(self).__name__} {self.name} at {self.base_url}, {key}>"
+        return f"<{type(self).__name__} {self.name} at {self.address}, {key}>"
+
+    @property
+    def address(self) -> str:
+        """The base URL as it may be shown: without a password."""
+        return re.sub(r"//[^/@]*@", "//***@", self.base_url)
 
     @property
     def has_key(self) -> bool:
@@ -122,7 +150,12 @@ class HTTPProvider:
         return {"authorization": SecretStr(f"Bearer {self._key.get_secret_value()}")}
 
     def _events(self, delta_of: Callable[[Mapping[str, Any]], Delta]) -> EventReader:
-        return EventReader(self.name, delta_of, lambda value: failures.failure_in(value, self.name))
+        return EventReader(
+            self.name,
+            delta_of,
+            lambda value: failures.failure_in(value, self.name, self._secrets()),
+            lambda text: failures.scrubbed(text, self._secrets()),
+        )
 
     def _answer(
         self, reply: HTTPReply, read: Callable[[Mapping[str, Any]], Completion | None]
@@ -132,8 +165,8 @@ class HTTPProvider:
         Raises:
             UnavailableError: there is none in it.
         """
-        body = failures.object_of(reply, self.name)
-        failed = failures.failure_in(body, self.name)
+        body = failures.object_of(reply, self.name, self._secrets())
+        failed = failures.failure_in(body, self.name, self._secrets())
         if failed is not None:  # some gateways answer 200 with an error
             raise failed
         completion = read(body)
@@ -150,8 +183,16 @@ class HTTPProvider:
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
-    """A body as it is sent."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    """A body as it is sent.
+
+    Raises:
+        RequestError: it holds what is no JSON.
+    """
+    try:
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestError(f"The request cannot be sent as JSON: {error}.") from None
 
 
 def words(parts: Sequence[Part]) -> str | None:

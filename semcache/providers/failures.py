@@ -41,6 +41,7 @@ def error_of(
     """The error that a reply outside 2xx tells of. now: seconds since the epoch."""
     body = json_of(reply)
     detail, code = words_of(body)
+    code = _told_by(detail, code)
     fields: dict[str, Any] = {
         "provider": provider,
         "model": model,
@@ -56,6 +57,21 @@ def error_of(
     return kind_of(reply.status, code)(said, **fields)
 
 
+_TELLING = (
+    ("context_length_exceeded", ("exceed_context_size", "context length", "context window")),
+    ("context_length_exceeded", ("prompt is too long", "input token count", "too many tokens")),
+    ("account", ("api key not valid", "api_key_invalid", "credit balance", "billing")),
+)
+"""What a 400 may mean besides a fault of the request, by words that providers use for it."""
+
+
+def _told_by(detail: str, code: str | None) -> str | None:
+    """The code, or a plainer one where the provider's words tell more than its code."""
+    said = f"{code} {detail}".lower()
+    found = (name for name, phrases in _TELLING if any(phrase in said for phrase in phrases))
+    return next(found, code)
+
+
 def kind_of(status: int, code: str | None) -> type[ProviderError]:
     """Which of our errors a status is."""
     if status == 429:
@@ -65,7 +81,9 @@ def kind_of(status: int, code: str | None) -> type[ProviderError]:
     return RejectedError
 
 
-def failure_in(value: Mapping[str, Any], provider: str) -> ProviderError | None:
+def failure_in(
+    value: Mapping[str, Any], provider: str, secrets: Iterable[Any] = ()
+) -> ProviderError | None:
     """The error that an answer with status 200, or an event of its stream, tells of."""
     if not value.get("error"):
         return None
@@ -80,7 +98,7 @@ def failure_in(value: Mapping[str, Any], provider: str) -> ProviderError | None:
     elif code in ("invalid_request_error", "authentication_error", "permission_error"):
         kind = RejectedError
     return kind(
-        scrubbed(detail or str(code), ()),
+        scrubbed(detail or str(code), secrets),
         provider=provider,
         status=status,
         code=code,
@@ -92,11 +110,11 @@ def json_of(reply: HTTPReply) -> Any:
     """The body as JSON; None where it is none."""
     try:
         return json.loads(reply.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
-def object_of(reply: HTTPReply, provider: str) -> Mapping[str, Any]:
+def object_of(reply: HTTPReply, provider: str, secrets: Iterable[Any] = ()) -> Mapping[str, Any]:
     """The JSON object that an answer is.
 
     Raises:
@@ -108,7 +126,7 @@ def object_of(reply: HTTPReply, provider: str) -> Mapping[str, Any]:
     kind = reply.content_type or "no content type"
     raise UnavailableError(
         f"the body ({kind}, {len(reply.content):,} bytes) is no JSON object: "
-        f"{scrubbed(_plain_words(reply), ())}",
+        f"{scrubbed(_plain_words(reply), secrets)}",
         provider=provider,
         status=reply.status,
     )
@@ -222,5 +240,5 @@ def scrubbed(text: str, secrets: Iterable[SecretStr]) -> str:
         value = secret.get_secret_value()
         if len(value) >= 4:
             text = text.replace(value, "***")
-    text = _KEYLIKE.sub("***", text)
+    text = _KEYLIKE.sub("***", text).encode(errors="replace").decode()
     return text if len(text) <= _MOST_WORDS else text[: _MOST_WORDS - 1] + "…"

@@ -69,13 +69,13 @@ class CallableProvider:
     def __repr__(self) -> str:
         return f"<CallableProvider {self.name}: {getattr(self._function, '__qualname__', '?')}>"
 
-    def call(self, request: Request, *, model: str, timeout: float | None) -> Completion:  # noqa: ARG002 - a function cannot be cut off
+    def call(self, request: Request, *, model: str, timeout: float | None) -> Completion:
         with translating(self.name):
             value = self._function(self._argument(request, model))
             if inspect.isawaitable(value):
-                value = blocking(_awaited(value))
+                value = blocking(_awaited(value), timeout)
             elif isinstance(value, AsyncIterator):
-                value = blocking(_collected(value))
+                value = blocking(_collected(value), timeout)
             return self._completion(value)
 
     async def acall(self, request: Request, *, model: str, timeout: float | None) -> Completion:
@@ -189,13 +189,20 @@ _loop: tuple[int, asyncio.AbstractEventLoop] | None = None
 _starting = threading.Lock()
 
 
-def blocking(work: Coroutine[Any, Any, T]) -> T:
+def blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     """Run a coroutine to its end, from a thread that may have a loop of its own or none.
+
+    After `timeout` seconds it is cancelled, with a TimeoutError.
 
     Always in one loop, in a thread of its own: an async client's connections belong to the
     loop in which they were made.
     """
-    return asyncio.run_coroutine_threadsafe(work, _background_loop()).result()
+    running = asyncio.run_coroutine_threadsafe(work, _background_loop())
+    try:
+        return running.result(timeout)
+    except BaseException:
+        running.cancel()
+        raise
 
 
 def _background_loop() -> asyncio.AbstractEventLoop:

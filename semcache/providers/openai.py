@@ -322,11 +322,11 @@ def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _tool_deltas(said: Mapping[str, Any]) -> Iterator[ToolDelta]:
-    for place, call in enumerate(mappings(said.get("tool_calls"))):
+    for call in mappings(said.get("tool_calls")):
         function = _function(call)
         index = call.get("index")
         yield ToolDelta(
-            index if isinstance(index, int) else place,
+            index if isinstance(index, int) else None,
             str(call.get("id") or ""),
             str(function.get("name") or ""),
             function.get("arguments") or function.get("input") or "",

@@ -78,7 +78,7 @@ class SDKProvider:
 
     def call(self, request: Request, *, model: str, timeout: float | None) -> Completion:
         if self._async:
-            return blocking(self.acall(request, model=model, timeout=timeout))
+            return blocking(self.acall(request, model=model, timeout=timeout), timeout)
         with translating(self.name):
             answer = self._create(timeout)(**self._arguments(request, model, stream=False))
         return completion_of(answer, self.name)

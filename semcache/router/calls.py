@@ -7,6 +7,7 @@ each of them is the provider's `Gate`'s.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from semcache.router.gate import Gate
 from semcache.router.plan import Plans
 from semcache.router.steps import (
     Call,
+    Drain,
     Emit,
     Exchange,
     NextChunk,
@@ -65,6 +67,14 @@ class Trip:
     deadline: float | None
     attempts: list[AttemptReport] = field(default_factory=list)
     emitted: bool = False
+    first_words: Callable[[], None] = lambda: None
+
+    def emit(self, text: str) -> Emit:
+        """A piece of the answer, on its way to the caller."""
+        if not self.emitted:
+            self.emitted = True
+            self.first_words()
+        return Emit(Chunk(text))
 
 
 class Calls:
@@ -132,6 +142,7 @@ class Calls:
                 retry=attempt.number > 1, tokens=trip.tokens, deadline=trip.deadline
             )
             waited = leave.waited
+            trip.first_words = leave.answering
             verdict: Verdict = "neutral"
             completion: Completion | None = None
             try:
@@ -149,6 +160,7 @@ class Calls:
         price_list = self._plans.providers[target.provider].price_list
         completion = replace(
             completion,
+            text=whole_text(completion.text),
             provider=target.provider,
             model=completion.model or target.model,
             usage=_usage(completion, target, price_list),
@@ -188,8 +200,9 @@ class Calls:
         try:
             while not reader.ended and (event := (yield NextEvent())) is not None:
                 if text := reader.feed(event):
-                    trip.emitted = True
-                    yield Emit(Chunk(text))
+                    yield trip.emit(whole_text(text))
+            if reader.ended:
+                yield Drain()
         except httpx.HTTPError:
             with suppress(UnavailableError):
                 return reader.finish()  # all of it had come
@@ -206,8 +219,7 @@ class Calls:
         while (chunk := (yield NextChunk())) is not None:
             completion = chunk.completion or completion
             if chunk.text:
-                trip.emitted = True
-                yield Emit(Chunk(chunk.text))
+                yield trip.emit(whole_text(chunk.text))
         if completion is None:
             raise UnavailableError("its stream ended without an answer", provider=target.provider)
         return completion
@@ -249,10 +261,19 @@ def _tokens(completion: Completion) -> int | None:
     return sum(known) if known else None
 
 
+def whole_text(text: str) -> str:
+    """Text that can be written down: halves of surrogate pairs, as JSON may hold them, are not."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def _result(error: BaseException | None) -> AttemptResult:
+    if getattr(error, "held_back", False):
+        return "held_back"
     match error:
         case None:
             return "answered"
+        case GeneratorExit() | CancelledError():
+            return "abandoned"
         case RateLimitedError():
             return "rate_limited"
         case UnavailableError():

@@ -12,7 +12,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 import httpx
 
@@ -69,8 +68,7 @@ class Clients:
     ) -> None:
         self._transport, self._async_transport = transport, async_transport
         self.blocking = Pools(lambda: httpx.Client(**self._options(transport)))
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Pools[httpx.AsyncClient]]
-        self._loops = WeakKeyDictionary()
+        self._loops: dict[asyncio.AbstractEventLoop, Pools[httpx.AsyncClient]] = {}
         self._lock = threading.Lock()
 
     @staticmethod
@@ -87,6 +85,8 @@ class Clients:
         with self._lock:
             pools = self._loops.get(loop)
             if pools is None:
+                for ended in [one for one in self._loops if one.is_closed()]:
+                    del self._loops[ended]  # nothing can be awaited there; the sockets close
                 options = self._options(self._async_transport)
                 pools = self._loops[loop] = Pools(lambda: httpx.AsyncClient(**options))
             return pools

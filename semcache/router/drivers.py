@@ -7,8 +7,10 @@ way the call ends; a cancelled task leaves nothing running.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import Any
@@ -20,6 +22,7 @@ from semcache.driving import Turn, adrive, drive
 from semcache.router.clients import Pools
 from semcache.router.steps import (
     Call,
+    Drain,
     Emit,
     Exchange,
     NextChunk,
@@ -51,12 +54,33 @@ def _built(client: httpx.Client | httpx.AsyncClient, step: Exchange | Open) -> h
     )
 
 
+def _checked(client: httpx.Client | httpx.AsyncClient, step: Exchange | Open) -> httpx.Request:
+    try:
+        return _built(client, step)
+    except (httpx.InvalidURL, ValueError):
+        # Alone: what it complains of stands beside the keys.
+        raise httpx.LocalProtocolError("its address or a header cannot be sent") from None
+
+
+_drainers: tuple[int, ThreadPoolExecutor] | None = None
+_DRAINING = 0.25
+"""Seconds that a task waits for the end of a stream whose answer is whole."""
+
+
+def _in_background(work: Callable[[], object]) -> None:
+    global _drainers
+    if _drainers is None or _drainers[0] != os.getpid():
+        _drainers = (os.getpid(), ThreadPoolExecutor(4, thread_name_prefix="semcache-drain"))
+    _drainers[1].submit(work)
+
+
 def _reply(response: httpx.Response, content: bytes) -> HTTPReply:
     return HTTPReply(response.status_code, dict(response.headers), content)
 
 
 def _is_stream(response: httpx.Response) -> bool:
-    return response.is_success and _EVENTS in response.headers.get("content-type", "")
+    kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    return response.is_success and kind == _EVENTS
 
 
 def _timed_out() -> httpx.ReadTimeout:
@@ -101,8 +125,28 @@ class Blocking:
                 item = next(self._items, None)
                 self._check()
                 return item
+            case Drain():
+                return self._drain()
             case Emit():
                 raise AssertionError("a chunk is handed out by the loop itself")
+
+    def _drain(self) -> None:
+        """In another thread, since a blocking read cannot be given up."""
+        items, response, client = self._items, self._response, self._client
+        self._items, self._response, self._client = iter(()), None, None
+        assert client is not None
+        assert response is not None
+
+        def work() -> None:
+            try:
+                with suppress(Exception):
+                    for _ in items:
+                        pass
+                response.close()
+            finally:
+                self._pools.give_back(client)
+
+        _in_background(work)
 
     def close(self) -> None:
         """Close what is open, and give back what was taken."""
@@ -122,7 +166,7 @@ class Blocking:
         self.close()
         self._end = _end_of(step.timeouts, time.monotonic())
         self._client = self._pools.take()
-        self._response = self._client.send(_built(self._client, step), stream=True)
+        self._response = self._client.send(_checked(self._client, step), stream=True)
         return self._response
 
     def _exchange(self, step: Exchange) -> HTTPReply:
@@ -163,10 +207,15 @@ class _Watched:
     def __init__(self, response: httpx.Response, check: Callable[[], None]) -> None:
         self._response = response
         self._check = check
-        self.headers = response.headers
+        self.headers = {"content-type": _EVENTS}  # however the server spells it
 
     def iter_text(self) -> Iterator[str]:
         for text in self._response.iter_text():
+            self._check()
+            yield text
+
+    async def aiter_text(self) -> AsyncIterator[str]:
+        async for text in self._response.aiter_text():
             self._check()
             yield text
 
@@ -210,6 +259,13 @@ class Tasks:
                 return None
             case NextEvent() | NextChunk():
                 return await self._next()
+            case Drain():
+                with suppress(TimeoutError, httpx.HTTPError):
+                    async with asyncio.timeout(_DRAINING):
+                        assert self._items is not None
+                        async for _ in self._items:
+                            pass
+                return None
             case Emit():
                 raise AssertionError("a chunk is handed out by the loop itself")
 
@@ -247,7 +303,7 @@ class Tasks:
     async def _send(self, step: Exchange | Open) -> httpx.Response:
         await self.close()
         self._client = self._pools.take()
-        self._response = await self._client.send(_built(self._client, step), stream=True)
+        self._response = await self._client.send(_checked(self._client, step), stream=True)
         return self._response
 
     async def _exchange(self, step: Exchange) -> HTTPReply:
@@ -267,7 +323,8 @@ class Tasks:
         return _reply(response, b"")
 
     async def _events(self, response: httpx.Response) -> AsyncIterator[ServerEvent]:
-        async for event in EventSource(response).aiter_sse():
+        watched: Any = _Watched(response, lambda: None)
+        async for event in EventSource(watched).aiter_sse():
             yield ServerEvent(event.event, event.data)
 
 

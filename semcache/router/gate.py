@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semcache.core.limits import Limit
+from semcache.core.limits import Limit, Unit
 from semcache.core.resilience import (
     Breaker,
     BreakerRules,
@@ -41,6 +41,10 @@ class GateState:
     limits: tuple[tuple[Limit, float, int], ...]
 
 
+_GLANCE = 1.0
+"""Seconds after which those who wait look at the breaker again."""
+
+
 class Pass:
     """Leave to make one call. Must be handed back once, with `leave`."""
 
@@ -48,11 +52,19 @@ class Pass:
         self._gate = gate
         self._permit: Permit | None = permit
         self._booking = booking
+        self._left = False
         self.waited = waited
+
+    def answering(self) -> None:
+        """The first words have come. A probe need not wait for a slow reader to be good."""
+        if self._permit is not None and self._permit.probe:
+            permit, self._permit = self._permit, None
+            self._gate._report(permit, "good")
 
     def leave(self, verdict: Verdict, tokens: int | None = None) -> None:
         """Hand it back. tokens: what the call really took, if that is known."""
-        if self._permit is not None:
+        if not self._left:
+            self._left = True
             permit, self._permit = self._permit, None
             self._gate.left(permit, verdict, self._booking, tokens)
 
@@ -98,34 +110,50 @@ class Gate:
             UnavailableError: the retry cannot be paid for, or there was no place in time.
         """
         start = self._clock()
-        self._refuse_if_open(start)
-        self._pay(retry)
-        yield from self._place(deadline)
+        permit = self._permit()
         booking: Booking | None = None
+        placed = False
         try:
+            self._pay(retry)
+            yield from self._place(permit, deadline)
+            placed = True
             if self._lines:
-                sizes = {"requests": 1.0, "tokens": float(tokens)}
-                booking, seconds = self._all.book(self._lines, sizes, deadline, self._name)  # type: ignore[arg-type]
-                while True:
-                    if seconds > 0:
-                        yield Sleep(seconds)
-                    seconds = self._all.depart(booking, self._name)
-                    if seconds <= 0:
-                        break
-            return Pass(self, self._permit(), booking, self._clock() - start)
+                sizes: dict[Unit, float] = {"requests": 1.0, "tokens": float(tokens)}
+                booking, seconds = self._all.book(self._lines, sizes, deadline, self._name)
+                yield from self._turn(permit, booking, seconds)
+            return Pass(self, permit, booking, self._clock() - start)
         except BaseException:
             if booking is not None:
                 self._all.leave(booking)
-            self._places.leave()
+            if placed:
+                self._places.leave()
+            self._report(permit, "neutral")
             raise
 
+    def _turn(
+        self, permit: Permit, booking: Booking, seconds: float
+    ) -> Generator[Sleep, Any, None]:
+        """Wait for the call's turn, unless the breaker opens meanwhile."""
+        while True:
+            while seconds > 0:
+                yield Sleep(min(seconds, _GLANCE))
+                seconds -= _GLANCE
+                self._refuse_if_turned(permit)
+            seconds = self._all.depart(booking, self._name)
+            if seconds <= 0:
+                return
+
     def left(
-        self, permit: Permit, verdict: Verdict, booking: Booking | None, tokens: int | None
+        self, permit: Permit | None, verdict: Verdict, booking: Booking | None, tokens: int | None
     ) -> None:
-        """A call has ended."""
+        """A call has ended. No permit: the breaker knows already how it went."""
         self._places.leave()
         if booking is not None and tokens is not None:
             self._all.correct(booking, "tokens", float(tokens))
+        if permit is not None:
+            self._report(permit, verdict)
+
+    def _report(self, permit: Permit, verdict: Verdict) -> None:
         self._swap(lambda breaker: breaker.report(permit, verdict, self._clock()))
 
     def state(self) -> GateState:
@@ -142,6 +170,7 @@ class Gate:
     def after_fork(self) -> None:
         """In a child process: the parent's calls are not here."""
         self._lock = threading.Lock()
+        self._breaker = self._breaker.anew()
         self._places.after_fork()
 
     def _pay(self, retry: bool) -> None:
@@ -151,31 +180,37 @@ class Gate:
                 raise UnavailableError(
                     "it fails so often that retries are held back (the retry budget is used up)",
                     provider=self._name,
-                    retry_after=float("inf"),
+                    held_back=True,
                 )
             self._budget = paid
 
-    def _place(self, deadline: float | None) -> Generator[WaitFor, Any, None]:
+    def _place(self, permit: Permit, deadline: float | None) -> Generator[WaitFor, Any, None]:
         place = self._places.enter()
         if place is None:
             return
-        left = None if deadline is None else max(0.0, deadline - self._clock())
         try:
-            got = yield WaitFor(place, left)
+            while True:
+                left = _GLANCE if deadline is None else deadline - self._clock()
+                if (yield WaitFor(place, max(0.0, min(left, _GLANCE)))):
+                    return
+                self._refuse_if_turned(permit)
+                if deadline is not None and self._clock() >= deadline:
+                    raise RateLimitedError(
+                        f"all its {self._places.count} places are taken, and none came free",
+                        provider=self._name,
+                        held_back=True,
+                    )
         except BaseException:
             self._places.give_up(place)
             raise
-        if not got:
-            self._places.give_up(place)
-            raise RateLimitedError(
-                f"all its {self._places.count} places are taken, and none came free in time",
-                provider=self._name,
-            )
 
-    def _refuse_if_open(self, now: float) -> None:
+    def _refuse_if_turned(self, permit: Permit) -> None:
+        """Whoever waits for a provider that is left alone by now need not wait any longer."""
         breaker = self._breaker
-        if breaker.state == "open" and (left := breaker.retry_after(now)) > 0:
-            raise BreakerOpenError(provider=self._name, retry_after=left)
+        if breaker.generation != permit.generation and breaker.state != "closed":
+            raise BreakerOpenError(
+                provider=self._name, retry_after=breaker.retry_after(self._clock())
+            )
 
     def _permit(self) -> Permit:
         now = self._clock()

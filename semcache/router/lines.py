@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from semcache.core.limits import Limit, RateState, Unit, rate_state
-from semcache.errors import RateLimitedError
+from semcache.errors import RateLimitedError, RejectedError
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Lines:
         """Take a place in all the lines; return it and the seconds until its turn.
 
         Raises:
-            RateLimitedError: it would wait too long, or never have its turn.
+            RateLimitedError: it would wait too long. RejectedError: it never has its turn.
         """
         amounts = tuple(sizes[line.limit.unit] for line in lines)
         with self._lock:
@@ -81,10 +81,11 @@ class Lines:
             turn = now
             for line, amount in zip(lines, amounts, strict=True):
                 if amount > line.limit.most:
-                    raise RateLimitedError(
+                    raise RejectedError(
                         f"the call takes {amount:,.0f} {line.limit.unit}, more than the limit of "
                         f"{line.limit} lets go at once",
                         provider=who,
+                        held_back=True,
                     )
                 ready = line.state.ready_at(now, amount, line.booked)
                 if ready - now > line.limit.wait or (deadline is not None and ready > deadline):
@@ -182,6 +183,7 @@ def _too_late(line: Line, who: str, seconds: float) -> RateLimitedError:
         f"{seconds:.1f} s, which is too late",
         provider=who,
         retry_after=seconds,
+        held_back=True,
     )
 
 

@@ -81,6 +81,12 @@ class NextEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """The answer is whole: read what little is left of the stream, so that its connection can be
+    used again. Nobody waits for that long."""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """Ask a provider that is called directly."""
 
@@ -112,5 +118,7 @@ class Emit:
     chunk: Chunk
 
 
-Step: TypeAlias = Sleep | WaitFor | Exchange | Open | NextEvent | Call | OpenCall | NextChunk | Emit
+Step: TypeAlias = (
+    Sleep | WaitFor | Exchange | Open | NextEvent | Drain | Call | OpenCall | NextChunk | Emit
+)
 Steps: TypeAlias = Generator[Step, Any, Any]

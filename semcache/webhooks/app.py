@@ -11,6 +11,7 @@
 | 400 | it is no JSON object, or names nothing to invalidate |
 | 401 | the signature is missing or wrong, the time is off, or no secret is set |
 | 404 | no such provider |
+| 409 | it is just being handled: it may be sent again |
 | 413 | it is too large |
 | 500 | a handler failed: it may be sent again |
 """
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from semcache.errors import ConfigError, WebhookError
+from semcache.errors import ConfigError, RequestError, WebhookError
 from semcache.webhooks.deliveries import Deliveries
 from semcache.webhooks.signatures import verify
 
@@ -129,10 +130,19 @@ class _Receiver:
         self._settings = settings
         self._handlers = handlers
         self._clock = clock
-        self._deliveries = Deliveries(Path(cache.path) / FILE)
+        self._path = Path(cache.path) / FILE
+        self._opened: Deliveries | None = Deliveries(self._path)
+
+    @property
+    def _deliveries(self) -> Deliveries:
+        if self._opened is None:  # the application is started once more
+            self._opened = Deliveries(self._path)
+        return self._opened
 
     def close(self) -> None:
-        self._deliveries.close()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
 
     async def receive(self, request: Request) -> Any:
         from starlette.responses import JSONResponse
@@ -141,10 +151,10 @@ class _Receiver:
         try:
             done = await self._received(provider, request)
         except WebhookError as error:
-            logger.warning("a webhook of %s was refused: %s", provider, error)
+            logger.warning("a webhook of %r was refused: %s", provider, error)
             return JSONResponse({"error": str(error)}, error.status)
         except Exception:
-            logger.exception("a webhook of %s failed", provider)
+            logger.exception("a webhook of %r failed", provider)
             return JSONResponse({"error": "it could not be handled; send it again"}, 500)
         return JSONResponse(done)
 
@@ -165,13 +175,20 @@ class _Receiver:
             tolerance=self._settings.tolerance,
         )
         event = _event(provider, headers, body)
-        if not await _in_thread(self._deliveries.first, provider, name, self._clock()):
+        state = await _in_thread(
+            self._deliveries.begin, provider, name.text, self._clock(), name.kept
+        )
+        if state == "done":
             return {"status": "repeat"}
+        if state == "under way":
+            raise WebhookError("it is being handled; send it again later", status=409)
         try:
-            return await self._handled(event)
+            done = await self._handled(event)
         except BaseException:
-            self._deliveries.forget(provider, name)
+            self._deliveries.forget(provider, name.text)
             raise
+        await _in_thread(self._deliveries.done, provider, name.text)
+        return done
 
     async def _body(self, request: Request) -> bytes:
         most = self._settings.max_bytes
@@ -204,30 +221,36 @@ class _Receiver:
 
     def _invalidate(self, data: Mapping[str, Any]) -> int:
         unknown = sorted(set(data) - _CONDITIONS)
-        if unknown or not data:
+        empty = sorted(name for name, value in data.items() if value in (None, "", []))
+        if unknown or empty or not data:
             raise WebhookError(
-                f"what is to be invalidated? It says {', '.join(unknown) or 'nothing'}; known are "
+                f"what is to be invalidated? It says {', '.join(unknown or empty) or 'nothing'}"
+                f"{' without a value' if empty and not unknown else ''}; known are "
                 f"{', '.join(sorted(_CONDITIONS))}",
                 status=400,
             )
         ids = _listed(data, "ids", "id", int)
         tags = _listed(data, "tags", "tag", str)
-        rest = {name: data[name] for name in ("namespace", "model") if data.get(name) is not None}
+        rest = {name: data[name] for name in ("namespace", "model") if name in data}
+        if not all(isinstance(value, str) for value in rest.values()):
+            raise WebhookError("namespace and model are text", status=400)
         if ids is not None:
             rest["ids"] = ids
         try:
             if tags is None:
                 return self._cache.invalidate(**rest)
             return sum(self._cache.invalidate(tag=tag, **rest) for tag in tags)
-        except ConfigError as error:
+        except (ConfigError, RequestError) as error:
             raise WebhookError(str(error), status=400) from None
 
 
 def _listed(data: Mapping[str, Any], many: str, one: str, kind: type[Any]) -> list[Any] | None:
-    given = data.get(many, data.get(one))
-    if given is None:
+    if many not in data and one not in data:
         return None
-    values = given if isinstance(given, list) else [given]
+    values: list[Any] = []
+    for name in (many, one):
+        given = data.get(name, [])
+        values += given if isinstance(given, list) else [given]
     if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
         raise WebhookError(f"{many} is a list of {kind.__name__}", status=400)
     return values
@@ -236,7 +259,7 @@ def _listed(data: Mapping[str, Any], many: str, one: str, kind: type[Any]) -> li
 def _event(provider: str, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise WebhookError("it is no JSON object", status=400)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Literal
 
 from semcache.errors import StoreError
 
-KEPT = 30 * 86400.0
-"""Seconds that a delivery is remembered."""
+HANDLING = 60.0
+"""Seconds after which a delivery that was begun and never done may be begun again."""
 
 
 class Deliveries:
@@ -30,29 +31,54 @@ class Deliveries:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS deliveries ("
-                " source TEXT NOT NULL, name TEXT NOT NULL, at REAL NOT NULL,"
+                " source TEXT NOT NULL, name TEXT NOT NULL, begun REAL NOT NULL,"
+                " until REAL NOT NULL, done INTEGER NOT NULL DEFAULT 0,"
                 " PRIMARY KEY (source, name)) WITHOUT ROWID"
             )
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path} cannot be opened: {error}") from error
 
-    def first(self, source: str, name: str, now: float) -> bool:
-        """Note a delivery; False if it has come before. now: seconds since the epoch."""
+    def begin(
+        self, source: str, name: str, now: float, kept: float
+    ) -> Literal["new", "done", "under way"]:
+        """Begin to handle a delivery, unless it was handled or is being handled.
+
+        Args:
+            now: seconds since the epoch. kept: seconds that it is remembered.
+        """
         try:
             with self._lock:
-                self._db.execute("DELETE FROM deliveries WHERE at < ?", (now - KEPT,))
-                done = self._db.execute(
-                    "INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?)", (source, name, now)
+                self._db.execute("DELETE FROM deliveries WHERE until < ?", (now,))
+                begun = self._db.execute(
+                    "INSERT INTO deliveries(source, name, begun, until) VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET begun = excluded.begun"
+                    " WHERE done = 0 AND begun < ?",
+                    (source, name, now, now + kept, now - HANDLING),
                 )
-                return done.rowcount == 1
+                if begun.rowcount == 1:
+                    return "new"
+                row = self._db.execute(
+                    "SELECT done FROM deliveries WHERE source = ? AND name = ?", (source, name)
+                ).fetchone()
+                return "done" if row is not None and row[0] else "under way"
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} cannot be written: {error}") from error
 
+    def done(self, source: str, name: str) -> None:
+        """It was handled: a repeat does nothing."""
+        self._change("UPDATE deliveries SET done = 1 WHERE source = ? AND name = ?", source, name)
+
     def forget(self, source: str, name: str) -> None:
         """It could not be handled: let it be sent again."""
-        with self._lock:
-            self._db.execute("DELETE FROM deliveries WHERE source = ? AND name = ?", (source, name))
+        self._change("DELETE FROM deliveries WHERE source = ? AND name = ?", source, name)
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+    def _change(self, sql: str, source: str, name: str) -> None:
+        try:
+            with self._lock:
+                self._db.execute(sql, (source, name))
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} cannot be written: {error}") from error

@@ -168,6 +168,9 @@ def test_long_prompts_go_their_own_way() -> None:
         ("openai", Target("openai")),
         ("openai/gpt-4o", Target("openai", "gpt-4o")),
         ("openrouter/deepseek/deepseek-chat@2", Target("openrouter", "deepseek/deepseek-chat", 2)),
+        ("vertex/claude-3-5@20240620", Target("vertex", "claude-3-5@20240620")),
+        ("vertex/claude-3-5@20240620@0.5", Target("vertex", "claude-3-5@20240620", 0.5)),
+        ("cf/@cf/meta/llama", Target("cf", "@cf/meta/llama")),
     ],
 )
 def test_targets_are_read(text: str, expected: Target) -> None:
@@ -175,7 +178,7 @@ def test_targets_are_read(text: str, expected: Target) -> None:
     assert Target.parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "/m", "a/b@heavy", "a@-1"])
+@pytest.mark.parametrize("text", ["", "/m", "@1", "a@b/c"])
 def test_wrong_targets_are_refused(text: str) -> None:
     """With the text that is wrong."""
     with pytest.raises(ConfigError):

@@ -368,3 +368,24 @@ def test_stop_reasons_are_in_openai_s_words(reason: str, expected: str) -> None:
     """Where there is a word for it."""
     answer = {**recorded.ANTHROPIC, "stop_reason": reason}
     assert Anthropic(api_key="k").read(reply(answer)).finish_reason == expected
+
+
+def test_tool_calls_without_an_index() -> None:
+    """Some servers leave it out: an id begins the next call, no id goes on with the last."""
+
+    def event(**call: Any) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
+
+    found = read_all(
+        OpenAICompatible(api_key="k"),
+        [
+            event(id="c1", function={"name": "f", "arguments": '{"a"'}),
+            event(function={"arguments": ": 1}"}),
+            event(id="c2", function={"name": "g", "arguments": '{"b": 2}'}),
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+        ],
+    )
+    assert found.tool_calls == (
+        ToolCallPart("c1", "f", {"a": 1}),
+        ToolCallPart("c2", "g", {"b": 2}),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -28,7 +29,7 @@ from semcache.flags import Flags
 from semcache.providers import Anthropic, CallableProvider, Gemini, OpenAICompatible
 from semcache.router import Timeouts
 from semcache.types import Completion, Request
-from tests.faults import FaultServer, ok, slow_body, slow_headers, status
+from tests.faults import FaultServer, events, ok, raw, slow_body, slow_headers, status
 from tests.helpers import Heard
 from tests.router.doors import DOORS, KEY, provider, router
 
@@ -485,3 +486,205 @@ def test_httpx_is_not_asked_to_follow(server: FaultServer) -> None:
     asked = router(provider(url))
     with pytest.raises(RouteExhaustedError, match="answered 307"):
         asked.complete("hello")
+
+
+# --------------------------------------------------------------- what broke it once
+
+
+@doors
+def test_a_limit_of_ours_falls_back_at_once(server: FaultServer, door: Door) -> None:
+    """Nothing is retried, no budget spent, and the next provider answers."""
+    asked = router(
+        provider(server.case("one", [ok]), "first"),
+        provider(server.case("two", [ok]), "second"),
+        limits={"first": [Limit(1, 30.0, wait=0.0)]},
+        retry=Retry(reserve=0.0, budget=0.0),
+    )
+    door(asked)
+    start = time.monotonic()
+    answer = door(asked)
+    assert time.monotonic() - start < 0.5
+    assert [(a.provider, a.result) for a in answer.attempts] == [
+        ("first", "held_back"),
+        ("second", "answered"),
+    ]
+
+
+@doors
+def test_a_call_that_never_fits_goes_elsewhere(server: FaultServer, door: Door) -> None:
+    """One larger than its provider's limit is not tried there again."""
+    asked = router(
+        provider(server.case("one", [ok]), "first"),
+        provider(server.case("two", [ok]), "second"),
+        limits={"first": [Limit(100, unit="tokens")]},
+    )
+    answer = door(asked)
+    assert [(a.provider, a.result) for a in answer.attempts] == [
+        ("first", "held_back"),
+        ("second", "answered"),
+    ]
+
+
+def test_nobody_waits_behind_a_probe(server: FaultServer) -> None:
+    """While one call tries a half-open provider, the others are answered by the next."""
+    asked = router(
+        provider(server.case("sick", [status(500), slow_headers(1.0)]), "first"),
+        provider(server.case("up", [ok]), "second"),
+        concurrency={"first": 1},
+        retry=Retry(attempts=1),
+        breaker=BreakerRules(failures=1, cooldown=0.1),
+        timeouts=Timeouts(read=5.0),
+    )
+    asked.complete("hello")
+    time.sleep(0.15)
+    with ThreadPoolExecutor(8) as pool:
+        probe = pool.submit(asked.complete, "probe")
+        time.sleep(0.1)
+        start = time.monotonic()
+        answers = list(pool.map(lambda i: asked.complete(f"q{i}"), range(5)))
+        assert time.monotonic() - start < 0.5
+        assert {a.provider for a in answers} == {"second"}
+        assert probe.result().provider == "first"
+
+
+@pytest.mark.parametrize("door", ["stream", "astream"])
+def test_streams_use_connections_again(server: FaultServer, door: str) -> None:
+    """What is left after the last event is read, so that the connection is whole."""
+
+    async def polite(exchange: Any) -> None:
+        body = b"".join(
+            b"data: %s\n\n" % data
+            for data in (
+                b'{"choices": [{"index": 0, "delta": {"content": "Hi"}}]}',
+                b'{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}',
+                b"[DONE]",
+            )
+        )
+        await exchange.send(200, body, kind="Text/Event-Stream; charset=utf-8")
+
+    asked = router(provider(server.case("up", [polite])))
+
+    async def tasks() -> None:
+        for _ in range(5):
+            assert "".join([str(c) async for c in asked.astream("hello")]) == "Hi"
+        await asked.aclose()
+
+    if door == "stream":
+        for _ in range(5):
+            assert "".join(map(str, asked.stream("hello"))) == "Hi"
+            time.sleep(0.05)
+    else:
+        asyncio.run(tasks())
+    peers = {x.writer.get_extra_info("peername") for x in server.seen["up"]}
+    assert len(peers) == 1
+
+
+def test_loops_that_have_ended_leave_nothing(server: FaultServer) -> None:
+    """A program of many short event loops does not run out of sockets."""
+    asked = router(provider(server.case("up", [ok])))
+
+    async def main() -> None:
+        await asked.acomplete("hello")
+
+    import gc
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(10):
+            asyncio.run(main())
+        assert len(asked._clients._loops) <= 1
+        asked._clients._loops.clear()
+        gc.collect()
+
+
+@doors
+def test_contexts_and_keys_fall_back(server: FaultServer, door: Door) -> None:
+    """A 400 that tells of a small context or a bad key is another provider's chance."""
+    for words in (
+        "prompt is too long: 300000 tokens > 200000 maximum",
+        "The input token count (2000000) exceeds the maximum number of tokens",
+        "API key not valid. Please pass a valid API key.",
+        "Your credit balance is too low",
+    ):
+        asked = router(
+            provider(server.case("one", [status(400, words)]), "first"),
+            provider(server.case("two", [ok]), "second"),
+        )
+        assert door(asked).provider == "second"
+
+
+@doors
+def test_endless_nesting_is_a_failure(server: FaultServer, door: Door) -> None:
+    """And not an error of Python's to the caller."""
+    asked = router(
+        provider(server.case("one", [raw(b'{"a":' * 200_000)]), "first"),
+        provider(server.case("two", [ok]), "second"),
+        retry=Retry(attempts=1),
+    )
+    assert door(asked).provider == "second"
+
+
+@pytest.mark.parametrize("key", ["0123456789abcdef"])
+@doors
+def test_no_answer_with_200_shows_the_key(server: FaultServer, door: Door, key: str) -> None:
+    """An error, a page or an event that quotes the key."""
+    quoting = f"bad key {key}"
+    for act in (
+        raw(json.dumps({"error": {"message": quoting}}).encode()),
+        raw(quoting.encode(), "text/html"),
+        events({"error": {"message": quoting}}),
+        events(quoting),
+    ):
+        asked = router(provider(server.case("q", [act]), api_key=key), retry=Retry(attempts=1))
+        with pytest.raises(SemcacheError) as caught:
+            door(asked)
+        assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_url": "http://[::1/v1"},
+        {"base_url": "localhost:8080"},
+        {"base_url": "ftp://x/v1"},
+        {"headers": {"X-Title": "Café"}},
+        {"headers": {"X-Title": "a\nb"}},
+        {"name": "a/b"},
+    ],
+)
+def test_wrong_providers_are_refused(options: dict[str, Any]) -> None:
+    """When they are made, and not with the first call."""
+    with pytest.raises(ConfigError):
+        OpenAICompatible(**{"name": "p", "api_key": KEY, **options})
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    """Neither in the repr nor in what is listed."""
+    made = provider("http://user:hunter2@localhost/v1")
+    assert "hunter2" not in repr(made) + made.address
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), "\ud800"])
+def test_what_is_no_json_is_the_caller_s(server: FaultServer, value: Any) -> None:
+    """A RequestError, and nothing is sent."""
+    from semcache.errors import RequestError
+
+    asked = router(provider(server.case("up", [ok])))
+    with pytest.raises(RequestError):
+        asked.complete("hello", params={"x": value})
+    assert server.seen["up"] == []
+
+
+def test_an_async_function_is_cut_off_in_a_blocking_call() -> None:
+    """Its loop is not ours to wait for."""
+
+    async def slow(request: Request) -> str:
+        await asyncio.sleep(5)
+        return "late"
+
+    asked = router(CallableProvider(slow, name="f", model="m"), retry=Retry(attempts=1))
+    start = time.monotonic()
+    with pytest.raises(RouteExhaustedError):
+        asked.complete("hello", deadline=0.3)
+    assert time.monotonic() - start < 2

@@ -135,10 +135,11 @@ class Gate:
     ) -> Generator[Sleep, Any, None]:
         """Wait for the call's turn, unless the breaker opens meanwhile."""
         while True:
+            turn = self._clock() + seconds
             while seconds > 0:
                 yield Sleep(min(seconds, _GLANCE))
-                seconds -= _GLANCE
                 self._refuse_if_turned(permit)
+                seconds = turn - self._clock()
             seconds = self._all.depart(booking, self._name)
             if seconds <= 0:
                 return

@@ -119,10 +119,11 @@ def test_the_same_prompt_again_comes_from_the_cache(address: str, tmp_path: Path
 
 
 def test_a_prompt_that_is_too_long_is_rejected(address: str) -> None:
-    """With the server's own words, and no retry."""
-    from semcache.errors import RejectedError
+    """With the server's own words, and no retry; a larger model elsewhere might take it."""
+    from semcache.errors import RejectedError, RouteExhaustedError
 
     asked = router(provider("openai", address), timeouts=_patient())
-    with pytest.raises(RejectedError, match="context") as caught:
+    with pytest.raises(RouteExhaustedError, match="context") as caught:
         asked.complete("word " * 6000)
-    assert caught.value.status == 400
+    assert isinstance(caught.value.__cause__, RejectedError)
+    assert [(a.result, a.status) for a in caught.value.attempts] == [("rejected", 400)]

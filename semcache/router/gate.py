@@ -41,6 +41,8 @@ class GateState:
     limits: tuple[tuple[Limit, float, int], ...]
 
 
+_MOMENT = 1e-6
+"""Seconds that are none: a clock's rounding."""
 _GLANCE = 1.0
 """Seconds after which those who wait look at the breaker again."""
 
@@ -136,7 +138,7 @@ class Gate:
         """Wait for the call's turn, unless the breaker opens meanwhile."""
         while True:
             turn = self._clock() + seconds
-            while seconds > 0:
+            while seconds > _MOMENT:
                 yield Sleep(min(seconds, _GLANCE))
                 self._refuse_if_turned(permit)
                 seconds = turn - self._clock()

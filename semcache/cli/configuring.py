@@ -52,8 +52,8 @@ def _check(*, as_json: bool) -> None:
         found += error.problems
     else:
         found += build.problems(settings)
-        if not settings.providers:
-            found.append("no provider is set up: misses need a function of the program's own.")
+        if not settings.providers and not as_json:
+            typer.echo("no provider is set up: misses need a function of the program's own")
     found += unknown_variables()
     if as_json:
         print_json({"problems": found})

@@ -1,13 +1,14 @@
 """How long a lookup takes, against the floor that no cache can go below.
 
-    python -m benchmarks.latency [--sizes 10000 100000] [--json OUT] [--plot OUT]
+    python -m benchmarks.latency [--sizes 1000 10000 100000] [--large] [--json OUT] [--plot OUT]
 
 Every figure is a ratio to a floor measured in the same run, in turns with it, because
 machines differ and are shared:
 
 - exact hit, through the decorator: canonical JSON + SHA-256 + one prepared SELECT of
   the row;
-- semantic hit, and miss + record: tokenising + one onnxruntime run of the same prompt;
+- semantic hit, miss, and miss + record: tokenising + one onnxruntime run of the same prompt;
+- record: one INSERT of a row of the same size, committed, in a database of its own;
 - 8 threads of semantic hits: the bare parts on 8 threads (tokenise, onnxruntime, FAISS
   flat search over the same vectors).
 
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +152,56 @@ class Bench:
         )
         return _compared(ours, floor)
 
+    def misses(self, unseen: Sequence[str]) -> dict[str, Any]:
+        """Lookups that find nothing near enough."""
+        self.dial.threshold = 2.0
+        return _compared(
+            *_in_turns(
+                unseen,
+                lambda p: self.cache.lookup(p, model=MODEL, namespace=NAMESPACE),
+                self.floor_embed,
+            )
+        )
+
+    def records(self, unseen: Sequence[str], directory: Path) -> dict[str, Any]:
+        """Storing an answer to what has been looked up, beside a bare INSERT."""
+        self.dial.threshold = 2.0
+        lookups = {p: self.cache.lookup(p, model=MODEL, namespace="records") for p in unseen}
+        bare = sqlite3.connect(directory / f"bare-{len(self.stored)}.db", isolation_level=None)
+        bare.execute("PRAGMA journal_mode=WAL")
+        bare.execute("PRAGMA synchronous=NORMAL")
+        bare.execute(
+            "CREATE TABLE rows (id INTEGER PRIMARY KEY, key BLOB UNIQUE, text, vector BLOB)"
+        )
+        vector = self.vectors[0].tobytes()
+
+        def floor(prompt: str) -> None:
+            key = sha256(prompt.encode()).digest()
+            row = (key, prompt + ANSWER, vector)
+            bare.execute("INSERT OR REPLACE INTO rows(key, text, vector) VALUES (?, ?, ?)", row)
+
+        found = _compared(
+            *_in_turns(unseen, lambda p: self.cache.record(lookups[p], ANSWER), floor)
+        )
+        bare.close()
+        self.cache.invalidate(namespace="records")
+        return found
+
+    def parts(self, vectors: Vector) -> dict[str, float]:
+        """Milliseconds of single parts: FAISS flat search over all vectors, one SELECT."""
+        flat = faiss.IndexFlatIP(self.embedder.dimension)
+        flat.add(self.vectors)
+        select = "SELECT * FROM entries WHERE id = ?"
+        searches = [timed(partial(flat.search, v[None], 1)) for v in vectors[:200]]
+        selects = [
+            timed(lambda row=row: self.bare.execute(select, row).fetchone())  # type: ignore[misc]
+            for row in ((i,) for i in range(1, 201))
+        ]
+        return {
+            "faiss_flat_ms": round(float(np.median(searches)) * 1e3, 4),
+            "select_ms": round(float(np.median(selects)) * 1e3, 4),
+        }
+
     def miss_and_record(self, unseen: Sequence[str]) -> dict[str, Any]:
         self.dial.threshold = 2.0  # nothing is near enough
 
@@ -266,6 +318,11 @@ _IMPORT = (
     "print(time.perf_counter() - t, sum(m in sys.modules for m in "
     "('torch', 'transformers', 'faiss', 'onnxruntime')))"
 )
+_OPEN = (
+    "import time, sys; import semcache; t = time.perf_counter(); "
+    "c = semcache.SemanticCache(sys.argv[1]); c.get('hello'); "
+    "print(time.perf_counter() - t, 0)"
+)
 _FIRST = (
     "import time, sys; t = time.perf_counter(); import semcache; "
     "c = semcache.SemanticCache(sys.argv[1], threshold=0.5); "
@@ -309,6 +366,8 @@ def table(result: dict[str, Any]) -> str:
     rows = [
         ("exact hit, through the decorator", "exact_hit", "canonical JSON + SHA-256 + one SELECT"),
         ("semantic hit", "semantic_hit", "tokenise + onnxruntime"),
+        ("miss", "miss", "tokenise + onnxruntime"),
+        ("record", "record", "one INSERT, committed"),
         ("miss, and recorded", "miss_and_record", "tokenise + onnxruntime"),
     ]
     head = [f"{figures['entries']:,} entries" for figures in result["sizes"]]
@@ -330,6 +389,13 @@ def table(result: dict[str, Any]) -> str:
     lines.append(f"| semantic hits, 8 threads | {' | '.join(eight)} | onnxruntime + FAISS flat |")
     recall = [f"{figures['recall']['recall_at_1']:.1%}" for figures in result["sizes"]]
     lines.append(f"| recall@1 of the index | {' | '.join(recall)} | exact search |")
+    opened = [f"{figures['open']['seconds'] * 1e3:.0f} ms" for figures in result["sizes"]]
+    lines.append(f"| open, and a first exact lookup | {' | '.join(opened)} | |")
+    space = [
+        f"{figures['resident_mb']:.0f} MB, {figures['bytes_per_entry'] / 1e3:.1f} kB"
+        for figures in result["sizes"]
+    ]
+    lines.append(f"| memory of the process, disk per entry | {' | '.join(space)} | |")
     machine, prompts_from = result["environment"]["machine"], result["prompts"]
     lines.append(f"\nMedians on {machine}; prompts: {prompts_from}.")
     return "\n".join(lines) + "\n"
@@ -346,19 +412,19 @@ def ready_embedder() -> OnnxEmbedder:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--large", action="store_true", help="1,000,000 entries too")
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--prompts", type=Path, default=prompts.DEFAULT)
     parser.add_argument("--json", type=Path, default=RESULTS / "latency.json")
     parser.add_argument("--plot", type=Path, default=RESULTS / "latency.png")
     args = parser.parse_args()
-    extra = args.rounds * len(args.sizes) + 2000
-    texts, source = prompts.load(args.prompts, max(args.sizes) + extra)
+    if args.large:
+        args.sizes = [*args.sizes, 1_000_000]
+    extra = 3 * args.rounds * len(args.sizes) + 2000
+    texts, source = prompts.load(args.prompts, max(args.sizes) + extra, make_up=args.large)
     embedder = ready_embedder()
-    say(f"embedding {len(texts):,} prompts")
-    vectors = np.concatenate(
-        [_say_embedded(embedder, texts, start) for start in range(0, len(texts), 5000)]
-    )
+    vectors = embedded(embedder, texts, asked=extra)
     result: dict[str, Any] = {
         "environment": environment(),
         "prompts": source,
@@ -376,18 +442,26 @@ def main() -> None:
             say(f"filling to {size:,} entries")
             rows = slice(len(bench.stored), size)
             fill = bench.fill(texts[rows], vectors[rows])
-            taken, unseen = unseen[: args.rounds], unseen[args.rounds :]
             say(f"measuring at {size:,} entries")
+            taken = unseen[2 * args.rounds : 3 * args.rounds]
             figures = {
                 "entries": size,
                 "fill_ms_per_entry": round(fill * 1e3, 4),
                 "recall": bench.recall(vectors[-2000:]),
                 "exact_hit": bench.exact(),
                 "semantic_hit": bench.semantic(),
+                "miss": bench.misses([texts[i] for i in unseen[: args.rounds]]),
+                "record": bench.records(
+                    [texts[i] for i in unseen[args.rounds : 2 * args.rounds]], Path(temporary)
+                ),
+                "parts": bench.parts(vectors[-200:]),
                 "eight_threads": bench.threads(),
                 "miss_and_record": bench.miss_and_record([texts[i] for i in taken]),
                 "resident_mb": round(resident_mb(), 1),
+                "bytes_per_entry": round(bench.cache.stats().file_bytes / len(bench.cache)),
+                "open": in_new_processes(_OPEN, str(directory), rounds=3),
             }
+            unseen = unseen[3 * args.rounds :]
             bench.vectors = np.concatenate([bench.vectors, vectors[taken]])
             bench.stored += [texts[i] for i in taken]
             result["sizes"].append(figures)
@@ -398,6 +472,27 @@ def main() -> None:
     write_json(args.json, result)
     plots.latency(result, args.plot)
     say(f"wrote {args.plot}")
+
+
+def embedded(embedder: OnnxEmbedder, texts: list[str], *, asked: int) -> Vector:
+    """float32[n, d] of all texts; puts made-up ones before the last `asked`, which stay real.
+
+    A made-up prompt has the vector of a real one, moved a little.
+    """
+    real = sum(not text.endswith(prompts.MADE) for text in texts)
+    say(f"embedding {real:,} prompts")
+    vectors = np.concatenate(
+        [_say_embedded(embedder, texts[:real], start) for start in range(0, real, 5000)]
+    )
+    if real == len(texts):
+        return vectors
+    stored = real - asked
+    source = np.arange(len(texts) - real) % stored
+    noise = np.random.default_rng(7).normal(scale=0.02, size=(len(source), vectors.shape[1]))
+    made = vectors[source] + noise.astype(np.float32)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    texts[:] = [*texts[:stored], *texts[real:], *texts[stored:real]]
+    return np.concatenate([vectors[:stored], made, vectors[stored:]])
 
 
 def _say_embedded(embedder: OnnxEmbedder, texts: Sequence[str], start: int) -> Vector:

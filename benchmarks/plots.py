@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,195 @@ def _panel(axis: Any, sizes: list[dict[str, Any]], name: str, title: str, floor_
 
 def _undated(suffix: str) -> dict[str, Any]:
     return {"Date": None} if suffix == ".svg" else {}
+
+
+# ----------------------------------------------------------------------------- replays
+
+RIGHT, WRONG = BLUE, "#D55E00"
+_INK = "#333333"
+
+
+def replayed(name: str, found: Sequence[tuple[dict[str, Any], list[Any]]], path: Path) -> None:
+    """Four views of a stream's replays: frontier, time, kinds, similarities. PNG and SVG.
+
+    Args:
+        found: (figures, outcomes) of each policy.
+        path: without a suffix.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    prompts = found[0][0]["prompts"]
+    figure, axes = plt.subplots(2, 2, figsize=(12, 9), layout="constrained")
+    shown = _middle(found)
+    _frontier(axes[0, 0], [one for one, _ in found])
+    _over_time(axes[0, 1], *shown)
+    _by_kind(axes[1, 0], shown[0])
+    _similarities(axes[1, 1], *min(found, key=lambda one: -len(_served(one[1]))))
+    figure.suptitle(f"{name}: {prompts:,} prompts replayed through the real cache", fontsize=13)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".png", ".svg"):
+        figure.savefig(f"{path}{suffix}", dpi=130, metadata=_undated(suffix))
+    plt.close(figure)
+
+
+def _served(outcomes: Sequence[Any]) -> list[Any]:
+    return [outcome for outcome in outcomes if outcome.end == "semantic"]
+
+
+def _middle(found: Sequence[tuple[dict[str, Any], list[Any]]]) -> tuple[dict[str, Any], list[Any]]:
+    """The policy that the views of one policy show: threshold 0.9 if it is there."""
+    named = [one for one in found if one[0]["policy"] == "fixed 0.9"]
+    return named[0] if named else found[len(found) // 2]
+
+
+def _frontier(axis: Any, results: Sequence[dict[str, Any]]) -> None:
+    fixed = [r for r in results if r["policy"].startswith("fixed") and r["semantic_hits"]]
+    others = [r for r in results if not r["policy"].startswith("fixed") and r["semantic_hits"]]
+
+    def place(r: dict[str, Any]) -> tuple[float, float]:
+        return r["false_hit_rate"] * 100, r["semantic_hits"] / r["prompts"] * 100
+
+    if fixed:
+        x, y = zip(*map(place, fixed), strict=True)
+        axis.plot(x, y, "-o", color=GREY, ms=4, lw=1)
+        for r in fixed:
+            axis.annotate(
+                r["policy"].split()[1], place(r), xytext=(4, 3), textcoords="offset points",
+                fontsize=8, color=_INK,
+            )  # fmt: skip
+    for r in others:
+        axis.plot(*place(r), "D", color=BLUE, ms=7)
+        axis.annotate(r["policy"], place(r), xytext=(7, -3), textcoords="offset points", color=BLUE)
+    axis.set_xlim(left=0)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("false hit rate: wrong among served semantic hits (%)")
+    axis.set_ylabel("served semantic hits (% of prompts)")
+    axis.set_title("What each threshold serves, and how much of it is wrong", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _over_time(axis: Any, result: dict[str, Any], outcomes: Sequence[Any]) -> None:
+    import numpy as np
+
+    hits = np.cumsum([o.end in ("exact", "semantic") for o in outcomes])
+    wrong = np.cumsum([o.right is False for o in outcomes])
+    known = np.cumsum([o.known for o in outcomes])
+    arrived = np.arange(1, len(outcomes) + 1)
+    for place, (line, colour, label) in enumerate((
+        (known, GREY, "an oracle's hits"),
+        (hits, RIGHT, "hits"),
+        (wrong, WRONG, "of these, wrong"),
+    )):  # fmt: skip
+        axis.plot(arrived, line, color=colour)
+        axis.text(
+            0.03, 0.95 - 0.06 * place, f"{label}: {int(line[-1]):,}", transform=axis.transAxes,
+            va="top", color=colour if colour != GREY else _INK,
+        )  # fmt: skip
+    axis.set_xlabel("prompts, in order of arrival")
+    axis.set_ylabel("so far")
+    axis.set_title(f"Over time, with {result['policy']}", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _by_kind(axis: Any, result: dict[str, Any]) -> None:
+    kinds = [(k, v) for k, v in result["by_kind"].items() if v["semantic_hits"]]
+    kinds.sort(key=lambda one: one[1]["false_hits"] / one[1]["semantic_hits"])
+    for place, (_kind, found) in enumerate(kinds):
+        right = found["semantic_hits"] - found["false_hits"]
+        axis.barh(place, right, color=RIGHT)
+        axis.barh(place, found["false_hits"], left=right, color=WRONG)
+        axis.annotate(
+            f"{found['false_hits']:,} of {found['semantic_hits']:,} wrong",
+            (found["semantic_hits"], place), xytext=(4, 0), textcoords="offset points",
+            va="center", fontsize=8, color=_INK,
+        )  # fmt: skip
+    axis.set_yticks(range(len(kinds)), [kind.replace("_", " ") for kind, _ in kinds])
+    axis.margins(x=0.3)
+    axis.set_xlabel("semantic hits (blue: right, orange: wrong)")
+    axis.set_title(f"By kind of prompt, with {result['policy']}", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _similarities(axis: Any, result: dict[str, Any], outcomes: Sequence[Any]) -> None:
+    import numpy as np
+
+    served = _served(outcomes)
+    values = {right: [o.similarity for o in served if o.right is right] for right in (True, False)}
+    low = min((v for found in values.values() for v in found), default=0.7)
+    bins = np.linspace(low, 1.0, 41 if len(served) > 2000 else 16)
+    for right, colour, label in ((True, RIGHT, "right"), (False, WRONG, "wrong")):
+        counts, _ = np.histogram(values[right], bins)
+        axis.stairs(counts, bins, color=colour, lw=1.6)
+        if counts.any():
+            top = int(counts.argmax())
+            axis.annotate(
+                f"{label} ({len(values[right]):,})", (bins[top], counts[top]), xytext=(0, 5),
+                textcoords="offset points", color=colour,
+            )  # fmt: skip
+    axis.set_xlabel("cosine similarity of the nearest stored question")
+    axis.set_ylabel("prompts")
+    axis.set_title(f"Right and wrong neighbours, at or above {result['policy']}", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def peers(result: dict[str, Any], path: Path) -> None:
+    """Each cache's frontier on each stream, and what a lookup takes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    streams = list(result["peers"]["semcache"]["replays"])
+    colours = dict(
+        zip(result["peers"], (BLUE, WRONG, "#009E73", "#CC79A7", GREY, "#000000"), strict=False)
+    )
+    figure, axes = plt.subplots(
+        1, len(streams) + 1, figsize=(6 * (len(streams) + 1), 5.2), layout="constrained"
+    )
+    for axis, stream in zip(axes, streams, strict=False):
+        for name, found in result["peers"].items():
+            points = [
+                (said["false_hit_rate"] * 100, said["hit_rate"] * 100)
+                for said in found["replays"].get(stream, {}).values()
+                if said["semantic_hits"]
+            ]
+            if not points:
+                continue
+            x, y = zip(*sorted(points, key=lambda p: p[1]), strict=True)
+            axis.plot(x, y, "o-", color=colours[name], ms=4, lw=1, alpha=0.8)
+            axis.annotate(
+                name,
+                (x[-1], y[-1]),
+                xytext=(5, 3),
+                textcoords="offset points",
+                color=colours[name],
+                fontsize=8,
+            )
+        axis.set_xlim(left=0)
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("false hit rate: wrong among served (%)")
+        axis.set_ylabel("served (% of prompts)")
+        axis.set_title(stream, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    last = axes[-1]
+    shown = [(name, found) for name, found in result["peers"].items() if "hit" in found]
+    for place, (name, found) in enumerate(reversed(shown)):
+        last.barh(place + 0.2, found["hit"]["p50_ms"], 0.35, color=colours[name])
+        last.barh(place - 0.2, found["miss"]["p50_ms"], 0.35, color=colours[name], alpha=0.45)
+        last.annotate(
+            f"hit {found['hit']['p50_ms']:.2f}, miss {found['miss']['p50_ms']:.2f} ms",
+            (max(found["hit"]["p50_ms"], found["miss"]["p50_ms"]), place), xytext=(4, 0),
+            textcoords="offset points", va="center", fontsize=8,
+        )  # fmt: skip
+    last.set_yticks(range(len(shown)), [name for name, _ in reversed(shown)])
+    last.margins(x=0.4)
+    last.set_xlabel("milliseconds a lookup, without the embedding (median)")
+    last.set_title(f"at {result['entries']:,} entries", fontsize=10)
+    last.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("semcache and its rivals, same vectors, same run")
+    for suffix in (".png", ".svg"):
+        figure.savefig(path.with_suffix(suffix), dpi=130, metadata=_undated(suffix))
+    plt.close(figure)

@@ -21,8 +21,18 @@ _FIELDS = ("prompt", "text", "a", "b")
 _MAX_CHARS = 600
 
 
-def load(folder: Path, count: int, seed: int = 7) -> tuple[list[str], str]:
-    """(count distinct prompts in a seeded order, where they are from)."""
+MADE = "\x1fmade"
+"""Ends prompts that were made up because there are not enough real ones."""
+
+
+def load(
+    folder: Path, count: int, seed: int = 7, *, make_up: bool = False
+) -> tuple[list[str], str]:
+    """(count distinct prompts in a seeded order, where they are from).
+
+    Args:
+        make_up: fill up with made ones, marked by `MADE` at their end, which are the last.
+    """
     if folder.is_dir():
         found = sorted(set(_texts(folder)))
         source = "public question sets"
@@ -30,6 +40,10 @@ def load(folder: Path, count: int, seed: int = 7) -> tuple[list[str], str]:
         say(f"{folder} is not there: prompts are made from the demo's questions")
         found = sorted(_made(count))
         source = "made from the demo's questions"
+    if len(found) < count and make_up:
+        random.Random(seed).shuffle(found)
+        filled = [f"{found[i % len(found)]} {i}{MADE}" for i in range(count - len(found))]
+        return [*found, *filled], f"{source}, {len(filled):,} of them made up"
     if len(found) < count:
         raise SystemExit(f"{count:,} prompts are needed, {folder} holds {len(found):,}")
     random.Random(seed).shuffle(found)

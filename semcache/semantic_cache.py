@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import random
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -141,7 +142,7 @@ class SemanticCache:
         embed_timeout: seconds after which an embedder that may hang (a server, a function)
             is given up and the call goes on as a miss.
         busy_timeout: seconds that a write waits for another process's.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch. draw: uniform in [0, 1), for policies that explore.
         exact_below: scopes with fewer entries are searched exactly.
         index_in_background: False: build large indexes inside the write that makes them
             due, so that equal runs give equal hits.
@@ -177,6 +178,7 @@ class SemanticCache:
         embed_timeout: float | None = 5.0,
         busy_timeout: float = 5.0,
         clock: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
         exact_below: int | None = None,
         index_in_background: bool = True,
     ) -> None:
@@ -222,6 +224,7 @@ class SemanticCache:
             hooks=hooks,
             flags=flags or (None if router is None else router.flags),
             clock=clock,
+            draw=draw,
         )
         self._coalesce = coalesce
         self.router = router

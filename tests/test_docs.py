@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import routing
+from benchmarks import report, routing
 from benchmarks.latency import table
 from semcache.embedders.default import DefaultEmbedder
 
@@ -76,6 +76,18 @@ def test_the_router_s_figures_are_those_of_the_results() -> None:
     assert section("routing").strip() == routing.table(*found).strip()
 
 
+def test_the_overview_is_that_of_the_results() -> None:
+    """Hit rates and false hits, from the committed replay."""
+    results = json.loads((ROOT / "benchmarks" / "results" / "hit_rate.json").read_text())
+    assert section("hits").strip() == report.overview(results).strip()
+
+
+def test_the_page_of_results_is_generated() -> None:
+    """Word for word from the results beside it."""
+    page = ROOT / "benchmarks" / "results" / "README.md"
+    assert page.read_text() == report.page()
+
+
 def test_results_say_where_they_come_from() -> None:
     """Commit, machine and command stand in every results file."""
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
@@ -95,7 +107,8 @@ def test_the_two_commands_are_single_lines(name: str) -> None:
 
 def test_links_lead_somewhere() -> None:
     """Every relative link of the documents is a file."""
-    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    pages = (ROOT / "README.md", ROOT / "benchmarks" / "results" / "README.md")
+    for path in (*pages, *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
@@ -116,5 +129,5 @@ def test_constraints_cover_what_is_required() -> None:
 def test_nothing_speaks_of_this_machine() -> None:
     """No path of a developer's machine is in what is committed."""
     here = os.path.sep + "work" + os.path.sep
-    for path in [*ROOT.glob("*.md"), *ROOT.rglob("benchmarks/results/*.json")]:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "benchmarks" / "results").glob("*.[jm]*")]:
         assert here not in path.read_text(), f"{path} names {here}"

@@ -21,6 +21,7 @@ MODULES = {
     "batching": ("batch",),
     "configuring": ("config",),
     "receiving": ("webhooks",),
+    "replaying": ("replay",),
 }
 """Which module holds which commands."""
 

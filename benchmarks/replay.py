@@ -1,0 +1,218 @@
+"""Streams through the real cache: real embedder, FAISS, SQLite, scopes, clock.
+
+A prompt's answer is its `answer_id`, so that what was served tells whether it was right.
+Texts are embedded once, whatever number of policies is replayed over them.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.common import say
+from benchmarks.metrics import Outcome
+from benchmarks.policies import Learner
+from benchmarks.streams import Row
+from semcache import SemanticCache
+from semcache.protocols import Embedder
+from semcache.types import Explore, Lookup
+
+if TYPE_CHECKING:
+    from semcache.types import Vector
+
+_SEPARATOR = "\x1f"
+
+
+class Remembering:
+    """An embedder that has embedded a stream's texts before.
+
+    Args:
+        cut: what is embedded of a text; all of it by default.
+    """
+
+    def __init__(self, inner: Embedder, cut: Callable[[str], str] | None = None) -> None:
+        self._inner = inner
+        self._cut = cut
+        self._known: dict[str, Vector] = {}
+        self.fingerprint, self.dimension = inner.fingerprint, inner.dimension
+        self.window, self.local = inner.window, inner.local
+
+    def load(self) -> None:
+        self._inner.load()
+
+    def count_tokens(self, text: str) -> int:
+        return self._inner.count_tokens(text)
+
+    def embed(self, texts: Sequence[str]) -> Vector:
+        missing = [text for text in texts if text not in self._known]
+        if missing:
+            self._remember(missing)
+        return np.stack([self._known[text] for text in texts])
+
+    def again(self, text: str) -> Vector:
+        """Embed a text although it is known, to see how long that takes."""
+        return self._inner.embed([text])
+
+    def prepare(self, texts: Sequence[str], batch: int = 256) -> None:
+        """Embed texts ahead, saying how far it has come."""
+        wanted = list(dict.fromkeys(text for text in texts if text not in self._known))
+        for start in range(0, len(wanted), batch):
+            self._remember(wanted[start : start + batch])
+            if start % (batch * 16) == 0:
+                say(f"  embedded {min(start + batch, len(wanted)):,} of {len(wanted):,}")
+
+    def _remember(self, texts: Sequence[str]) -> None:
+        given = texts if self._cut is None else [self._cut(text) for text in texts]
+        for text, vector in zip(texts, self._inner.embed(given), strict=True):
+            self._known[text] = vector
+
+
+def cut_at(tokenizer: Any, tokens: int) -> Callable[[str], str]:
+    """Texts cut after so many tokens, those that mark beginning and end included."""
+
+    def cut(text: str) -> str:
+        found = tokenizer.encode(text)
+        return text if len(found.ids) <= tokens else text[: found.offsets[tokens - 2][1]]
+
+    return cut
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a stream is replayed.
+
+    Attributes:
+        last_message_only: without the conversation before the prompt.
+        exact_search: no approximate index, however large a scope grows.
+        options: of the cache (ttl, max_entries, ...).
+        seed: of the policy's draws.
+    """
+
+    last_message_only: bool = False
+    exact_search: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
+    seed: int = 7
+
+
+def replay(
+    rows: Sequence[Row],
+    policy: Learner,
+    embedder: Embedder,
+    way: Way = Way(),
+    *,
+    warm: Sequence[Row] = (),
+    judge: Callable[[bool, random.Random], bool | None] | None = None,
+    directory: Path | None = None,
+) -> list[Outcome]:
+    """Put a stream through a cache, in order; equal arguments give equal outcomes.
+
+    Args:
+        warm: another stream, replayed before; it is not in the outcomes.
+        judge: what is made of a true label (a judge may err, or be unsure); by default the label.
+        directory: for the cache's files; by default a temporary one.
+    """
+    with tempfile.TemporaryDirectory(prefix="semcache-replay-") as temporary:
+        player = _Player(directory or Path(temporary), policy, embedder, way, judge)
+        try:
+            player.play(warm)
+            return player.play(rows)
+        finally:
+            player.close()
+
+
+class _Player:
+    def __init__(
+        self,
+        directory: Path,
+        policy: Learner,
+        embedder: Embedder,
+        way: Way,
+        judge: Callable[[bool, random.Random], bool | None] | None,
+    ) -> None:
+        self._now = 1_000_000.0
+        self._random = random.Random(way.seed)
+        self._judging = random.Random(way.seed + 1)
+        self._judge = judge
+        self._policy = policy
+        self._way = way
+        self._known: set[tuple[str, str]] = set()
+        self._cache = SemanticCache(
+            directory,
+            policy=policy,
+            embedder=embedder,
+            clock=lambda: self._now,
+            draw=self._random.random,
+            exact_below=10**9 if way.exact_search else None,
+            index_in_background=False,
+            hooks=(),
+            **dict(way.options),
+        )
+
+    def play(self, rows: Sequence[Row]) -> list[Outcome]:
+        start = self._now
+        outcomes = []
+        for row in rows:
+            self._now = self._now + 1e-3 if row.at is None else start + row.at
+            outcomes.append(self._one(row))
+            self._known.add(row.right)
+        return outcomes
+
+    def close(self) -> None:
+        self._cache.close()
+
+    def _one(self, row: Row) -> Outcome:
+        history = () if self._way.last_message_only else row.history
+        messages = [*history, {"role": "user", "content": row.prompt}]
+        lookup = self._cache.lookup(messages=messages, namespace=row.tenant)
+        known = row.right in self._known
+        if lookup.entry is not None:
+            tenant, _, answer = lookup.entry.completion.text.partition(_SEPARATOR)
+            right = (tenant, answer) == row.right
+            assert lookup.tier is not None
+            return Outcome(
+                row.kind,
+                lookup.tier,
+                right,
+                tenant != row.tenant,
+                known,
+                lookup.similarity,
+                right,
+                reason=lookup.decision.reason if not isinstance(lookup.decision, Explore) else "",
+            )
+        return self._asked(row, lookup, known)
+
+    def _asked(self, row: Row, lookup: Lookup, known: bool) -> Outcome:
+        """The model was asked: its answer is kept, and may be a label."""
+        decision = lookup.decision
+        answer = f"{row.tenant}{_SEPARATOR}{row.answer_id}"
+        if not isinstance(decision, Explore):
+            self._cache.record(lookup, answer)
+            return Outcome(
+                row.kind,
+                "miss",
+                known=known,
+                similarity=lookup.similarity,
+                reason=decision.reason,
+            )
+        candidate = decision.candidate
+        right = candidate.entry.completion.text == answer
+        label = right if self._judge is None else self._judge(right, self._judging)
+        if label is not None:
+            self._policy.learned(candidate.entry.id, candidate.similarity, label)
+        if not right:
+            self._cache.record(lookup, answer)
+        return Outcome(
+            row.kind,
+            "explore",
+            known=known,
+            similarity=candidate.similarity,
+            near_right=right,
+            label=True,
+            reason=decision.reason,
+        )

@@ -1,0 +1,119 @@
+"""The results in one page: python -m benchmarks.report writes benchmarks/results/README.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import latency, peers, routing, throughput
+from benchmarks.common import RESULTS, say
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """A committed result, if it is there."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def page() -> str:
+    """The page, from whatever results there are."""
+    parts = [
+        "# Results",
+        "Written by `python -m benchmarks.report` from the JSON files beside it. Figures are of "
+        "one machine with two shared cores; what counts are ratios within one run.",
+    ]
+    hit_rate, vcache = load("hit_rate"), load("hit_rate_vcache")
+    if hit_rate is not None:
+        parts += ["## Hit rate and false hits", _about(hit_rate), *_streams(hit_rate, vcache)]
+    if (found := load("peers")) is not None:
+        parts += [
+            "## Rivals",
+            _about(found),
+            f"Lookups without the embedding ({found['embedding']['p50_ms']:.2f} ms, the same for "
+            f"all), at {found['entries']:,} entries; served and wrong on `support` without its "
+            "conversations. A tenant's answer is offered to its own alone.",
+            peers.table(found),
+            "![rivals](peers.png)",
+            "Not here: " + "; ".join(f"**{n}**: {why}" for n, why in found["absent"].items()) + ".",
+        ]
+    if (found := load("latency")) is not None:
+        parts += ["## Latency", _about(found), latency.table(found), "![latency](latency.png)"]
+    if (found := load("throughput")) is not None:
+        parts += ["## Throughput", _about(found), throughput.table(found)]
+    routes, batch = load("routing"), load("batch")
+    if routes is not None and batch is not None:
+        parts += ["## Router and batches", _about(routes), routing.table(routes, batch)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _about(found: dict[str, Any]) -> str:
+    where = found["environment"]
+    return f"`{where['command']}` at commit {where['commit']}, {where['when']}, {where['machine']}."
+
+
+def _streams(result: dict[str, Any], vcache: dict[str, Any] | None) -> list[str]:
+    parts = []
+    for name, rows in result["streams"].items():
+        more = [] if vcache is None else vcache["streams"].get(name, [])
+        parts += [f"### {name}", hit_rates([*rows, *more])]
+        if (RESULTS / f"{name}.png").exists():
+            parts.append(f"![{name}]({name}.png)")
+    return parts
+
+
+def hit_rates(rows: list[dict[str, Any]]) -> str:
+    """Policies over one stream, in Markdown."""
+    first = rows[0]
+    lines = [
+        f"{first['prompts']:,} prompts; an oracle would serve {first['oracle_hit_rate']:.1%}; "
+        f"{first['exact_hits']:,} word-for-word hits at the first policy.",
+        "",
+        "| policy | hit rate | semantic hits | false hits | false hit rate (95%) | error rate | "
+        "calls saved | labels |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        rate, interval = row["false_hit_rate"], row["false_hit_interval"]
+        told = "-" if rate is None else f"{rate:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+        lines.append(
+            f"| {row['policy']} | {row['hit_rate']:.1%} | {row['semantic_hits']:,} | "
+            f"{row['false_hits']:,} | {told} | {row['error_rate']:.2%} | {row['calls_saved']:,} | "
+            f"{row['labels_bought']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def overview(result: dict[str, Any]) -> str:
+    """The README's table: streams at three thresholds."""
+    shown = ("fixed 0.85", "fixed 0.9", "fixed 0.95")
+    lines = [
+        "| stream | prompts | an oracle | "
+        + " | ".join(n.replace("fixed ", "") for n in shown)
+        + " |",
+        "| --- | ---: | ---: |" + " ---: |" * len(shown),
+    ]
+    for name, rows in result["streams"].items():
+        by_name = {row["policy"]: row for row in rows}
+        cells = []
+        for policy in shown:
+            row = by_name[policy]
+            rate = row["false_hit_rate"]
+            told = "nothing served" if rate is None else f"{rate:.0%} of semantic hits wrong"
+            cells.append(f"{row['hit_rate']:.1%}, {told}")
+        first = rows[0]
+        lines.append(
+            f"| {name} | {first['prompts']:,} | {first['oracle_hit_rate']:.1%} | "
+            f"{' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    path: Path = RESULTS / "README.md"
+    path.write_text(page())
+    say(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

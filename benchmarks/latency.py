@@ -391,11 +391,8 @@ def table(result: dict[str, Any]) -> str:
     lines.append(f"| recall@1 of the index | {' | '.join(recall)} | exact search |")
     opened = [f"{figures['open']['seconds'] * 1e3:.0f} ms" for figures in result["sizes"]]
     lines.append(f"| open, and a first exact lookup | {' | '.join(opened)} | |")
-    space = [
-        f"{figures['resident_mb']:.0f} MB, {figures['bytes_per_entry'] / 1e3:.1f} kB"
-        for figures in result["sizes"]
-    ]
-    lines.append(f"| memory of the process, disk per entry | {' | '.join(space)} | |")
+    space = [f"{figures['bytes_per_entry'] / 1e3:.1f} kB" for figures in result["sizes"]]
+    lines.append(f"| disk per entry | {' | '.join(space)} | |")
     machine, prompts_from = result["environment"]["machine"], result["prompts"]
     lines.append(f"\nMedians on {machine}; prompts: {prompts_from}.")
     return "\n".join(lines) + "\n"
@@ -457,6 +454,7 @@ def main() -> None:
                 "parts": bench.parts(vectors[-200:]),
                 "eight_threads": bench.threads(),
                 "miss_and_record": bench.miss_and_record([texts[i] for i in taken]),
+                # Of this whole process, its own prompts and vectors included.
                 "resident_mb": round(resident_mb(), 1),
                 "bytes_per_entry": round(bench.cache.stats().file_bytes / len(bench.cache)),
                 "open": in_new_processes(_OPEN, str(directory), rounds=3),

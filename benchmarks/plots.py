@@ -207,34 +207,14 @@ def peers(result: dict[str, Any], path: Path) -> None:
     colours = dict(
         zip(result["peers"], (BLUE, WRONG, "#009E73", "#CC79A7", GREY, "#000000"), strict=False)
     )
-    figure, axes = plt.subplots(
-        1, len(streams) + 1, figsize=(6 * (len(streams) + 1), 5.2), layout="constrained"
+    columns = 2 if len(streams) > 1 else len(streams) + 1
+    rows = -(-(len(streams) + 1) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(6.5 * columns, 5 * rows), layout="constrained", squeeze=False
     )
+    axes = list(grid.flat)[: len(streams) + 1]
     for axis, stream in zip(axes, streams, strict=False):
-        for name, found in result["peers"].items():
-            points = [
-                (said["false_hit_rate"] * 100, said["hit_rate"] * 100)
-                for said in found["replays"].get(stream, {}).values()
-                if said["semantic_hits"]
-            ]
-            if not points:
-                continue
-            x, y = zip(*sorted(points, key=lambda p: p[1]), strict=True)
-            axis.plot(x, y, "o-", color=colours[name], ms=4, lw=1, alpha=0.8)
-            axis.annotate(
-                name,
-                (x[-1], y[-1]),
-                xytext=(5, 3),
-                textcoords="offset points",
-                color=colours[name],
-                fontsize=8,
-            )
-        axis.set_xlim(left=0)
-        axis.set_ylim(bottom=0)
-        axis.set_xlabel("false hit rate: wrong among served (%)")
-        axis.set_ylabel("served (% of prompts)")
-        axis.set_title(stream, fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
+        _peers_frontier(axis, result, stream, colours)
     last = axes[-1]
     shown = [(name, found) for name, found in result["peers"].items() if "hit" in found]
     for place, (name, found) in enumerate(reversed(shown)):
@@ -254,3 +234,50 @@ def peers(result: dict[str, Any], path: Path) -> None:
     for suffix in (".png", ".svg"):
         figure.savefig(path.with_suffix(suffix), dpi=130, metadata=_undated(suffix))
     plt.close(figure)
+
+
+def _peers_frontier(
+    axis: Any, result: dict[str, Any], stream: str, colours: dict[str, str]
+) -> None:
+    """Caches that serve the same at every threshold are one line; their defaults are points."""
+
+    def place(said: dict[str, Any]) -> tuple[float, float]:
+        return (said["false_hit_rate"] or 0.0) * 100, said["hit_rate"] * 100
+
+    lines: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for name, found in result["peers"].items():
+        replays = found["replays"].get(stream, {})
+        wanted = [f"{at:g}" for at in result["grid"]] if "hit" in found else list(replays)
+        points = tuple(place(replays[at]) for at in wanted if replays[at]["semantic_hits"])
+        lines.setdefault(points, []).append(name)
+    for points, names in lines.items():
+        x, y = zip(*points, strict=True)
+        shared = len(names) > 1
+        colour = GREY if shared else colours[names[0]]
+        axis.plot(x, y, "o-", color=colour, ms=4, lw=1)
+        label = "fixed thresholds, 0.80 to 0.98:\n" + ", ".join(names) if shared else names[0]
+        middle = len(points) // 2
+        axis.annotate(
+            label, points[middle], xytext=(8, -14 if shared else 6), textcoords="offset points",
+            fontsize=8, color=_INK if shared else colour,
+        )  # fmt: skip
+    defaults: dict[tuple[float, float], list[str]] = {}
+    for name, found in result["peers"].items():
+        said = found["replays"].get(stream, {}).get(f"{found.get('default_threshold', 0):g}")
+        if said is not None and said["semantic_hits"]:
+            defaults.setdefault(place(said), []).append(name)
+    widest = max(x for points in lines for x, _ in points)
+    for point, names in defaults.items():
+        left = point[0] > 0.4 * widest
+        axis.plot(*point, "D", color=colours[names[0]], ms=6)
+        axis.annotate(
+            f"{' and '.join(names)}: default", point, xytext=(-6 if left else 6, 6),
+            textcoords="offset points", ha="right" if left else "left", fontsize=8,
+            color=colours[names[0]],
+        )  # fmt: skip
+    axis.set_xlim(left=0)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("false hit rate: wrong among served (%)")
+    axis.set_ylabel("served (% of prompts)")
+    axis.set_title(stream, fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)

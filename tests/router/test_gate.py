@@ -237,3 +237,50 @@ def test_retries_are_paid_for() -> None:
         except UnavailableError as error:
             assert "retry budget" in str(error)  # noqa: PT017 - both ends are right
     assert 3 <= made <= 3 + 0.1 * 100
+
+
+def test_a_child_process_does_not_wait_for_the_parent_s_probe() -> None:
+    """The probe is under way elsewhere: the child may send its own."""
+    clock = Clock(0.0)
+    shared = gate(clock, breaker=BreakerRules(failures=1, cooldown=10.0))
+    passed(shared).leave("fault")
+    clock.now = 10.0
+    parents = passed(shared)
+    with pytest.raises(BreakerOpenError):
+        passed(shared)
+    shared.after_fork()
+    passed(shared).leave("good")
+    assert shared.state().breaker == "closed"
+    parents.leave("fault")
+    assert shared.state().breaker == "closed", "what the parent's call came to is the parent's"
+
+
+def test_a_slow_reader_does_not_hold_a_probe() -> None:
+    """The provider has begun to answer: it is up, however slowly its stream is read."""
+    clock = Clock(0.0)
+    shared = gate(clock, breaker=BreakerRules(failures=1, cooldown=10.0))
+    passed(shared).leave("fault")
+    clock.now = 10.0
+    probe = passed(shared)
+    probe.answering()
+    assert shared.state().breaker == "closed"
+    probe.leave("fault")
+    assert shared.state().breaker == "closed"
+
+
+def test_nobody_waits_for_a_provider_that_is_left_alone_by_now() -> None:
+    """Whoever waits for a turn hears of the breaker, and what was booked is given back."""
+    clock = Clock(0.0)
+    shared = gate(
+        clock,
+        limits=[Limit(1, 30.0, wait=60.0)],
+        breaker=BreakerRules(failures=1, cooldown=100.0),
+    )
+    first = passed(shared)
+    waiting = shared.enter(retry=False, tokens=1, deadline=None)
+    assert isinstance(next(waiting), Sleep)
+    first.leave("fault")
+    clock.now += 1.0
+    with pytest.raises(BreakerOpenError):
+        next(waiting)
+    assert shared.state().limits[0][2] == 0

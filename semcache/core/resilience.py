@@ -173,7 +173,8 @@ class Breaker:
         """Seconds until an open breaker lets a probe through; 0.0: it may now."""
         if self.state != "open":
             return 0.0
-        return max(0.0, self.opened_at + self.rules.cooldown - now)
+        left = self.opened_at + self.rules.cooldown - now
+        return max(0.0, min(left, self.rules.cooldown))  # rounding must not make it longer
 
     def _closed_report(self, verdict: Verdict, now: float) -> Breaker:
         if verdict == "neutral":

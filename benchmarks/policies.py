@@ -31,21 +31,8 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class Fixed(FixedThreshold):
     """A fixed threshold, which learns nothing."""
-
-    threshold: float
-
-    @property
-    def k(self) -> int:
-        return 1
-
-    @property
-    def floor(self) -> float:
-        return self.threshold
-
-    def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
-        return FixedThreshold(self.threshold).decide(candidates, draw)
 
     def learned(self, entry_id: int, similarity: float, right: bool) -> None:
         """Nothing to learn."""

@@ -22,7 +22,6 @@ from copy import deepcopy
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
-from semcache.providers.reading import read_answer, read_stream
 from semcache.types import Chunk, Completion
 
 _PLAIN = (str, bool, int, float, type(None), object)
@@ -140,6 +139,8 @@ class ChunkCodec:
             payload: Any = [text for text, _ in kept]
             return Completion("".join(payload), payload=payload, payload_kind="chunks")
         payload = [{"kind": kind, "value": value} for value, kind in kept]
+        from semcache.providers.reading import read_stream  # here: see `details`
+
         joined = read_stream([value for value, _ in kept])
         return dataclasses.replace(joined, payload=payload, payload_kind="chunks")
 
@@ -239,6 +240,8 @@ def _class_of(kind: str) -> type:
 
 def details(source: Any, payload: Any, kind: str) -> Completion:
     """A completion with what an answer in a provider's form says of itself."""
+    from semcache.providers.reading import read_answer  # here: plain text needs none of it
+
     read = read_answer(source) if isinstance(source, Mapping) else None
     found = read or Completion(payload if isinstance(payload, str) else "")
     if kind == "text":

@@ -176,9 +176,9 @@ def prompt_tokens(request: Request) -> int:
     return max(1, min(chars, MAX_PROMPT_CHARS) // _CHARS_PER_TOKEN)
 
 
-def call_tokens(request: Request) -> int:
-    """About how many tokens a call takes of a limit: the prompt, and the answer's room."""
-    asked = next(
+def answer_tokens(request: Request) -> int:
+    """About how many tokens the answer takes of a limit: the most that is asked for."""
+    return next(
         (
             value
             for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")
@@ -186,7 +186,6 @@ def call_tokens(request: Request) -> int:
         ),
         _ANSWER_TOKENS,
     )
-    return prompt_tokens(request) + asked
 
 
 def _chars(part: Part) -> int:

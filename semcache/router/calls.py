@@ -56,14 +56,16 @@ class Trip:
 
     Attributes:
         chunks: the caller wants the answer in pieces. live: providers are asked for pieces.
-        tokens: what it is taken to need of a limit. deadline: by the router's clock.
+        prompt_tokens, answer_tokens: what it is taken to need of a limit.
+        deadline: by the router's clock.
         emitted: a piece has been handed out: nobody else can be asked.
     """
 
     request: Request
     chunks: bool
     live: bool
-    tokens: int
+    prompt_tokens: int
+    answer_tokens: int
     deadline: float | None
     attempts: list[AttemptReport] = field(default_factory=list)
     emitted: bool = False
@@ -107,8 +109,7 @@ class Calls:
 
     def steps(self, trip: Trip) -> Steps:
         """Everything that a call is; returns the completion."""
-        tokens = routing.prompt_tokens(trip.request)
-        targets = self._plans.targets(trip.request, tokens, self._draw())
+        targets = self._plans.targets(trip.request, trip.prompt_tokens, self._draw())
         walk = routing.walk(targets, self._retry, trip.deadline)
         report: Any = None
         while True:
@@ -139,7 +140,9 @@ class Calls:
         start, waited = self._clock(), 0.0
         try:
             leave = yield from gate.enter(
-                retry=attempt.number > 1, tokens=trip.tokens, deadline=trip.deadline
+                retry=attempt.number > 1,
+                tokens=trip.prompt_tokens + trip.answer_tokens,
+                deadline=trip.deadline,
             )
             waited = leave.waited
             trip.first_words = leave.answering

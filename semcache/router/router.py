@@ -279,7 +279,8 @@ class Router:
             request,
             stream,
             stream and self.flags.enabled("streaming_enabled"),
-            routing.call_tokens(request),
+            routing.prompt_tokens(request),
+            routing.answer_tokens(request),
             None if seconds is None else self._clock() + seconds,
         )
 

@@ -20,12 +20,18 @@ from semcache.errors import RateLimitedError, RejectedError
 
 @dataclass(slots=True)
 class Line:
-    """One limit, and who waits for it: amounts by booking, the first to come first."""
+    """One limit, and who waits for it: amounts by booking, the first to come first.
+
+    Attributes:
+        booked: all that is waiting. promised: the turn of the last who waits; whoever comes
+            later goes no earlier, even if somebody between them has left.
+    """
 
     limit: Limit
     state: RateState
     waiting: dict[int, float] = field(default_factory=dict)
     booked: float = 0.0
+    promised: float = 0.0
 
 
 @dataclass(slots=True)
@@ -78,7 +84,7 @@ class Lines:
         amounts = tuple(sizes[line.limit.unit] for line in lines)
         with self._lock:
             now = self._clock()
-            turn = now
+            turns: list[float] = []
             for line, amount in zip(lines, amounts, strict=True):
                 if amount > line.limit.most:
                     raise RejectedError(
@@ -88,18 +94,21 @@ class Lines:
                         held_back=True,
                     )
                 ready = line.state.ready_at(now, amount, line.booked)
+                if line.waiting:
+                    ready = max(ready, line.promised)
                 if ready - now > line.limit.wait or (deadline is not None and ready > deadline):
                     raise _too_late(line, who, ready - now)
-                turn = max(turn, ready)
+                turns.append(ready)
             self._numbers += 1
             latest = now + min((line.limit.wait for line in lines), default=0.0)
             if deadline is not None:
                 latest = min(latest, deadline)
             booking = Booking(self._numbers, tuple(lines), amounts, latest)
-            for line, amount in zip(lines, amounts, strict=True):
+            for line, amount, turn in zip(lines, amounts, turns, strict=True):
                 line.waiting[booking.number] = amount
                 line.booked += amount
-            return booking, turn - now
+                line.promised = turn
+            return booking, max(turns, default=now) - now
 
     def depart(self, booking: Booking, who: str) -> float:
         """Go, if all the lines let it: 0.0. Otherwise the seconds until the next try.

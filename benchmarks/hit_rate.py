@@ -10,9 +10,10 @@ Without a threshold a fixed policy is replayed over a grid of them. `--json OUT`
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +21,55 @@ from benchmarks import plots
 from benchmarks.common import RESULTS, environment, say, write_json
 from benchmarks.latency import ready_embedder
 from benchmarks.metrics import Outcome, figures
-from benchmarks.policies import Fixed, Learner, VCache
-from benchmarks.replay import Remembering, Way, cut_at, replay
+from benchmarks.policies import Bound, Fixed, Learner, VCache
+from benchmarks.replay import Remembering, RememberingVerifier, Way, cut_at, replay
 from benchmarks.streams import SUPPORT, Row, read
 from semcache.embedders.default import DefaultEmbedder
+from semcache.verifiers.pair import PairModel
 
 GRID = (0.70, 0.75, 0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
-DELTAS = (0.02, 0.05, 0.10)
+DELTAS = RATES = (0.02, 0.05, 0.10)
 OTHERS_WINDOW = 128
 STREAMS = Path(__file__).parents[2] / "shared" / "data" / "streams"
 
 
-def policies(args: argparse.Namespace) -> list[tuple[str, Learner]]:
+def policies(args: argparse.Namespace) -> list[tuple[str, Learner | Bound]]:
     """(what it is called, a new one) for each policy to replay."""
     if args.policy == "fixed":
         return [(f"fixed {at:g}", Fixed(at)) for at in args.threshold or GRID]
     if args.policy == "vcache":
         return [(f"vcache {delta:g}", VCache(delta)) for delta in args.delta or DELTAS]
-    raise SystemExit(f"there is no policy {args.policy!r}: fixed, vcache")
+    if args.policy == "verified":
+        rates = args.max_false_hit_rate or RATES
+        return [(f"verified {rate:g}", Bound(rate)) for rate in rates]
+    raise SystemExit(f"there is no policy {args.policy!r}: fixed, vcache, verified")
+
+
+Judge = Callable[[bool, random.Random], bool | None]
+VERIFIER = RememberingVerifier(PairModel())
+
+
+def erring(share: float) -> Judge | None:
+    """A judge that turns so many of the labels around; None: one that errs never."""
+    if not share:
+        return None
+    return lambda right, rng: right != (rng.random() < share)
 
 
 def run(
     rows: Sequence[Row],
-    chosen: Sequence[tuple[str, Learner]],
+    chosen: Sequence[tuple[str, Learner | Bound]],
     embedder: Remembering,
     way: Way,
     warm: Sequence[Row] = (),
+    judge: Judge | None = None,
 ) -> list[tuple[dict[str, Any], list[Outcome]]]:
     """(figures, outcomes) of each policy over one stream."""
     embedder.prepare([row.prompt.strip() for row in (*warm, *rows)])
     found = []
     for name, policy in chosen:
         start = time.perf_counter()
-        outcomes = replay(rows, policy, embedder, way, warm=warm)
+        outcomes = replay(rows, policy, embedder, way, warm=warm, judge=judge, verifier=VERIFIER)
         said = figures(outcomes)
         seconds = round(time.perf_counter() - start, 1)
         found.append(({"policy": name, **said, "seconds": seconds}, outcomes))
@@ -61,6 +78,7 @@ def run(
             f"  {name}: hit rate {said['hit_rate']:.1%} (oracle {said['oracle_hit_rate']:.1%}), "
             f"false hits {said['false_hits']:,} of {said['semantic_hits']:,}"
             + ("" if rate is None else f" = {rate:.1%}")
+            + f", explored {said['labels_bought']:,}"
             + f", {seconds:.0f} s"
         )
     return found
@@ -89,9 +107,13 @@ def main() -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--stream", type=Path, nargs="+", help="JSON Lines, gzip or not")
     where.add_argument("--all", action="store_true", help="all that are there")
-    parser.add_argument("--policy", default="fixed", choices=("fixed", "vcache"))
+    parser.add_argument("--policy", default="fixed", choices=("fixed", "vcache", "verified"))
     parser.add_argument("--threshold", type=float, nargs="+")
     parser.add_argument("--delta", type=float, nargs="+", help="vCache's bound")
+    parser.add_argument("--max-false-hit-rate", type=float, nargs="+", help="semcache's bound")
+    parser.add_argument(
+        "--judge-error", type=float, default=0.0, help="share of labels that are wrong"
+    )
     parser.add_argument("--warm", type=Path, help="a stream to replay before, not counted")
     parser.add_argument("--reverse", action="store_true", help="the stream from its end")
     parser.add_argument("--ttl", type=float, help="seconds")
@@ -130,7 +152,7 @@ def main() -> None:
     for name, rows in streams.items():
         say(f"{name}: {len(rows):,} prompts")
         ordered = rows[::-1] if args.reverse else rows
-        found = run(ordered, policies(args), embedder, way, warm)
+        found = run(ordered, policies(args), embedder, way, warm, erring(args.judge_error))
         results[name] = [one for one, _ in found]
         print(f"{name}\n{summary(results[name])}\n", flush=True)
         if args.plot:
@@ -150,7 +172,8 @@ def stem(path: Path) -> str:
 
 def vars_of(args: argparse.Namespace) -> dict[str, Any]:
     names = (
-        "policy", "ttl", "max_entries", "last_message_only", "exact_search", "window", "by_meaning",
+        "policy", "judge_error", "ttl", "max_entries", "last_message_only", "exact_search",
+        "window", "by_meaning",
     )  # fmt: skip
     return {**{name: getattr(args, name) for name in (*names, "reverse", "seed")}}
 

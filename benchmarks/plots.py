@@ -281,3 +281,111 @@ def _peers_frontier(
     axis.set_ylabel("served (% of prompts)")
     axis.set_title(stream, fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+# --------------------------------------------------------------------------- the bound
+
+_TITLE_OF = {
+    "s1_qqp": "Quora questions",
+    "s2_tenants": "eight tenants' FAQs",
+    "s3_zipf": "popular and one-off",
+    "s4_near_miss": "near-misses",
+    "s5_multiturn": "conversations",
+    "support": "support (our own)",
+}
+_RULE = "#009E73"
+
+
+def frontiers(streams: dict[str, Any], path: Path) -> None:
+    """Served against wrong, for each stream and for each kind of near-miss. PNG and SVG.
+
+    Args:
+        path: without a suffix; the kinds go to `path` + "-by-kind".
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = 3
+    rows = -(-len(streams) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(12.5, 4.1 * rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(streams) :]:
+        axis.set_visible(False)
+    for axis, (name, found) in zip(axes.flat, streams.items(), strict=False):
+        _bound_panel(axis, _TITLE_OF.get(name, name), found)
+    figure.supxlabel("wrong among served semantic hits (%)", fontsize=10)
+    figure.supylabel("served semantic hits (% of prompts)", fontsize=10)
+    _save(figure, path)
+    shown = [n for n in ("s4_near_miss", "support", "s2_tenants", "s5_multiturn") if n in streams]
+    if shown:
+        _kinds({name: streams[name] for name in shown}, path.with_name(f"{path.name}-by-kind"))
+
+
+def _save(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".png", ".svg"):
+        figure.savefig(f"{path}{suffix}", dpi=130, metadata=_undated(suffix))
+    plt.close(figure)
+
+
+def _bound_panel(axis: Any, title: str, found: dict[str, Any]) -> None:
+    def place(r: dict[str, Any]) -> tuple[float, float]:
+        return (r["false_hit_rate"] or 0.0) * 100, r["semantic_hits"] / r["prompts"] * 100
+
+    fixed = [place(r) for r in found["fixed"] if r["semantic_hits"]]
+    ours = [place(r) for r in found["cold"] if r["semantic_hits"]]
+    rule = [place(r) for r in found["vcache"] if r["semantic_hits"]]
+    x, y = zip(*fixed, strict=True)
+    axis.plot(x, y, "-o", color=GREY, ms=3, lw=1)
+    axis.annotate("fixed thresholds", fixed[len(fixed) // 2], xytext=(6, -10),
+                  textcoords="offset points", color="#666666", fontsize=8)  # fmt: skip
+    for places, marker, colour, label in ((rule, "s", _RULE, "vCache's rule"),
+                                          (ours, "D", BLUE, "semcache")):  # fmt: skip
+        if places:
+            axis.plot(*zip(*places, strict=True), marker, ls="-", lw=1, color=colour, ms=6)
+            axis.annotate(label, places[-1], xytext=(7, 2), textcoords="offset points",
+                          color=colour, fontsize=8, fontweight="bold")  # fmt: skip
+    for rate in (2, 5, 10):
+        axis.axvline(rate, color=WRONG, lw=0.6, ls=":")
+    low = min((p[0] for p in fixed), default=0.0)
+    axis.set_xlim(-0.5, max(25.0, low + 10))
+    top = max([p[1] for p in ours] + [p[1] for p in fixed if p[0] <= 25] + [1.0])
+    axis.set_ylim(0, top * 1.15)
+    axis.set_title(title, fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _kinds(streams: dict[str, Any], path: Path) -> None:
+    """Of each kind of prompt: what was served wrong and right, at 0.9 and with the bound."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(streams), figsize=(4.1 * len(streams), 6), layout="constrained", squeeze=False
+    )
+    for axis, (name, found) in zip(axes.flat, streams.items(), strict=True):
+        fixed = next(r for r in found["fixed"] if r["policy"] == "fixed 0.9")
+        ours = found["cold"][1]
+        kinds = sorted(fixed["by_kind"], key=lambda k: fixed["by_kind"][k]["prompts"])
+        for row, kind in enumerate(kinds):
+            for offset, one, strong in ((0.2, fixed, 0.45), (-0.2, ours, 1.0)):
+                said = one["by_kind"].get(kind)
+                if said is None:
+                    continue
+                wrong = said["false_hits"] / said["prompts"] * 100
+                right = said["semantic_hits"] / said["prompts"] * 100 - wrong
+                axis.barh(row + offset, right, 0.38, color=BLUE, alpha=strong)
+                axis.barh(row + offset, wrong, 0.38, left=right, color=WRONG, alpha=strong)
+        axis.set_yticks(range(len(kinds)), kinds, fontsize=8)
+        axis.set_title(_TITLE_OF.get(name, name), fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(
+        "served semantic hits (% of the kind's prompts): right in blue, wrong in orange; "
+        "pale: threshold 0.90, full: semcache at 5%",
+        fontsize=9,
+    )
+    _save(figure, path)

@@ -31,6 +31,16 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """semcache's own policy: at most so many of the semantic hits are wrong.
+
+    Not a policy itself: the cache makes one, learns, and explores as in use.
+    """
+
+    max_false_hit_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fixed(FixedThreshold):
     """A fixed threshold, which learns nothing."""
 

@@ -17,11 +17,12 @@ import numpy as np
 
 from benchmarks.common import say
 from benchmarks.metrics import Outcome
-from benchmarks.policies import Learner
+from benchmarks.policies import Bound, Learner
 from benchmarks.streams import Row
 from semcache import SemanticCache
-from semcache.protocols import Embedder
-from semcache.types import Explore, Lookup
+from semcache.protocols import Embedder, Verifier
+from semcache.types import Candidate, Explore, Lookup
+from semcache.verifiers.pair import PairModel
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -73,6 +74,25 @@ class Remembering:
             self._known[text] = vector
 
 
+class RememberingVerifier:
+    """A pair model that has looked at a pair before; the same numbers, sooner."""
+
+    def __init__(self, inner: Verifier) -> None:
+        self._inner = inner
+        self._known: dict[tuple[str, str], float] = {}
+        self.asked = 0
+
+    def load(self) -> None:
+        self._inner.load()
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        self.asked += len(pairs)
+        missing = [pair for pair in pairs if pair not in self._known]
+        if missing:
+            self._known |= dict(zip(missing, self._inner.logits(missing), strict=True))
+        return [self._known[pair] for pair in pairs]
+
+
 def cut_at(tokenizer: Any, tokens: int) -> Callable[[str], str]:
     """Texts cut after so many tokens, those that mark beginning and end included."""
 
@@ -102,13 +122,14 @@ class Way:
 
 def replay(
     rows: Sequence[Row],
-    policy: Learner,
+    policy: Learner | Bound,
     embedder: Embedder,
     way: Way = Way(),
     *,
     warm: Sequence[Row] = (),
     judge: Callable[[bool, random.Random], bool | None] | None = None,
     directory: Path | None = None,
+    verifier: Verifier | None = None,
 ) -> list[Outcome]:
     """Put a stream through a cache, in order; equal arguments give equal outcomes.
 
@@ -116,9 +137,12 @@ def replay(
         warm: another stream, replayed before; it is not in the outcomes.
         judge: what is made of a true label (a judge may err, or be unsure); by default the label.
         directory: for the cache's files; by default a temporary one.
+        verifier: instead of a pair model of its own, for `Bound`.
     """
     with tempfile.TemporaryDirectory(prefix="semcache-replay-") as temporary:
-        player = _Player(directory or Path(temporary), policy, embedder, way, judge)
+        player = _Player(
+            directory or Path(temporary), policy, embedder, way, judge, verifier or PairModel()
+        )
         try:
             player.play(warm)
             return player.play(rows)
@@ -130,10 +154,11 @@ class _Player:
     def __init__(
         self,
         directory: Path,
-        policy: Learner,
+        policy: Learner | Bound,
         embedder: Embedder,
         way: Way,
         judge: Callable[[bool, random.Random], bool | None] | None,
+        verifier: Verifier,
     ) -> None:
         self._now = 1_000_000.0
         self._random = random.Random(way.seed)
@@ -142,9 +167,17 @@ class _Player:
         self._policy = policy
         self._way = way
         self._known: set[tuple[str, str]] = set()
+        decides: dict[str, Any] = {"policy": policy}
+        if isinstance(policy, Bound):
+            decides = {
+                "max_false_hit_rate": policy.max_false_hit_rate,
+                "judge": self._compare,
+                "judge_in_background": False,
+                "verifier": verifier,
+            }
         self._cache = SemanticCache(
             directory,
-            policy=policy,
+            **decides,
             embedder=embedder,
             clock=lambda: self._now,
             draw=self._random.random,
@@ -187,6 +220,11 @@ class _Player:
             )
         return self._asked(row, lookup, known)
 
+    def _compare(self, question: str, stored: str, fresh: str) -> bool | None:  # noqa: ARG002
+        """What a judge would say of a stored and a fresh answer."""
+        right = stored == fresh
+        return right if self._judge is None else self._judge(right, self._judging)
+
     def _asked(self, row: Row, lookup: Lookup, known: bool) -> Outcome:
         """The model was asked: its answer is kept, and may be a label."""
         decision = lookup.decision
@@ -202,11 +240,18 @@ class _Player:
             )
         candidate = decision.candidate
         right = candidate.entry.completion.text == answer
+        if isinstance(self._policy, Bound):
+            self._cache.record(lookup, answer)  # and so the cache learns of it
+            return self._explored(row, candidate, known, right, decision.reason)
         label = right if self._judge is None else self._judge(right, self._judging)
         if label is not None:
             self._policy.learned(candidate.entry.id, candidate.similarity, label)
         if not right:
             self._cache.record(lookup, answer)
+        return self._explored(row, candidate, known, right, decision.reason)
+
+    @staticmethod
+    def _explored(row: Row, candidate: Candidate, known: bool, right: bool, reason: str) -> Outcome:
         return Outcome(
             row.kind,
             "explore",
@@ -214,5 +259,5 @@ class _Player:
             similarity=candidate.similarity,
             near_right=right,
             label=True,
-            reason=decision.reason,
+            reason=reason,
         )

@@ -11,17 +11,20 @@ from semcache.core.retention import Retention
 from semcache.embedders.minilm import HUB_NAME, MODEL, default_fingerprint, form_of
 from semcache.errors import ConfigError, IndexMismatchError
 from semcache.indexes.files import FaissFiles
-from semcache.protocols import Embedder
+from semcache.protocols import Embedder, Judge, Verifier
 from semcache.repository import Repository
 from semcache.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from semcache.cache import Cache
+    from semcache.core.calibration import Rules
     from semcache.core.limits import Limit
     from semcache.core.routing import Route
     from semcache.flags import Client, Flags
     from semcache.indexes.faiss import FaissIndex
+    from semcache.learning import Learning
     from semcache.router import Router
     from semcache.settings import ProviderSettings, Settings
     from semcache.types import Vector
@@ -162,6 +165,91 @@ def open_repository(
     """The repository of a cache directory."""
     files = FaissFiles(directory / SNAPSHOT, exact_below=exact_below, background=background)
     return Repository(store, files, fingerprint=fingerprint, retention=retention, clock=clock)
+
+
+# ------------------------------------------------------------------------- the verified policy
+
+
+def rules_of(max_false_hit_rate: float, confidence: float) -> Rules:
+    """What the bound is held with.
+
+    Raises:
+        ConfigError: a number is out of its range.
+    """
+    from statistics import NormalDist
+
+    from semcache.core.calibration import Rules
+
+    if isinstance(max_false_hit_rate, bool) or not 0 < max_false_hit_rate < 0.5:
+        raise ConfigError(
+            f"max_false_hit_rate is {max_false_hit_rate!r}; it is the largest share of semantic "
+            "hits that may be wrong, above 0 and below 0.5, such as 0.02."
+        )
+    if not 0.5 <= confidence < 1:
+        raise ConfigError(
+            f"confidence is {confidence!r}; it is 0.5 (the bound is kept on average) or more, "
+            "below 1."
+        )
+    return Rules(max_false_hit_rate, caution=NormalDist().inv_cdf(confidence))
+
+
+def learning_of(
+    rules: Rules,
+    *,
+    store: SQLiteStore,
+    embedder: Embedder,
+    verifier: Verifier | Literal["shipped"] | None,
+    judge: Any,
+    router: Router | None,
+    clock: Callable[[], float],
+    in_background: bool,
+) -> Callable[[Cache], Learning]:
+    """Makes what a cache learns with.
+
+    Raises:
+        ConfigError: the judge is none.
+    """
+    chosen = judge_of(judge, embedder, router)
+
+    def made(cache: Cache) -> Learning:
+        from semcache.learning import Learning
+        from semcache.verifiers.pair import PairModel
+
+        return Learning(
+            store,
+            rules,
+            verifier=PairModel() if verifier == "shipped" else verifier,
+            judge=chosen,
+            clock=clock,
+            emit=cache.emit,
+            fault=cache.fault,
+            wake=cache.tally.rouse,
+            in_background=in_background,
+        )
+
+    return made
+
+
+def judge_of(given: Any, embedder: Embedder, router: Router | None) -> Judge | None:
+    """The judge that was asked for.
+
+    Raises:
+        ConfigError: it is none, or "model" without a router.
+    """
+    if given is None or given is False:
+        return None
+    from semcache.judges import LocalJudge, ModelJudge, as_judge
+
+    if given == "local":
+        return LocalJudge(embedder.embed)
+    if given == "model":
+        if router is None:
+            raise ConfigError("judge='model' asks the router, and the cache has none: router=...")
+        from semcache.core.requests import request
+
+        asked = router
+        return ModelJudge(lambda prompt: asked.complete(request(prompt)).text)
+    return as_judge(given)
 
 
 # --------------------------------------------------------------------------- the router

@@ -15,14 +15,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from semcache.core import keys
-from semcache.core.decision import decide
+from semcache.core.decision import decide, servable
 from semcache.core.keys import KeyRules
+from semcache.core.policies import FLOOR, NEIGHBOURS
 from semcache.core.requests import tags_of
 from semcache.core.retention import UNSET, GivenTTL, Retention
 from semcache.core.summary import request_summary
 from semcache.errors import EmbedderError, RequestError
 from semcache.events import Event, FaultEvent, Hook, Hooks, LookupEvent, RecordEvent
 from semcache.flags import Flags
+from semcache.learning import Learning
 from semcache.protocols import Policy
 from semcache.repository import Repository, TooLargeError
 from semcache.tally import Tally
@@ -94,6 +96,7 @@ class Explanation:
             their similarity.
         decision: what a lookup would decide now.
         tier: which tier decided.
+        policy: what decides, in words.
         notes: what else a person should know, such as why no vector was made.
     """
 
@@ -102,6 +105,7 @@ class Explanation:
     neighbours: tuple[Candidate, ...]
     decision: Decision
     tier: str | None
+    policy: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -111,13 +115,15 @@ class Cache:
     Args:
         repository: entries, by key and by nearness.
         semantics: the semantic tier's embedder; None: the exact tier only.
-        policy: decides whether a neighbour may be served.
+        policy: decides whether a neighbour may be served; None: what is learned does.
         rules: what does not belong to the scope.
         retention: TTLs.
         keep: which answers are stored.
         hooks: listeners.
         flags: looked at with every lookup; None: all as by default.
         clock: seconds since the epoch. draw: uniform in [0, 1).
+        learning: makes what learns, where there is no policy.
+        audit: share of the semantic hits that are audited, where the walk can.
     """
 
     def __init__(
@@ -125,7 +131,7 @@ class Cache:
         repository: Repository[Any],
         *,
         semantics: Semantics | None,
-        policy: Policy,
+        policy: Policy | None,
         rules: KeyRules,
         retention: Retention,
         keep: Keep,
@@ -133,9 +139,11 @@ class Cache:
         flags: Flags | None = None,
         clock: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
+        learning: Callable[[Cache], Learning] | None = None,
+        audit: float = 0.0,
     ) -> None:
         self.repository = repository
-        self.policy = policy
+        self._policy = policy
         self.rules = rules
         self._semantics = semantics
         self._retention = retention
@@ -145,8 +153,31 @@ class Cache:
         self._clock = clock
         self._draw = draw
         self.tally = Tally(repository.store, self.fault)
+        self.learning = None if learning is None else learning(self)
+        self._audit = audit
+        if self.learning is not None:
+            self.tally.also.append(self.learning.flush)
         repository.before_eviction = self.tally.flush  # whoever was just hit was just used
         repository.fault = self.fault
+
+    @property
+    def policy_in_words(self) -> str:
+        """What decides, for people."""
+        if self._policy is not None:
+            return repr(self._policy)
+        if self.learning is None:
+            return "the exact tier only"
+        return f"at most {self.learning.rules.bound:.1%} of the semantic hits wrong"
+
+    @property
+    def floor(self) -> float:
+        """Neighbours less similar than this are none."""
+        return self._policy.floor if self._policy is not None else FLOOR
+
+    @property
+    def k(self) -> int:
+        """How many neighbours are looked at."""
+        return self._policy.k if self._policy is not None else NEIGHBOURS
 
     # ------------------------------------------------------------------------ lookup
 
@@ -176,6 +207,8 @@ class Cache:
         except Exception as error:
             lookup = self._missed(query, self._fault_miss("lookup", error))
         self._count(lookup)
+        if self.learning is not None and lookup.candidate is not None:
+            self.learning.saw(lookup)
         if self._hooks.wants_lookups:
             self._hooks.emit(_lookup_event(lookup, time.perf_counter() - start))
         return lookup
@@ -293,9 +326,48 @@ class Cache:
             reason = "fault"
         self.tally.note("records" if entry is not None else f"not_stored:{reason}")
         entry_id = None if entry is None else entry.id
+        if reason in ("stored", "too_large", "fault"):
+            self._learn(lookup, completion, entry_id)
         if self._hooks.wants_lookups:
             self.emit(RecordEvent(request.namespace, request.model, entry_id, reason))
         return entry
+
+    def _learn(self, lookup: Lookup, completion: Completion, entry_id: int | None) -> None:
+        """A fresh answer tells what the candidate was worth. Never the caller's fault."""
+        if self.learning is None:
+            return
+        if isinstance(lookup.decision, Explore):
+            self.tally.note("bought:explore", _priced(completion))
+        try:
+            self.learning.answered(lookup, completion, entry_id)
+        except Exception as error:
+            self.fault("judge", error)
+
+    # ------------------------------------------------------------------------- audits
+
+    def wants_audit(self, lookup: Lookup) -> bool:
+        """Whether to ask the model about this semantic hit, after it was served."""
+        return (
+            self._audit > 0
+            and self.learning is not None
+            and lookup.tier == "semantic"
+            and self._draw() < self._audit
+        )
+
+    def audited(self, lookup: Lookup, completion: Completion) -> None:
+        """The model's answer to a request that was served from the cache.
+
+        The judge compares the two; the fresh one is stored for the very words of the request,
+        so that a wrong answer is not served to them again.
+        """
+        learning, candidate = self.learning, lookup.candidate
+        if learning is None or candidate is None:
+            return
+        asked = replace(lookup, decision=Miss("bypassed"), tier=None, entry=None)
+        entry = self.store(asked, completion)
+        entry_id = None if entry is None else entry.id
+        self.tally.note("bought:audit", _priced(completion))
+        learning.compare(lookup, candidate, completion, entry_id, "audit")
 
     def _vector_of(self, lookup: Lookup) -> Vector | None:
         """The vector to store: an exact hit has made none, and its entry is replaced."""
@@ -362,8 +434,10 @@ class Cache:
             decision = vector
             notes.append(vector.detail)
         else:
-            decision = self._decided(query, vector, now)[0]
+            decision = self._decided(query, vector, now, draw=1.0)[0]
             shown = self.repository.nearest(query.scope.digest, vector, k, -1.0)[1][:k]
+            if self._policy is None and shown:
+                shown = self._shown(query, shown, now)
         if exact is not None and fresh:
             decision = Hit(exact, 1.0, "same request")
         elif exact is not None and isinstance(decision, Miss):
@@ -371,16 +445,43 @@ class Cache:
         tier = None
         if isinstance(decision, Hit):
             tier = "exact" if fresh else "semantic"
-        return Explanation(query, exact, tuple(shown), decision, tier, tuple(notes))
+        words = self.policy_in_words
+        return Explanation(query, exact, tuple(shown), decision, tier, words, tuple(notes))
 
-    def _decided(self, query: Query, vector: Vector, now: float) -> tuple[Decision, float | None]:
+    def _shown(self, query: Query, candidates: Sequence[Candidate], now: float) -> list[Candidate]:
+        """Candidates with all that could be known of them, those that are out of the question
+        as they are."""
+        _, looked = self._verified(query, candidates, now, all_of=True)
+        known = {c.entry.id: c for c in looked}
+        return [known.get(c.entry.id, c) for c in candidates]
+
+    def _decided(
+        self, query: Query, vector: Vector, now: float, *, draw: float | None = None
+    ) -> tuple[Decision, float | None]:
         """The policy's decision on the neighbours of a vector, and how near the nearest is."""
         neighbours, candidates = self.repository.nearest(
-            query.scope.digest, vector, self.policy.k, self.policy.floor
+            query.scope.digest, vector, self.k, self.floor
         )
         nearest = neighbours[0].similarity if neighbours else None
-        decision = decide(nearest, candidates, self.policy, now=now, draw=self._draw())
+        policy = self._policy
+        if policy is None:
+            policy, candidates = self._verified(query, candidates, now)
+        decision = decide(
+            nearest, candidates, policy, now=now, draw=self._draw() if draw is None else draw
+        )
         return decision, nearest
+
+    def _verified(
+        self, query: Query, candidates: Sequence[Candidate], now: float, *, all_of: bool = False
+    ) -> tuple[Policy, list[Candidate]]:
+        """What was learned, as a policy, and the candidates with what is known of them."""
+        learning = self.learning
+        assert learning is not None
+        policy = learning.policy(query.request.namespace)
+        servables = servable(candidates, policy.floor, now)
+        if not servables:
+            return policy, list(candidates)
+        return policy, learning.examined(policy, query.question or "", servables, all_of=all_of)
 
     def remove(self, selection: Selection) -> int:
         """Delete what is selected; return how many entries that were.
@@ -409,10 +510,17 @@ class Cache:
     def after_fork(self) -> None:
         """In a child process: make new what the parent's threads may have held."""
         self.tally.after_fork()
+        if self.learning is not None:
+            self.learning.after_fork()
         self.repository.after_fork()
 
     def close(self) -> None:
-        """Write what is counted, save the index, close the store."""
+        """Write what is counted and learned, save the index, close the store."""
+        if self.learning is not None:
+            try:
+                self.learning.close()
+            except Exception as error:
+                self.fault("counters", error)
         self.tally.close()
         self.repository.close()
 
@@ -426,6 +534,11 @@ class Cache:
             self.tally.note(f"misses:{decision.reason}")
         else:
             self.tally.note("explorations")
+
+
+def _priced(completion: Completion) -> Entry:
+    """An answer as the tally wants it: something with a usage."""
+    return Entry(0, b"", b"", "", "", None, completion, 0.0, None)
 
 
 def reason_against(completion: Completion, keep: Keep) -> str | None:
@@ -470,4 +583,5 @@ def _lookup_event(lookup: Lookup, seconds: float) -> LookupEvent:
         lookup.similarity,
         entry_id,
         seconds,
+        lookup.id,
     )

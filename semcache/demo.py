@@ -20,7 +20,7 @@ from typing import Any
 
 from semcache.cache import Explanation
 from semcache.semantic_cache import SemanticCache
-from semcache.types import Completion, Hit, Lookup
+from semcache.types import Completion, Explore, Hit, Lookup
 
 MODEL = "offline-answerer"
 
@@ -57,7 +57,7 @@ class Outcome:
     """What the stream came to.
 
     Attributes:
-        ends: how many questions ended as "exact", "semantic" or "miss".
+        ends: how many questions ended as "exact", "semantic", "miss" or "explore".
         wrong: served answers that were wrong, by kind of question.
         across_tenants: served answers of another tenant.
         repeated: questions whose answer had been given before, which an oracle would serve.
@@ -119,7 +119,7 @@ def run(cache: SemanticCache, stream: list[Question]) -> Iterator[Outcome]:
 def _timed(outcome: Outcome, find: Callable[[], Lookup]) -> Lookup:
     start = time.perf_counter()
     lookup = find()
-    end = lookup.tier or "miss"
+    end = lookup.tier or ("explore" if isinstance(lookup.decision, Explore) else "miss")
     outcome.seconds.setdefault(end, []).append(time.perf_counter() - start)
     outcome.ends[end] += 1
     return lookup

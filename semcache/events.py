@@ -26,6 +26,7 @@ class LookupEvent:
         reason: why it was served or not (see `types.MissReason` for misses).
         similarity: cosine to the served or nearest question, if one was looked at.
         seconds: how long the lookup took.
+        lookup_id: for `feedback`.
     """
 
     namespace: str
@@ -35,6 +36,7 @@ class LookupEvent:
     similarity: float | None
     entry_id: int | None
     seconds: float
+    lookup_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class FaultEvent:
     """Something in the cache failed and the call went on without it.
 
     Attributes:
-        where: "request", "lookup", "embed", "search", "record", "codec" or "counters".
+        where: "request", "lookup", "embed", "search", "record", "codec", "verify", "judge"
+            or "counters".
         error: the exception.
     """
 
@@ -81,7 +84,39 @@ class BreakerEvent:
     state: str
 
 
-Event: TypeAlias = LookupEvent | RecordEvent | FaultEvent | RouteEvent | BreakerEvent
+@dataclass(frozen=True, slots=True)
+class BoundEvent:
+    """The line from which on answers are served has moved because the bound was broken.
+
+    Attributes:
+        namespace: whose; None: the traffic as a whole.
+        bound: the largest share of wrong answers among semantic hits.
+        served_from: the least chance of being right that is served now; None: nothing is.
+    """
+
+    namespace: str | None
+    bound: float
+    served_from: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelEvent:
+    """A stored answer was held against a fresh one, or somebody reported on it.
+
+    Attributes:
+        kind: how it came about, see `types.ObservationKind`.
+        right: the verdict; None: the judge was not sure, which is no label.
+    """
+
+    namespace: str
+    entry_id: int
+    kind: str
+    right: bool | None
+
+
+Event: TypeAlias = (
+    LookupEvent | RecordEvent | FaultEvent | RouteEvent | BreakerEvent | BoundEvent | LabelEvent
+)
 Hook: TypeAlias = Callable[[Event], None]
 
 
@@ -93,6 +128,16 @@ def logging_hook(event: Event) -> None:
             event.where,
             type(event.error).__name__,
             event.error,
+        )
+    elif isinstance(event, BoundEvent):
+        logger.warning(
+            "served answers%s were wrong more often than %.1f%%: what was learned is forgotten, "
+            "%s until new labels say more",
+            "" if event.namespace is None else f" of {event.namespace}",
+            100 * event.bound,
+            "nothing is served"
+            if event.served_from is None
+            else f"only what is right with {event.served_from:.1%} is served",
         )
     elif isinstance(event, BreakerEvent):
         logger.warning("the breaker of %s is %s", event.provider, event.state.replace("_", "-"))

@@ -141,9 +141,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The walk ends here, with this value."""
+    """The walk ends here, with this value. `lookup`: a semantic hit that may be audited."""
 
     value: Any
+    lookup: Lookup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,10 @@ def _served(cache: Cache, terms: Terms, lookup: Lookup) -> Served | None:
     if terms.noted is not None:
         terms.noted(lookup)
     entry = lookup.entry
-    return None if entry is None else _loaded(cache, terms.codec, entry.completion, lookup.tier)
+    if entry is None:
+        return None
+    served = _loaded(cache, terms.codec, entry.completion, lookup.tier)
+    return served if served is None else replace(served, lookup=lookup)
 
 
 def _joining(
@@ -225,7 +229,7 @@ def _after_near(
 
     Whether its answer may be served is for the policy to say, as always.
     """
-    near = flights.near(lookup, cache.policy.floor)
+    near = flights.near(lookup, cache.floor)
     if near is None or near.mine:
         return None
     yield Wait(near, patience)
@@ -293,6 +297,59 @@ def _dumped(cache: Cache, terms: Terms, value: Any, judged: Any) -> Completion |
     except Exception as error:
         cache.fault("codec", error)
         return None
+
+
+# ------------------------------------------------------------------------- the audits
+
+_AUDITS = 8
+"""Audits under way or waiting in this process; a hit beyond these goes unaudited."""
+_audits: set[Any] = set()
+_auditors: tuple[int, ThreadPoolExecutor] | None = None
+
+
+def _audit(cache: Cache, lookup: Lookup, send: Callable[[], Any], terms: Terms) -> None:
+    """Ask the model about an answer that was served, in a thread; nobody waits for it."""
+    global _auditors
+    if len(_audits) >= _AUDITS:
+        return
+    if _auditors is None or _auditors[0] != os.getpid():
+        _audits.clear()
+        _auditors = (os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="semcache-audit"))
+
+    def ask() -> None:
+        try:
+            _audited(cache, lookup, terms, send())
+        except Exception as error:
+            cache.fault("judge", error)
+
+    work = _auditors[1].submit(copy_context().run, ask)
+    _audits.add(work)
+    work.add_done_callback(_audits.discard)
+
+
+def _aaudit(cache: Cache, lookup: Lookup, send: Callable[[], Awaitable[Any]], terms: Terms) -> None:
+    """`_audit` as a task of the caller's loop."""
+    import asyncio
+
+    if len(_audits) >= _AUDITS:
+        return
+
+    async def ask() -> None:
+        try:
+            value = await send()
+            await in_thread(partial(_audited, cache, lookup, terms, value))
+        except Exception as error:
+            cache.fault("judge", error)
+
+    task = asyncio.get_running_loop().create_task(ask())
+    _audits.add(task)
+    task.add_done_callback(_audits.discard)
+
+
+def _audited(cache: Cache, lookup: Lookup, terms: Terms, value: Any) -> None:
+    completion = _dumped(cache, terms, value, value)
+    if completion is not None:
+        cache.audited(lookup, completion)
 
 
 # ------------------------------------------------------------------------ the drivers
@@ -367,6 +424,8 @@ def answer(
     """The stored value for a request, or what `send()` returns."""
     opening = _open(cache, flights, query, terms)
     if isinstance(opening, Served):
+        if opening.lookup is not None and cache.wants_audit(opening.lookup):
+            _audit(cache, opening.lookup, send, terms)
         return opening.value
     try:
         with inside(opening.flight.key):
@@ -388,6 +447,8 @@ async def aanswer(
     """`answer` for an async `send`."""
     opening = await _aopen(cache, flights, query, terms)
     if isinstance(opening, Served):
+        if opening.lookup is not None and cache.wants_audit(opening.lookup):
+            _aaudit(cache, opening.lookup, send, terms)
         return opening.value
     try:
         with inside(opening.flight.key):

@@ -7,6 +7,8 @@ One JSON object a line (gzip or not), or one JSON list. A record is told by its 
 - LiteLLM's standard logging payload: `messages`, `response`, `response_cost`, `startTime`;
 - Langfuse's observations of type GENERATION: `input`, `output`, `usage`, `calculatedTotalCost`.
 
+An `answer_id` stands for the answer itself: equal ids, the same answer.
+
 Sources: OpenAI API reference; LiteLLM docs, "StandardLoggingPayload"; Langfuse docs, "Export".
 """
 
@@ -153,9 +155,8 @@ def _asked(record: Mapping[str, Any]) -> Request:
 
 
 def _answered(record: Mapping[str, Any]) -> Completion | None:
-    found = next(
-        (record[n] for n in ("response", "output", "answer", "completion") if record.get(n)), None
-    )
+    names = ("answer_id", "response", "output", "answer", "completion")
+    found = next((record[name] for name in names if record.get(name)), None)
     if isinstance(found, str):
         return Completion(found)
     if not isinstance(found, Mapping):

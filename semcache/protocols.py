@@ -19,9 +19,11 @@ if TYPE_CHECKING:
         Entry,
         Neighbour,
         NewEntry,
+        Observation,
         Position,
         Request,
         Selection,
+        Serve,
         Vector,
     )
     from semcache.wire import HTTPReply, HTTPRequest, ServerEvent
@@ -215,6 +217,79 @@ class Policy(Protocol):
 
     def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
         """Judge fresh candidates, the nearest first; draw is uniform in [0, 1)."""
+        ...
+
+
+class Verifier(Protocol):
+    """Looks at two questions and says how likely one answer serves both.
+
+    - The same pair gives the same number. May be called from many threads at once.
+    - Raises `EmbedderError` when it cannot.
+    """
+
+    def load(self) -> None:
+        """Get ready; may take seconds. Calling it again does nothing."""
+        ...
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """log-odds that (stored, asked) ask for the same, for each pair."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Compares a stored answer with a fresh one to the same question.
+
+    - Called in the background, one call at a time; it may ask a model, and take its time.
+    - Returns None where it is not sure: that is no label. An exception is none either.
+    """
+
+    def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:
+        """Whether the stored answer would have done in the fresh one's place."""
+        ...
+
+
+class Ledger(Protocol):
+    """Remembers what was learned, and what was served for people to look at.
+
+    - One call is one transaction. May be called from many threads; other processes may write.
+    - Raises `StoreError` when it cannot.
+    """
+
+    def observe(self, observations: Sequence[Observation], serves: Sequence[Serve]) -> None:
+        """Append observations, and what was served; the oldest serves are let go."""
+        ...
+
+    def observations_after(self, number: int, limit: int) -> list[tuple[int, Observation]]:
+        """(number, observation) with larger numbers, in their order."""
+        ...
+
+    def last_observation(self) -> int:
+        """The largest number; 0: there is none."""
+        ...
+
+    def serve(self, lookup_id: str) -> Serve | None:
+        """What a lookup served, while it is remembered."""
+        ...
+
+    def unreviewed(self, limit: int) -> list[Serve]:
+        """Serves that nobody has judged, drawn at random."""
+        ...
+
+    def refuted(self) -> set[tuple[int, str]]:
+        """(entry id, question) of serves that somebody called wrong."""
+        ...
+
+    def reviewed(self, lookup_id: str, right: bool) -> None:
+        """Note what was said of a serve."""
+        ...
+
+    def meta(self, name: str) -> str | None:
+        """A fact about the store."""
+        ...
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Note a fact about the store."""
         ...
 
 

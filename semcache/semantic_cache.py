@@ -19,10 +19,10 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 from weakref import WeakKeyDictionary, WeakSet
 
 from semcache import build, flow
@@ -39,7 +39,7 @@ from semcache.errors import ConfigError, StoreError
 from semcache.events import BreakerEvent, Event, Hook, logging_hook
 from semcache.flags import Flags
 from semcache.flights import Flights
-from semcache.protocols import Embedder, Policy
+from semcache.protocols import Embedder, Policy, Verifier
 from semcache.types import Chunk, Completion, Entry, Lookup, Query, Request, Selection
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DEFAULT_THRESHOLD = 0.95
+MAX_FALSE_HIT_RATE = 0.02
+CONFIDENCE = 0.84
 
 
 class Call(RequestFields, total=False):
@@ -84,6 +85,13 @@ class Stats:
         misses: by reason. faults: by the part that failed.
         records: answers stored. not_stored: by reason.
         tokens_saved, usd_saved: of served answers whose usage was known.
+        explorations, audits: calls that were made to learn, though a stored answer was good
+            enough. tokens_bought, usd_bought: what these cost, where known.
+        labels: how many labels there are, by how they came about.
+        served_labels: of hits that were explored, audited or reviewed at random, the newest
+            1,000. served_wrong: how many of these were wrong.
+        bound: the largest false hit rate that was asked for; None: another policy decides.
+        expected_false_hit_rate: what is expected of what is served now; None: nothing is.
         embedder: fingerprint of the embedder; None while there is no vector.
     """
 
@@ -100,12 +108,35 @@ class Stats:
     tokens_saved: int
     usd_saved: float
     embedder: str | None
+    explorations: int = 0
+    audits: int = 0
+    tokens_bought: int = 0
+    usd_bought: float = 0.0
+    labels: Mapping[str, int] = field(default_factory=dict)
+    served_labels: int = 0
+    served_wrong: int = 0
+    bound: float | None = None
+    expected_false_hit_rate: float | None = None
 
     @property
     def lookups(self) -> int:
         """Lookups that could have been served (`put` and `refresh` could not)."""
         missed = sum(count for reason, count in self.misses.items() if reason != "bypassed")
-        return self.exact_hits + self.semantic_hits + missed
+        return self.exact_hits + self.semantic_hits + missed + self.explorations
+
+    @property
+    def calls_saved(self) -> int:
+        """Calls that were not made, less those that only audits made."""
+        return self.exact_hits + self.semantic_hits - self.audits
+
+    @property
+    def false_hit_interval(self) -> tuple[float, float] | None:
+        """95% interval of the share of wrong semantic hits (Wilson 1927); None: no labels."""
+        if not self.served_labels:
+            return None
+        from semcache.core.intervals import wilson
+
+        return wilson(self.served_wrong, self.served_labels)
 
     @property
     def hit_rate(self) -> float | None:
@@ -120,8 +151,18 @@ class SemanticCache:
 
     Args:
         path: the directory; made where it is missing.
-        threshold: the least cosine similarity at which a stored answer is served.
-        policy: a `Policy`, instead of a threshold.
+        max_false_hit_rate: the largest share of the semantic hits that may be wrong; 0.02 by
+            default. The cache learns from the answers that it is given which hits keep it.
+        confidence: how sure of that to be; more is more cautious. 0.5: on average.
+        judge: compares a stored answer with a fresh one, in the background: "local" (equal
+            texts, embeddings), "model" (asks the router), a function of (question, stored,
+            fresh) that returns True, False or None for not sure, a `Judge`, or None.
+        judge_in_background: False: judge before `record` returns, so that equal runs are equal.
+        audit: share of the semantic hits for which the model is asked all the same, after
+            the answer was served; each is a call. 0: none.
+        verifier: what looks at two questions at once; None: nothing does, and the cache is shyer.
+        threshold: instead of all that: the least cosine similarity that is served.
+        policy: a `Policy`, instead of all that.
         embedder: an `Embedder`, or the name or path of a sentence-transformers model; by
             default all-MiniLM-L6-v2, on this machine.
         semantic: False: the exact tier only; nothing is ever embedded.
@@ -157,6 +198,12 @@ class SemanticCache:
         self,
         path: str | Path,
         *,
+        max_false_hit_rate: float | None = None,
+        confidence: float = CONFIDENCE,
+        judge: Any = "local",
+        judge_in_background: bool = True,
+        audit: float = 0.0,
+        verifier: Verifier | Literal["shipped"] | None = "shipped",
         threshold: float | None = None,
         policy: Policy | None = None,
         embedder: Embedder | str | None = None,
@@ -182,12 +229,17 @@ class SemanticCache:
         exact_below: int | None = None,
         index_in_background: bool = True,
     ) -> None:
-        if policy is not None and threshold is not None:
-            raise ConfigError("Give a threshold or a policy, not both.")
+        if sum(given is not None for given in (max_false_hit_rate, threshold, policy)) > 1:
+            raise ConfigError("Give one of max_false_hit_rate, threshold and policy.")
+        if not 0 <= audit <= 1:
+            raise ConfigError(f"audit is {audit!r}; it is a share of the hits, from 0 to 1.")
+        if threshold is not None:
+            policy = FixedThreshold(threshold)
+        bound = MAX_FALSE_HIT_RATE if max_false_hit_rate is None else max_false_hit_rate
+        held = None if policy is not None else build.rules_of(bound, confidence)
         if coalesce not in ("exact", "semantic", "off"):
             raise ConfigError(f"coalesce is {coalesce!r}; it is 'exact', 'semantic' or 'off'.")
         self.path = Path(path).expanduser()
-        policy = policy or FixedThreshold(DEFAULT_THRESHOLD if threshold is None else threshold)
         rules = keys.key_rules(ignore, context)
         retention = Retention(ttl, dict(namespace_ttl or {}), max_entries, max_bytes, eviction)
         store = build.open_store(self.path, busy_timeout=busy_timeout)
@@ -207,6 +259,18 @@ class SemanticCache:
                 if chosen is not None
                 else None
             )
+            learning = None
+            if held is not None and chosen is not None:
+                learning = build.learning_of(
+                    held,
+                    store=store,
+                    embedder=chosen,
+                    verifier=verifier,
+                    judge=judge,
+                    router=router,
+                    clock=clock,
+                    in_background=judge_in_background,
+                )
         except BaseException:
             store.close()
             raise
@@ -225,6 +289,8 @@ class SemanticCache:
             flags=flags or (None if router is None else router.flags),
             clock=clock,
             draw=draw,
+            learning=learning,
+            audit=audit,
         )
         self._coalesce = coalesce
         self.router = router
@@ -256,10 +322,11 @@ class SemanticCache:
             raise ConfigError(
                 "Which directory? Give path=, SEMCACHE_PATH, or path in the settings."
             )
-        names = ("threshold", "embedder", "ttl", "max_entries", "max_bytes", "eviction")
+        names = ("embedder", "ttl", "max_entries", "max_bytes", "eviction")
         told = {name: getattr(settings, name) for name in names}
-        if "policy" in options:
-            del told["threshold"]
+        if not options.keys() & {"policy", "threshold", "max_false_hit_rate"}:
+            told["threshold"] = settings.threshold
+            told["max_false_hit_rate"] = settings.max_false_hit_rate
         if "router" not in options:
             options["router"] = build.router_of(settings)
         if options["router"] is None:
@@ -516,6 +583,26 @@ class SemanticCache:
         )
         return lambda function: decorate(function, self._cache, self._flights, options)
 
+    # -------------------------------------------------------------------------- learning
+
+    def feedback(self, lookup: Lookup | str, *, correct: bool) -> bool:
+        """Say whether what a semantic hit served was right.
+
+        An answer reported wrong is not served to that question again, and less readily to
+        others. Reports are no random sample: they move no estimate of how often hits are
+        wrong (`semcache review` does).
+
+        Args:
+            lookup: the lookup, or its id (`LookupEvent.lookup_id`).
+
+        Returns whether the lookup is remembered (the newest 10,000 semantic hits are).
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        learning = self._cache.learning
+        return learning is not None and learning.report(lookup, correct, kind="feedback")
+
     # -------------------------------------------------------------------------- looking
 
     def explain(
@@ -592,12 +679,16 @@ class SemanticCache:
     # ---------------------------------------------------------------------------- ending
 
     def flush(self) -> None:
-        """Write the counters now (otherwise within a second)."""
+        """Write the counters, and what was learned, now (otherwise within a second)."""
         self._cache.tally.flush()
+        if self._cache.learning is not None:
+            self._cache.learning.save()
 
     def wait(self) -> None:
-        """Until indexes being built in the background are in place."""
+        """Until what goes on in the background is done: indexes built, answers judged."""
         self._cache.repository.wait()
+        if self._cache.learning is not None:
+            self._cache.learning.wait()
 
     def close(self) -> None:
         """Write what is counted, keep the index on disk, give files back.
@@ -613,7 +704,7 @@ class SemanticCache:
         self.close()
 
     def __repr__(self) -> str:
-        return f"SemanticCache({str(self.path)!r}, policy={self._cache.policy!r})"
+        return f"SemanticCache({str(self.path)!r}, {self._cache.policy_in_words})"
 
     def _request(self, prompt: str | Request | None, call: Call) -> tuple[Request, KeyRules | None]:
         fields: dict[str, Any] = dict(call)
@@ -645,10 +736,15 @@ async def _atexts(chunks: AsyncGenerator[Chunk, None]) -> AsyncIterator[str]:
                 yield chunk.text
 
 
+_RECENT_LABELS = 1000
+
+
 def read_stats(store: Any) -> Stats:
     """The statistics of a store."""
     entries, size = store.totals()
     counters = store.counters()
+    served = store.served_labels(_RECENT_LABELS)
+    learned = json.loads(store.meta("learned") or "{}")
 
     def by_reason(prefix: str) -> dict[str, int]:
         return {
@@ -671,6 +767,15 @@ def read_stats(store: Any) -> Stats:
         tokens_saved=int(counters.get("tokens_saved", 0)),
         usd_saved=float(counters.get("usd_saved", 0.0)),
         embedder=store.meta("fingerprint"),
+        explorations=int(counters.get("explorations", 0)),
+        audits=int(counters.get("bought:audit", 0)),
+        tokens_bought=int(counters.get("tokens_bought", 0)),
+        usd_bought=float(counters.get("usd_bought", 0.0)),
+        labels={kind: count for kind, count, _ in store.observation_counts()},
+        served_labels=len(served),
+        served_wrong=served.count(False),
+        bound=learned.get("bound"),
+        expected_false_hit_rate=learned.get("expected"),
     )
 
 

@@ -148,6 +148,7 @@ class Settings(BaseSettings):
     )
 
     path: Path | None = None
+    max_false_hit_rate: float | None = Field(default=None, gt=0, lt=0.5)
     threshold: float | None = Field(default=None, gt=0, le=1)
     embedder: str | None = None
     ttl: float | None = Field(default=None, gt=0)

@@ -42,15 +42,26 @@ class Tally:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._awake = False
+        self.also: list[Callable[[], None]] = []
+        """Others who write behind, with the same thread."""
 
     def note(self, name: str, entry: Entry | None = None, at: float = 0.0) -> None:
         """Count one `name`; with an entry, that it was served at `at` (seconds since epoch)."""
         self._notes.append((name, entry, at))
+        self.rouse()
+
+    def rouse(self) -> None:
+        """See to it that what is there to be written is written soon."""
         if not self._awake:
             self._rouse()
 
     def flush(self) -> None:
         """Write everything noted so far; what cannot be written is kept for the next time."""
+        for write in self.also:
+            try:
+                write()
+            except Exception as error:
+                self._fault("counters", error)
         failed: Exception | None = None
         with self._writing:
             notes = [self._notes.popleft() for _ in range(len(self._notes))]
@@ -102,15 +113,18 @@ def _add_up(notes: list[_Note]) -> tuple[Counter[str], dict[int, tuple[int, floa
     hits: dict[int, tuple[int, float]] = {}
     for name, entry, at in notes:
         counters[name] += 1
-        if entry is not None:
+        if entry is None:
+            continue
+        bought = name.startswith("bought:")
+        if not bought:
             count, last = hits.get(entry.id, (0, 0.0))
             hits[entry.id] = (count + 1, max(last, at))
-            usage = entry.completion.usage
-            for counter, amount in (
-                ("tokens_saved", usage.prompt_tokens),
-                ("tokens_saved", usage.completion_tokens),
-                ("usd_saved", usage.cost_usd),
-            ):
-                if isinstance(amount, int | float):
-                    counters[counter] += amount  # type: ignore[assignment]
+        usage, what = entry.completion.usage, "bought" if bought else "saved"
+        for counter, amount in (
+            (f"tokens_{what}", usage.prompt_tokens),
+            (f"tokens_{what}", usage.completion_tokens),
+            (f"usd_{what}", usage.cost_usd),
+        ):
+            if isinstance(amount, int | float):
+                counters[counter] += amount  # type: ignore[assignment]
     return counters, hits

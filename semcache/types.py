@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -303,11 +304,79 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a stored question and a new one visibly differ in.
+
+    Attributes:
+        kind: "number", "unit", "date", "language", "place", "product", "name", "identifier",
+            "negation", "opposite", "order", "script" or "age".
+        stored: the words on the stored question's side; "" where it says nothing of the kind.
+        asked: the same of the new question.
+    """
+
+    kind: str
+    stored: str
+    asked: str
+
+    @property
+    def decisive(self) -> bool:
+        """Both say something, and not the same. A "not" on one side counts as said."""
+        return bool(self.stored and self.asked) or self.kind == "negation"
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.stored or 'none'} / {self.asked or 'none'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a candidate stands among its neighbours and in what was learned.
+
+    Attributes:
+        agree: share of the other neighbours that are known to have the same answer.
+        margin: how much nearer its answer's nearest question is than the next answer's.
+        surprise: the sum of (right - expected) over its labels, within [-2, 2].
+    """
+
+    agree: float = 0.0
+    margin: float = 0.0
+    surprise: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of a candidate for a question.
+
+    Attributes:
+        similarity: cosine of the two questions.
+        findings: what they visibly differ in.
+        logit: log-odds of the pair model; None: it was not asked.
+        by: who looked: "same words", "guards", "model", or "cosine" where there is no model.
+        standing: see there.
+        features: the numbers that the weights go with; () where a guard refused, or where
+            the words are the same.
+        chance: probability that the stored answer is right; None where a guard refused.
+    """
+
+    similarity: float
+    findings: tuple[Finding, ...] = ()
+    logit: float | None = None
+    by: str = "cosine"
+    standing: Standing = Standing()
+    features: tuple[float, ...] = ()
+    chance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A stored neighbour within the scope, with how alike its question is (cosine, -1..1)."""
+    """A stored neighbour within the scope, with how alike its question is (cosine, -1..1).
+
+    Attributes:
+        evidence: what else is known of it, where the policy wants to know.
+    """
 
     entry: Entry
     similarity: float
+    evidence: Evidence | None = None
 
 
 # -------------------------------------------------------------------------- decisions
@@ -315,19 +384,24 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Serve this entry."""
+    """Serve this entry. `candidate`: what it was as a candidate, for a policy that learns."""
 
     entry: Entry
     similarity: float
     reason: str
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """Ask the model. `reason` is one of `MissReason`; `detail` says it in words."""
+    """Ask the model. `reason` is one of `MissReason`; `detail` says it in words.
+
+    `candidate` was the best there was; the model's answer will tell what it was worth.
+    """
 
     reason: MissReason
     detail: str = ""
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +417,8 @@ Decision: TypeAlias = Hit | Miss | Explore
 MissReason: TypeAlias = Literal[
     "empty_scope",
     "below_threshold",
+    "refused",
+    "doubtful",
     "expired",
     "no_question",
     "question_too_long",
@@ -351,6 +427,10 @@ MissReason: TypeAlias = Literal[
     "bypassed",
     "caching_off",
 ]
+
+
+def _lookup_id() -> str:
+    return os.urandom(8).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +446,7 @@ class Lookup:
         decision: Hit, Miss or Explore, with its reason.
         query: the request as the cache sees it.
         vector: float32[d], the embedded question, or None where nothing was embedded.
+        id: names this lookup, for `feedback`.
     """
 
     query: Query
@@ -374,6 +455,7 @@ class Lookup:
     similarity: float | None = None
     entry: Entry | None = None
     vector: Vector | None = None
+    id: str = field(default_factory=_lookup_id, compare=False)
 
     @property
     def completion(self) -> Completion | None:
@@ -382,6 +464,53 @@ class Lookup:
     @property
     def hit(self) -> bool:
         return self.entry is not None
+
+    @property
+    def candidate(self) -> Candidate | None:
+        """What the decision was about, for a policy that learns."""
+        return self.decision.candidate
+
+
+ObservationKind: TypeAlias = Literal["miss", "explore", "audit", "review", "feedback"]
+"""How a label came about; all but "feedback" are random samples of what they are labels of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A label: whether a stored answer was right for a question.
+
+    Attributes:
+        at: seconds since the epoch. writer: the process that noted it.
+        kind: how it came about.
+        namespace: of the lookup.
+        entry_id: whose answer it is about. other_id: the entry that holds the fresh answer.
+        right: the label. expected: the chance that was believed before.
+        features: what was known, see `core.verifier.FEATURES`.
+    """
+
+    at: float
+    writer: str
+    kind: ObservationKind
+    namespace: str
+    entry_id: int
+    other_id: int | None
+    right: bool
+    expected: float
+    features: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """A semantic hit, remembered for whoever reports on it. `id` is its lookup's."""
+
+    id: str
+    at: float
+    namespace: str
+    entry_id: int
+    question: str
+    similarity: float
+    chance: float
+    features: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

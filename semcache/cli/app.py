@@ -22,6 +22,7 @@ MODULES = {
     "configuring": ("config",),
     "receiving": ("webhooks",),
     "replaying": ("replay",),
+    "learning": ("review", "tune"),
 }
 """Which module holds which commands."""
 

@@ -22,16 +22,21 @@ def demo(
         typer.Option("--cache", "-c", help="Keep the cache in this directory, to look into it."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="The least similarity that is served.")
+        float | None, typer.Option(help="Serve from this similarity on, as other caches do.")
     ] = None,
+    max_false_hit_rate: Annotated[
+        float, typer.Option(help="The largest share of semantic hits that may be wrong.")
+    ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
     """Put 413 support questions through the real cache; no key and no network needed."""
     from semcache import demo as stream
     from semcache.errors import ConfigError
-    from semcache.semantic_cache import DEFAULT_THRESHOLD, SemanticCache
+    from semcache.semantic_cache import SemanticCache
 
-    at = DEFAULT_THRESHOLD if threshold is None else threshold
+    decides: dict[str, Any] = {"threshold": threshold}
+    if threshold is None:
+        decides = {"max_false_hit_rate": max_false_hit_rate, "judge_in_background": False}
     out = console(stderr=as_json)
     with tempfile.TemporaryDirectory(prefix="semcache-demo-") as temporary:
         path = cache or Path(temporary) / "cache"
@@ -39,13 +44,13 @@ def demo(
             raise ConfigError(f"{path} holds a cache already; the demo wants an empty one.")
         _make_ready(out)
         all_questions = stream.questions()
-        with SemanticCache(path, threshold=at) as opened, progress("asking") as bar:
+        with SemanticCache(path, **decides) as opened, progress("asking") as bar:
             for outcome in stream.run(opened, all_questions):
                 bar(outcome.questions, len(all_questions))
     if as_json:
-        print_json(_as_json(outcome, at))
+        print_json(_as_json(outcome, decides))
     else:
-        _print(out, outcome, at)
+        _print(out, outcome, decides)
         if cache is not None:
             out.print(f"\nThe cache is kept: semcache stats --cache {cache}")
 
@@ -59,13 +64,15 @@ def _make_ready(out: Console) -> None:
         export_model(progress=lambda said: out.print(f"  {said}"))
 
 
-def _as_json(outcome: Outcome, threshold: float) -> dict[str, Any]:
+def _as_json(outcome: Outcome, decides: dict[str, Any]) -> dict[str, Any]:
     return {
         "questions": outcome.questions,
-        "threshold": threshold,
+        "threshold": decides.get("threshold"),
+        "max_false_hit_rate": decides.get("max_false_hit_rate"),
         "exact_hits": outcome.ends["exact"],
         "semantic_hits": outcome.ends["semantic"],
         "misses": outcome.ends["miss"],
+        "explored": outcome.ends["explore"],
         "wrong_answers_served": sum(outcome.wrong.values()),
         "wrong_by_kind": dict(+outcome.wrong),
         "across_tenants": outcome.across_tenants,
@@ -75,7 +82,7 @@ def _as_json(outcome: Outcome, threshold: float) -> dict[str, Any]:
     }
 
 
-def _print(out: Console, outcome: Outcome, threshold: float) -> None:
+def _print(out: Console, outcome: Outcome, decides: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -85,7 +92,7 @@ def _print(out: Console, outcome: Outcome, threshold: float) -> None:
     total, ends = outcome.questions, outcome.ends
     wrong = sum(outcome.wrong.values())
     out.print(
-        f"\n[bold]{total} questions[/] to two companies, threshold {threshold}; misses are "
+        f"\n[bold]{total} questions[/] to two companies, {_policy(decides)}; misses are "
         "answered by the [italic]offline answerer[/] (a table of true answers, no language "
         "model).\n"
     )
@@ -93,7 +100,10 @@ def _print(out: Console, outcome: Outcome, threshold: float) -> None:
     table.add_column("")
     for name in ("questions", "share", "median time"):
         table.add_column(name, justify="right")
-    for title, end in (("exact hits", "exact"), ("semantic hits", "semantic"), ("misses", "miss")):
+    rows = [("exact hits", "exact"), ("semantic hits", "semantic"), ("misses", "miss")]
+    if ends["explore"]:
+        rows.append(("asked to learn", "explore"))
+    for title, end in rows:
         spent = outcome.milliseconds(end)
         shown = "-" if spent is None else f"{spent:.2f} ms"
         table.add_row(title, str(ends[end]), f"{ends[end] / total:.1%}", shown)
@@ -110,8 +120,14 @@ def _print(out: Console, outcome: Outcome, threshold: float) -> None:
     for title, example in chosen_examples(outcome):
         question = example.question
         out.print(f"\n[bold underline]{title}[/]  ({question.tenant})")
-        print_explanation(example.explanation, threshold)
+        print_explanation(example.explanation)
         out.print(f"[bold]true answer[/] {escape(question.answer)}")
+
+
+def _policy(decides: dict[str, Any]) -> str:
+    if decides.get("threshold") is not None:
+        return f"threshold {decides['threshold']}"
+    return f"at most {decides['max_false_hit_rate']:.0%} of the semantic hits wrong"
 
 
 COMMANDS = (demo,)

@@ -34,6 +34,8 @@ from semcache.types import Selection
 
 if TYPE_CHECKING:
     from semcache.cache import Explanation
+    from semcache.semantic_cache import Stats
+    from semcache.types import Candidate, Evidence
 
 
 def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
@@ -64,7 +66,8 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
         ("hit rate", f"{rate} ({found.exact_hits:,} exact, {found.semantic_hits:,} semantic)"),
         ("shared", f"{found.shared:,} answered by another caller's call under way"),
         ("misses", f"{sum(missed.values()):,}" + (f" ({misses})" if misses else "")),
-        ("saved", f"{found.tokens_saved:,} tokens, {found.usd_saved:.2f} USD where known"),
+        ("saved", _saved(found)),
+        *_learned(found),
         ("faults", ", ".join(f"{part} {n:,}" for part, n in found.faults.items()) or "none"),
     ):
         table.add_row(f"[bold]{name}[/]", value)
@@ -79,6 +82,37 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
         out.print(listed)
         if len(groups) > 20:
             out.print(f"  … and {len(groups) - 20} more")
+
+
+def _saved(found: Stats) -> str:
+    text = f"{found.calls_saved:,} calls, {found.tokens_saved:,} tokens, "
+    return text + f"{found.usd_saved:.2f} USD where known"
+
+
+def _learned(found: Stats) -> list[tuple[str, str]]:
+    """What is known of the share of wrong answers, and what knowing it has cost."""
+    if found.bound is None:
+        return []
+    interval = found.false_hit_interval
+    measured = "not measured yet"
+    if interval is not None:
+        rate = found.served_wrong / found.served_labels
+        measured = (
+            f"{rate:.1%} ({interval[0]:.1%} to {interval[1]:.1%}), {found.served_wrong} wrong of "
+            f"{found.served_labels:,} that were asked all the same"
+        )
+    expected = found.expected_false_hit_rate
+    told = "nothing is served yet" if expected is None else f"{expected:.2%} expected"
+    labels = ", ".join(f"{kind} {count:,}" for kind, count in found.labels.items()) or "none"
+    bought = (
+        f"{found.explorations + found.audits:,} calls ({found.explorations:,} explorations, "
+        f"{found.audits:,} audits), {found.tokens_bought:,} tokens, {found.usd_bought:.2f} USD"
+    )
+    return [
+        ("false hits", f"{measured}; {told}, at most {found.bound:.1%} asked for"),
+        ("labels", labels),
+        ("bought with", bought),
+    ]
 
 
 def list_(
@@ -226,7 +260,10 @@ def explain(
         int | None, typer.Option(metavar="ID", help="Ask in the scope of this entry.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="The threshold that the application uses.")
+        float | None, typer.Option(help="The fixed threshold that the application uses, if any.")
+    ] = None,
+    max_false_hit_rate: Annotated[
+        float | None, typer.Option(help="The bound that the application uses.")
     ] = None,
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
@@ -234,10 +271,9 @@ def explain(
     """Show all that a lookup would see and decide, without changing anything."""
     from semcache.core import keys
     from semcache.errors import ConfigError
-    from semcache.semantic_cache import DEFAULT_THRESHOLD, SemanticCache
+    from semcache.semantic_cache import SemanticCache
     from semcache.types import Scope
 
-    at = DEFAULT_THRESHOLD if threshold is None else threshold
     with store(cache):
         pass  # a cache that is not there is an error, not a new one
     fields: dict[str, Any] = {"namespace": namespace, "model": model, "system": system}
@@ -245,7 +281,12 @@ def explain(
         fields["messages"] = _json_file(messages)
     fields["params"] = _params(param or [])
     given = {name: value for name, value in fields.items() if value}
-    opened = SemanticCache(directory(cache), threshold=at, embedder=embedder_name)
+    opened = SemanticCache(
+        directory(cache),
+        threshold=threshold,
+        max_false_hit_rate=max_false_hit_rate,
+        embedder=embedder_name,
+    )
     with opened:
         query = opened.query(text, **given)
         if like is not None:
@@ -259,9 +300,9 @@ def explain(
             query = type(query)(query.request, key, scope, query.question)
         found = opened.explain_query(query)
     if as_json:
-        print_json(explanation_json(found, at))
+        print_json(explanation_json(found))
     else:
-        print_explanation(found, at)
+        print_explanation(found)
 
 
 def _params(given: list[str]) -> dict[str, Any]:
@@ -284,16 +325,21 @@ def _json_file(path: Path) -> Any:
         raise RequestError(f"{path} holds no JSON: {error}.") from None
 
 
-def explanation_json(found: Explanation, threshold: float) -> dict[str, Any]:
+def explanation_json(found: Explanation) -> dict[str, Any]:
     """An explanation for scripts."""
     return {
         "question": found.query.question,
         "exact_key": found.query.exact_key.hex(),
         "scope": {"digest": found.query.scope.digest.hex(), "parts": found.query.scope.parts},
         "exact_entry": None if found.exact is None else found.exact.id,
-        "threshold": threshold,
+        "policy": found.policy,
         "candidates": [
-            {**entry_json(c.entry), "similarity": c.similarity} for c in found.neighbours
+            {
+                **entry_json(c.entry),
+                "similarity": c.similarity,
+                "evidence": None if c.evidence is None else evidence_json(c.evidence),
+            }
+            for c in found.neighbours
         ],
         "tier": found.tier,
         "decision": type(found.decision).__name__.lower(),
@@ -303,7 +349,53 @@ def explanation_json(found: Explanation, threshold: float) -> dict[str, Any]:
     }
 
 
-def print_explanation(found: Explanation, threshold: float) -> None:
+def evidence_json(evidence: Evidence) -> dict[str, Any]:
+    """What is known of a candidate, for scripts."""
+    return {
+        "chance": evidence.chance,
+        "by": evidence.by,
+        "model_logit": evidence.logit,
+        "findings": [
+            {**asdict(finding), "decisive": finding.decisive} for finding in evidence.findings
+        ],
+        **asdict(evidence.standing),
+    }
+
+
+def _print_candidate(number: int, candidate: Candidate) -> None:
+    from rich.markup import escape
+
+    from semcache.core.verifier import chance_of, refusal
+
+    out, evidence = console(), candidate.evidence
+    out.print(
+        f"[bold]candidate {number}[/] similarity {candidate.similarity:.4f}  entry "
+        f"{candidate.entry.id}  {escape(short(candidate.entry.question, 70))}"
+    )
+    if evidence is None:
+        return
+    refused = refusal(evidence)
+    if refused is not None:
+        out.print(f"            refused: {escape(f'{refused.stored} / {refused.asked}')}", end="")
+        out.print(f" ({refused.kind})")
+        return
+    seen = [] if evidence.chance is None else [f"right with a chance of {evidence.chance:.1%}"]
+    if evidence.by == "same words":
+        seen.append("the same words")
+    elif evidence.logit is not None:
+        seen.append(f"pair model {chance_of(evidence.logit):.1%}")
+    standing = evidence.standing
+    if standing.agree:
+        seen.append(f"{standing.agree:.0%} of its neighbours have the same answer")
+    if standing.surprise:
+        seen.append(
+            f"its labels were {'better' if standing.surprise > 0 else 'worse'} than expected"
+        )
+    seen += [str(finding) for finding in evidence.findings]
+    out.print(f"            {escape('; '.join(seen))}")
+
+
+def print_explanation(found: Explanation) -> None:
     """An explanation for people."""
     from rich.markup import escape
 
@@ -316,13 +408,9 @@ def print_explanation(found: Explanation, threshold: float) -> None:
     out.print(f"[bold]scope[/]      {query.scope.digest.hex()[:16]}…  {escape(parts)}")
     exact = "no entry" if found.exact is None else f"entry {found.exact.id}"
     out.print(f"[bold]exact tier[/] {query.exact_key.hex()[:16]}…  {exact}")
+    out.print(f"[bold]policy[/]     {escape(found.policy)}")
     for number, candidate in enumerate(found.neighbours, start=1):
-        mark = "≥" if candidate.similarity >= threshold else "<"
-        out.print(
-            f"[bold]candidate {number}[/] similarity {candidate.similarity:.4f} {mark} "
-            f"{threshold}  entry {candidate.entry.id}  "
-            f"{escape(short(candidate.entry.question, 70))}"
-        )
+        _print_candidate(number, candidate)
     if not found.neighbours and not found.notes:
         out.print("[bold]candidates[/] none: nothing is stored in this scope")
     for note in found.notes:

@@ -31,9 +31,14 @@ def decide(
     """
     if nearest is None:
         return Miss("empty_scope", "nothing is stored in this scope yet")
-    fresh = [c for c in candidates if c.entry.fresh(now) and c.similarity >= policy.floor]
+    fresh = servable(candidates, policy.floor, now)
     if fresh:
         return policy.decide(fresh, draw)
     if any(c.similarity >= policy.floor for c in candidates):
         return Miss("expired", "what was near enough has expired")
     return below(nearest, policy.floor)
+
+
+def servable(candidates: Sequence[Candidate], floor: float, now: float) -> list[Candidate]:
+    """Those that are near enough and have not expired."""
+    return [c for c in candidates if c.entry.fresh(now) and c.similarity >= floor]

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from semcache.core.calibration import BINS, Line, Rules, place_of
+from semcache.core.verifier import chance_of, refusal
 from semcache.errors import ConfigError
-from semcache.types import Candidate, Decision, Hit, Miss
+from semcache.types import Candidate, Decision, Evidence, Explore, Hit, Miss
+
+if TYPE_CHECKING:
+    from semcache.core.weights import Weights
+
+
+NEIGHBOURS = 5
+"""Candidates that the verified policy wants to see: their company is evidence, too."""
+LOOKED_AT = 3
+"""Candidates of a lookup that the pair model is asked about, at most."""
+FLOOR = 0.55
+"""Neighbours less similar than this are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,91 @@ class FixedThreshold:
                 f"similarity {nearest.similarity:.4f} >= threshold {self.threshold}",
             )
         return below(nearest.similarity, self.threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Serve the likeliest candidate if serving such as it keeps the bound.
+
+    How likely a candidate is right is for `core.verifier` to say, and from which likelihood
+    on the bound is kept for `core.calibration`. A value: one moment of what a cache has
+    learned, for one namespace.
+
+    Attributes:
+        rules: the bound, and what it is held with.
+        weights: from evidence to likelihood.
+        line: from where on candidates are served.
+    """
+
+    rules: Rules
+    weights: Weights
+    line: Line
+
+    @property
+    def k(self) -> int:
+        return NEIGHBOURS
+
+    @property
+    def floor(self) -> float:
+        return FLOOR
+
+    def weighed(self, evidence: Evidence) -> Evidence:
+        """The evidence with the chance that it stands for."""
+        if not evidence.features:  # a guard refused, or the words are the same
+            return evidence
+        return replace(evidence, chance=chance_of(self.weights.logit(evidence.features)))
+
+    def serves(self, evidence: Evidence) -> bool:
+        """Whether evidence of this kind is good enough."""
+        return evidence.chance is not None and place(evidence.chance) >= self.line.place
+
+    def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
+        seen = [c for c in candidates if c.evidence is not None]
+        likely = [c for c in seen if c.evidence is not None and c.evidence.chance is not None]
+        if not likely:
+            return _refused(seen)
+        best = max(likely, key=_chance)
+        chance = _chance(best)
+        if place(chance) < self.line.place:
+            return Miss("doubtful", f"{_likely(chance)}, {self._line_in_words()}", best)
+        reason = f"{_likely(chance)}, {self._line_in_words()}"
+        if draw < self.rules.explored:
+            share = f"{self.rules.explored:.0%} of what is good enough is asked all the same"
+            return Explore(best, f"{reason}; {share}")
+        return Hit(best.entry, best.similarity, reason, best)
+
+    def _line_in_words(self) -> str:
+        if self.line.place >= BINS:
+            return f"and nothing is served yet: no line is known to keep {self.rules.bound:.1%}"
+        return (
+            f"the line is {chance_of(self.line.logit):.1%} (expected wrong above it: "
+            f"{self.line.expected:.2%}, with caution {self.line.upper:.2%}, bound "
+            f"{self.rules.bound:.1%})"
+        )
+
+
+def place(chance: float) -> int:
+    """The bin of a chance; see `core.calibration`."""
+    bounded = min(1 - 1e-12, max(1e-12, chance))
+    return place_of(math.log(bounded / (1 - bounded)))
+
+
+def _chance(candidate: Candidate) -> float:
+    found = candidate.evidence
+    return found.chance if found is not None and found.chance is not None else -1.0
+
+
+def _likely(chance: float) -> str:
+    return f"right with a chance of {chance:.1%}"
+
+
+def _refused(seen: Sequence[Candidate]) -> Miss:
+    """The nearest candidate's reason stands for all."""
+    for candidate in seen:
+        finding = None if candidate.evidence is None else refusal(candidate.evidence)
+        if finding is not None:
+            return Miss("refused", f"{finding.kind}: {finding.stored} / {finding.asked}")
+    return Miss("doubtful", "no candidate was looked at")
 
 
 def below(similarity: float, floor: float) -> Miss:

@@ -77,24 +77,30 @@ def encoder_graph(weights: Weights, shape: Shape, *, quantised: bool) -> onnx.Mo
     positions, where each token goes when the texts are spread into a padded table
     (`spread` and `mask`, int64[batch, longest]) and back (`gathered`, int64[total]).
     """
-    return _Encoder(weights, shape, quantised).model()
+    return Encoder(weights, shape, quantised).model()
 
 
-class _Encoder:
-    def __init__(self, weights: Weights, shape: Shape, quantised: bool) -> None:
+class Encoder:
+    """Writes the nodes of the graph; the verifier's graph is made of the same parts."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        shape: Shape,
+        quantised: bool,
+        float_attention: int = _FLOAT_ATTENTION,
+    ) -> None:
         self._weights = weights
         self._shape = shape
         self._quantised = quantised
+        self._float_attention = float_attention
+        self._zero_points: dict[int, str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def model(self) -> onnx.ModelProto:
         x = self._embed()
-        if self._quantised:
-            tokens = self._node("Shape", ["tokens"])
-            for zero in (0, 128):
-                value = self._const(f"zero_{zero}", np.uint8(zero))
-                self._node("Expand", [value, tokens], f"zeros_{zero}")
+        self._zeros("tokens")
         mask = self._node("Cast", ["mask"], to=TensorProto.INT32)
         for layer in range(self._shape.layers):
             x = self._layer(x, mask, layer)
@@ -118,6 +124,14 @@ class _Encoder:
         )
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR)
+
+    def _zeros(self, like: str) -> None:
+        """What means zero in uint8, once for each token of `like`; for `_quantise` to use."""
+        if self._quantised:
+            tokens = self._node("Shape", [like])
+            for zero in (0, 128):
+                value = self._const(f"zero_{zero}", np.uint8(zero))
+                self._zero_points[zero] = self._node("Expand", [value, tokens])
 
     # ------------------------------------------------------------------------- parts
 
@@ -144,7 +158,7 @@ class _Encoder:
         projections = [attention + part for part in ("query", "key", "value")]
         joined = np.concatenate([self._weights[p + ".weight"].T for p in projections], axis=1)
         bias = np.concatenate([self._weights[p + ".bias"] for p in projections])
-        exact = number >= self._shape.layers - _FLOAT_ATTENTION
+        exact = number >= self._shape.layers - self._float_attention
         qkv = self._product(x if exact else self._quantise(x), joined, attention + "qkv")
         parts = [f"{attention}{part}_out" for part in "qkv"]
         self._nodes.append(
@@ -156,7 +170,11 @@ class _Encoder:
             domain=_MICROSOFT,
             num_heads=self._shape.heads,
         )
-        out = self._dense(self._gather(attended, width), name + "attention.output.dense")
+        return self._after_attention(x, self._gather(attended, width), name)
+
+    def _after_attention(self, x: str, attended: str, name: str) -> str:
+        """What a layer does with each token by itself."""
+        out = self._dense(attended, name + "attention.output.dense")
         x = self._norm(self._node("Add", [out, x]), name + "attention.output.LayerNorm")
         inner = self._product(
             self._quantise(x),
@@ -189,7 +207,7 @@ class _Encoder:
     def _scaled(self, x: str, magnitude: str, steps: int, zero: int) -> Quantised:
         largest = self._node("ReduceMax", [magnitude, *self._ints([-1])], keepdims=0)
         scale = self._node("Mul", [largest, self._const(f"step_{steps}", np.float32(1 / steps))])
-        tokens = self._node("QuantizeLinear", [x, scale, f"zeros_{zero}"], axis=0)
+        tokens = self._node("QuantizeLinear", [x, scale, self._zero_points[zero]], axis=0)
         return Quantised(tokens, self._node("Unsqueeze", [scale, *self._ints([-1])]), zero)
 
     def _product(self, x: str | Quantised, matrix: NDArray[Any], name: str) -> str:

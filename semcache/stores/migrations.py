@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
     from sqlite_utils.db import Table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def migrate(connection: sqlite3.Connection, where: str, *, patience: float) -> None:
@@ -123,6 +123,36 @@ def _migrations() -> Migrations:
             " INSERT INTO deletions(entry_id) VALUES (old.id);"
             " UPDATE totals SET entries = entries - 1, bytes = bytes - old.bytes; END"
         )
+
+    @migrations(name="0002_observations")
+    def observations(db: Database) -> None:
+        """What was learned of served and refused answers, and what was served, for review."""
+        db.execute(
+            "CREATE TABLE observations ("
+            " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+            " at REAL NOT NULL,"
+            " writer TEXT NOT NULL,"
+            " kind TEXT NOT NULL,"
+            " namespace TEXT NOT NULL,"
+            " entry_id INTEGER NOT NULL,"
+            " other_id INTEGER,"
+            " right INTEGER NOT NULL,"
+            " expected REAL NOT NULL,"
+            " features TEXT NOT NULL)"
+        )
+        db.execute(
+            "CREATE TABLE serves ("
+            " id TEXT PRIMARY KEY,"
+            " at REAL NOT NULL,"
+            " namespace TEXT NOT NULL,"
+            " entry_id INTEGER NOT NULL,"
+            " question TEXT NOT NULL,"
+            " similarity REAL NOT NULL,"
+            " chance REAL NOT NULL,"
+            " features TEXT NOT NULL,"
+            " verdict INTEGER) WITHOUT ROWID"
+        )
+        cast("Table", db["serves"]).create_index(["at"])
 
     return migrations
 

@@ -1,0 +1,161 @@
+"""Words that decide what a question asks for: numbers, units, dates, opposites, languages.
+
+Tables and nothing else; `guards` reads them. English first, since the tables of another
+language would have to be made by somebody who speaks it: where a question is in another
+language, numbers and identifiers still count and the rest is silent.
+"""
+
+from __future__ import annotations
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+NUMBER_WORDS: dict[str, float] = {
+    **{word: float(value) for value, word in enumerate(_SMALL)},
+    **{word: 10.0 * value for value, word in enumerate(_TENS, 2)},
+    "half": 0.5,
+    "dozen": 12.0,
+    "hundred": 100.0,
+    "thousand": 1e3,
+    "million": 1e6,
+    "billion": 1e9,
+}
+MULTIPLES: dict[str, float] = {"k": 1e3, "m": 1e6, "bn": 1e9, "b": 1e9}
+
+ORDINALS: dict[str, float] = {
+    word: float(value)
+    for value, word in enumerate(
+        "first second third fourth fifth sixth seventh eighth ninth tenth".split(), 1
+    )
+}
+
+MONTHS: dict[str, str] = {
+    form: name
+    for name in (
+        "january february march april may june july august september october november december"
+    ).split()
+    for form in (name, name[:3])
+    if form not in ("may", "mar")  # words of their own
+}
+MONTHS |= {"may": "may", "sept": "september"}
+
+WEEKDAYS: dict[str, str] = {
+    form: name
+    for name in "monday tuesday wednesday thursday friday saturday sunday".split()
+    for form in (name, name + "s")
+}
+
+_UNITS = (
+    "second seconds sec secs|minute minutes min mins|hour hours hr hrs|day days|week weeks|"
+    "month months|year years yr yrs|km kilometer kilometers kilometre kilometres|mile miles|"
+    "meter meters metre metres|foot feet ft|inch inches|cm centimeter centimeters centimetre "
+    "centimetres|kg kilo kilos kilogram kilograms|pound pounds lb lbs|gram grams|ounce ounces "
+    "oz|ton tons|liter liters litre litres|gallon gallons|celsius|fahrenheit|kelvin|kb|mb|gb|tb|"
+    "dollar dollars usd $|euro euros eur €|gbp £|rupee rupees inr ₹ rs|yen jpy ¥|yuan cny|"
+    "franc francs chf|percent % pct|mph|kmh|watt watts|volt volts|calorie calories"
+)
+UNITS: dict[str, str] = {
+    form: group.split()[0] for group in _UNITS.split("|") for form in group.split()
+}
+
+NEGATIONS = frozenset(
+    (
+        "not no never without cannot none nobody nothing neither nor non cant dont doesnt isnt "
+        "wont didnt shouldnt couldnt wouldnt arent wasnt havent hasnt"
+    ).split()
+)
+
+_OPPOSITES = (
+    "increase decrease|increase reduce|raise lower|open close|opening closing|enable disable|"
+    "buy sell|best worst|cheapest fastest|before after|more less|most least|minimum maximum|"
+    "min max|start stop|start end|add remove|gain lose|import export|deposit withdraw|"
+    "deposit withdrawal|upgrade downgrade|login logout|install uninstall|subscribe unsubscribe|"
+    "block unblock|lock unlock|send receive|lend borrow|win lose|good bad|safe dangerous|"
+    "legal illegal|possible impossible|advantages disadvantages|advantage disadvantage|pros cons|"
+    "strengths weaknesses|men women|man woman|boys girls|boy girl|male female|old new|"
+    "younger older|larger smaller|bigger smaller|longer shorter|highest lowest|largest smallest|"
+    "longest shortest|fastest slowest|earliest latest|early late|left right|above below|"
+    "inside outside|upper lower|indoor outdoor|domestic international|local global|public private|"
+    "personal business|arrive depart|arrival departure|arriving departing|arrives departs|"
+    "push pull|rise fall|encrypt decrypt|encode decode|upload download|create delete|show hide|"
+    "accept reject|love hate|hot cold|fast slow|strong weak|easy hard|rich poor|always never|"
+    "ascending descending|even odd|positive negative|true false|vertical horizontal|north south|"
+    "east west|mother father|employee employer|buyer seller|landlord tenant|husband wife|"
+    "previous next|last next|past future|beginning end|top bottom|hire fire|cause cure|"
+    "causes symptoms|symptoms treatment|income expenses|freeze unfreeze|activate deactivate|"
+    "activate cancel|today tomorrow|today yesterday|tomorrow yesterday|monthly yearly|"
+    "daily weekly|weekly monthly|credit debit|morning evening|breakfast dinner|breakfast lunch|"
+    "lunch dinner|android ios|windows mac|summer winter|import export|entry exit|hardware software|"
+    "input output|read write|pause resume|allow forbid|allowed forbidden|include exclude|"
+    "prepaid postpaid|refund exchange|outgoing incoming|sent received|expired renewed"
+)
+OPPOSITES: dict[str, frozenset[str]] = {}
+for _pair in _OPPOSITES.split("|"):
+    _one, _other = _pair.split()
+    OPPOSITES[_one] = OPPOSITES.get(_one, frozenset()) | {_other}
+    OPPOSITES[_other] = OPPOSITES.get(_other, frozenset()) | {_one}
+
+PERISHABLE = frozenset(
+    (
+        "now today tonight currently current latest newest recent recently yesterday tomorrow "
+        "nowadays upcoming live"
+    ).split()
+)
+"""Words that make an answer grow stale."""
+
+DIRECTIONS = frozenset("to from into than before after over against versus vs by of under".split())
+"""Words around which two names cannot change places."""
+
+STOPWORDS: dict[str, frozenset[str]] = {
+    "en": frozenset("the is are what how does do of to and in for can i my you a with".split()),
+    "de": frozenset("der die das ist wie ich und nicht ein eine für mit wo kann mein den".split()),
+    "fr": frozenset("le la les est une des que pour dans comment je mon vous où quel et".split()),
+    "es": frozenset("el los las es una que para cómo como mi en con por del dónde cuál y".split()),
+    "it": frozenset("il lo gli che per sono una con mio del della dove come è di e".split()),
+    "pt": frozenset("o os uma que para como meu não com do da onde qual é em e".split()),
+    "nl": frozenset("het een van ik hoe wat mijn niet voor met waar kan zijn is op".split()),
+}
+
+NAMED_LANGUAGES = frozenset(
+    (
+        "english french german spanish italian portuguese dutch russian chinese mandarin japanese "
+        "korean arabic hindi bengali urdu turkish polish swedish norwegian danish finnish greek "
+        "hebrew thai vietnamese latin tamil telugu"
+    ).split()
+)
+PLACES = frozenset(
+    (
+        "india china japan germany france canada australia brazil mexico italy spain russia usa "
+        "uk england scotland ireland wales america europe africa asia pakistan nepal bangladesh "
+        "turkey iran iraq israel egypt kenya nigeria ghana poland portugal greece sweden norway "
+        "denmark finland netherlands belgium austria switzerland ukraine romania hungary "
+        "singapore malaysia indonesia thailand vietnam philippines korea argentina chile peru "
+        "colombia cuba texas california florida ohio georgia virginia london paris boston denver "
+        "chicago mumbai delhi bangalore hyderabad chennai kolkata pune tokyo berlin madrid "
+        "toronto sydney melbourne dallas atlanta seattle pittsburgh philadelphia baltimore "
+        "oakland washington houston miami phoenix detroit rome milan barcelona lisbon vienna "
+        "zurich geneva munich hamburg amsterdam brussels dublin oslo stockholm copenhagen "
+        "helsinki warsaw prague budapest athens istanbul moscow dubai cairo beijing shanghai "
+        "seoul bangkok"
+    ).split()
+)
+PRODUCTS = frozenset(
+    (
+        "python java javascript typescript ruby rust golang php kotlin swift c++ c# perl scala "
+        "windows linux macos ubuntu android ios iphone ipad macbook chrome firefox safari "
+        "facebook instagram twitter whatsapp snapchat youtube linkedin reddit google amazon "
+        "microsoft apple netflix tesla mysql postgresql postgres mongodb sqlite redis oracle visa "
+        "mastercard paypal bitcoin ethereum excel powerpoint gmail outlook react angular vue "
+        "django flask docker kubernetes aws azure gcp numpy pandas tensorflow pytorch pdf csv "
+        "json xml html css"
+    ).split()
+)
+KINDS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("language", NAMED_LANGUAGES),
+    ("place", PLACES),
+    ("product", PRODUCTS),
+)
+"""Lists of names of one kind, known without their capitals."""

@@ -1,0 +1,164 @@
+"""The shipped pair model: do two questions ask for the same answer?
+
+[CLS] stored [SEP] asked [SEP] through five layers, run by onnxruntime. Its word embeddings
+are those of all-MiniLM-L6-v2, read from the default embedder's own weights, so that the file
+that is shipped holds the layers alone. `benchmarks/verifier` trains it; docs/verifier.md is
+its card.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semcache.embedders.minilm import WEIGHTS_SHA256, models_directory
+from semcache.errors import EmbedderError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MODEL_FILE = Path(__file__).with_name("pair.onnx")
+LONGEST_SIDE = 96
+"""Tokens of one question that the model looks at."""
+_CLS, _SEP = 101, 102
+_WORDS = "embeddings.word_embeddings.weight"
+
+
+class PairModel:
+    """A `Verifier` over the shipped file. Nothing is loaded before it is needed.
+
+    Args:
+        file: the layers.
+        words: where the word embeddings lie, or are kept once they have been taken from the
+            default embedder's weights; by default beside the default embedder's exports.
+    """
+
+    def __init__(self, file: Path = MODEL_FILE, words: Path | None = None) -> None:
+        self._file = file
+        self._words_file = words
+        self._lock = threading.Lock()
+        self._ready: tuple[Any, Any, NDArray[Any]] | None = None
+
+    def load(self) -> None:
+        """Get ready; takes a fraction of a second, and once on a machine some seconds.
+
+        Raises:
+            EmbedderError: a part is not to be had.
+        """
+        self._parts()
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """log-odds that (stored, asked) ask for the same, for each pair.
+
+        Raises:
+            EmbedderError: the model cannot be run.
+        """
+        session, tokenizer, words = self._parts()
+        laid = [_laid_out(_tokens(tokenizer, a), _tokens(tokenizer, b)) for a, b in pairs]
+        return [float(found) for found in session.run(None, _packed(laid, words))[0]]
+
+    def _parts(self) -> tuple[Any, Any, NDArray[Any]]:
+        ready = self._ready
+        if ready is None:
+            with self._lock:
+                ready = self._ready
+                if ready is None:
+                    ready = self._ready = self._open()
+        return ready
+
+    def _open(self) -> tuple[Any, Any, NDArray[Any]]:
+        import numpy as np
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        directory = self._words_file or words_directory()
+        try:
+            if not (directory / "words.npy").exists():
+                write_words(directory)
+            words = np.load(directory / "words.npy", mmap_mode="r")
+            tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = 1
+            options.log_severity_level = 3
+            session = onnxruntime.InferenceSession(
+                str(self._file), options, providers=["CPUExecutionProvider"]
+            )
+        except EmbedderError:
+            raise
+        except Exception as error:
+            raise EmbedderError(f"The verifier in {self._file} cannot be used: {error}") from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return session, tokenizer, words
+
+
+def words_directory() -> Path:
+    """Where the word embeddings are kept."""
+    return models_directory() / f"words-{WEIGHTS_SHA256[:12]}"
+
+
+def write_words(directory: Path) -> None:
+    """Take the word embeddings out of the default model's weights: float16[30522, 384].
+
+    Raises:
+        EmbedderError: the default model is not to be had.
+    """
+    import shutil
+    import tempfile
+
+    import numpy as np
+    from safetensors import safe_open
+
+    from semcache.embedders.export import locate_original
+
+    original = locate_original()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="words-", dir=directory.parent))
+    with safe_open(original / "model.safetensors", framework="numpy") as weights:
+        np.save(work / "words.npy", weights.get_tensor(_WORDS).astype(np.float16))
+    shutil.copyfile(original / "tokenizer.json", work / "tokenizer.json")
+    try:
+        os.replace(work, directory)
+    except OSError:  # another process was first
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return _remembered(tokenizer, text)
+
+
+@lru_cache(maxsize=2048)
+def _remembered(tokenizer: Any, text: str) -> tuple[int, ...]:
+    ids = tokenizer.encode(text[: 12 * LONGEST_SIDE], add_special_tokens=False).ids
+    return tuple(ids[:LONGEST_SIDE])
+
+
+def _laid_out(a: Sequence[int], b: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Tokens of a pair, and the mark of each: 2 for the second text, + 1 where both have it."""
+    in_a, in_b = set(a), set(b)
+    marks = [0, *(int(t in in_b) for t in a), 0, *(2 + (t in in_a) for t in b), 2]
+    return [_CLS, *a, _SEP, *b, _SEP], marks
+
+
+def _packed(laid: Sequence[tuple[list[int], list[int]]], words: NDArray[Any]) -> dict[str, Any]:
+    """The inputs of the graph: pairs one after another, and how they are spread into a table."""
+    import numpy as np
+
+    lengths = np.array([len(tokens) for tokens, _ in laid])
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(lengths.max())
+    inside = places[None] < lengths[:, None]
+    tokens = np.concatenate([np.array(tokens, np.int64) for tokens, _ in laid])
+    return {
+        "words": words[tokens].astype(np.float32),
+        "positions": np.arange(lengths.sum()) - np.repeat(starts, lengths),
+        "marks": np.concatenate([np.array(marks, np.int64) for _, marks in laid]),
+        "spread": np.where(inside, starts[:, None] + places, 0),
+        "mask": inside.astype(np.int64),
+        "gathered": np.flatnonzero(inside),
+        "first": starts,
+    }

@@ -62,7 +62,10 @@ class Reading:
 
 
 _WORD = re.compile(r"[^\W_]+(?:[.'\u2019+#/:@_-]*[^\W_]+)*[+#]*|[$€£¥₹%]")
-_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+"""The comma of 1,000."""
+_JOINED = re.compile(r"(?<=\d)-(?=[A-Za-z]{3,})")
+"""The hyphen of "3-year"."""
 _PLAIN_NUMBER = re.compile(r"(\d[\d,]*(?:\.\d+)?)(st|nd|rd|th|k|m|bn|b|%)?")
 _SPLIT = re.compile(r"(\d[\d,]*(?:\.\d+)?)([a-z°]+)")
 _NAME = re.compile(r"(?<=[\w,)\]] )[A-Z][\w'\u2019]*[\w]|\b[A-Z]{2,}\b")
@@ -85,6 +88,7 @@ def compare(stored: str, asked: str) -> tuple[Finding, ...]:
 @lru_cache(maxsize=4096)
 def reading(text: str) -> Reading:
     """Read one question."""
+    text = _JOINED.sub(" ", _GROUPED.sub("", text))
     words = tuple(match.group() for match in _WORD.finditer(text))
     small = tuple(word.lower().replace("\u2019", "'") for word in words)
     return Reading(
@@ -110,11 +114,20 @@ def _said(words: tuple[str, ...], names: frozenset[str]) -> dict[str, dict[str, 
         facts.setdefault(kind, {})[value] = as_written
 
     for place, word in enumerate(words):
+        after = words[place + 1] if place + 1 < len(words) else ""
         number, unit = _number(word, words[place - 1] if place else "")
-        if number is not None:
-            following = lexicon.UNITS.get(words[place + 1]) if place + 1 < len(words) else None
+        if (minutes := _time(word, after)) is not None:
+            say(
+                "date", f"{minutes} minutes", word if word[-1] == "m" else f"{word} {after}".strip()
+            )
+        elif word in lexicon.MAGNITUDES and place and words[place - 1][0].isdigit():
+            continue  # part of the number before it
+        elif number is not None:
+            if after in lexicon.MAGNITUDES:
+                number *= lexicon.MAGNITUDES[after]
+            following = lexicon.UNITS.get(after)
             unit = unit or following
-            written = f"{word} {words[place + 1]}" if following else word
+            written = f"{word} {after}" if following or after in lexicon.MAGNITUDES else word
             say("number", f"{number:g}", written)
             if unit:
                 say("unit", unit, written)
@@ -133,6 +146,21 @@ def _said(words: tuple[str, ...], names: frozenset[str]) -> dict[str, dict[str, 
                 if word in names:
                     say("name", word, word)
     return facts
+
+
+_TIME = re.compile(r"(\d{1,2})(?::(\d{2}))?(am|pm)?")
+
+
+def _time(word: str, after: str) -> int | None:
+    """Minutes since midnight of 9am, 9:00, "9 pm"; None: it is no time of day."""
+    match = _TIME.fullmatch(word)
+    if match is None:
+        return None
+    half = match[3] or (after if after in ("am", "pm") else None)
+    if match[2] is None and half is None:
+        return None
+    hour = int(match[1]) % 12 + 12 * (half == "pm") if half else int(match[1])
+    return 60 * hour + int(match[2] or 0)
 
 
 def _number(word: str, before: str) -> tuple[float | None, str | None]:

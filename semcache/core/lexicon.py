@@ -23,6 +23,7 @@ NUMBER_WORDS: dict[str, float] = {
     "million": 1e6,
     "billion": 1e9,
 }
+MAGNITUDES: dict[str, float] = {"hundred": 100.0, "thousand": 1e3, "million": 1e6, "billion": 1e9}
 MULTIPLES: dict[str, float] = {"k": 1e3, "m": 1e6, "bn": 1e9, "b": 1e9}
 
 ORDINALS: dict[str, float] = {

@@ -20,16 +20,19 @@ from semcache.errors import (
     WebhookError,
 )
 from semcache.events import (
+    BoundEvent,
     BreakerEvent,
     Event,
     FaultEvent,
     Hook,
+    LabelEvent,
     LookupEvent,
     RecordEvent,
     RouteEvent,
     logging_hook,
 )
 from semcache.flags import Flags
+from semcache.protocols import Judge
 from semcache.semantic_cache import SemanticCache, Stats
 from semcache.types import (
     AttemptReport,
@@ -49,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttemptReport",
+    "BoundEvent",
     "BreakerEvent",
     "BreakerOpenError",
     "CacheInfo",
@@ -68,6 +72,8 @@ __all__ = [
     "Hit",
     "Hook",
     "IndexMismatchError",
+    "Judge",
+    "LabelEvent",
     "Lookup",
     "LookupEvent",
     "Miss",

@@ -208,7 +208,10 @@ class Cache:
             lookup = self._missed(query, self._fault_miss("lookup", error))
         self._count(lookup)
         if self.learning is not None and lookup.candidate is not None:
-            self.learning.saw(lookup)
+            try:
+                self.learning.saw(lookup)
+            except Exception as error:
+                self.fault("lookup", error)
         if self._hooks.wants_lookups:
             self._hooks.emit(_lookup_event(lookup, time.perf_counter() - start))
         return lookup

@@ -86,7 +86,9 @@ class BreakerEvent:
 
 @dataclass(frozen=True, slots=True)
 class BoundEvent:
-    """The line from which on answers are served has moved because the bound was broken.
+    """Labels said that the bound would be broken: from now on less is served, or nothing.
+
+    It is taken back, without an event, as soon as new labels allow.
 
     Attributes:
         namespace: whose; None: the traffic as a whole.
@@ -131,8 +133,7 @@ def logging_hook(event: Event) -> None:
         )
     elif isinstance(event, BoundEvent):
         logger.warning(
-            "served answers%s were wrong more often than %.1f%%: what was learned is forgotten, "
-            "%s until new labels say more",
+            "answers%s were wrong more often than %.1f%% allows: %s until new labels say more",
             "" if event.namespace is None else f" of {event.namespace}",
             100 * event.bound,
             "nothing is served"

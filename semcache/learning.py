@@ -54,6 +54,8 @@ _GROUPS_KEPT = 1000
 _STANDINGS_KEPT = 200_000
 _LOOK_AGAIN = 1.0
 """Seconds after which another process's labels are read."""
+_SAID = 3
+"""Bins by which the line must rise at once for it to be said."""
 _FORGET = 0.1
 """What labels from before a broken bound still count."""
 _REPORT_WEIGHT = 0.5
@@ -338,13 +340,17 @@ class Learning:
             )
         if not random_one:
             return []
-        at = place(observation.expected)
+        at, line = place(observation.expected), self._line(namespace)
         self._whole = self._whole.labelled(at, right, self.rules)
         self._groups[namespace] = self._group(namespace).labelled(at, right, self.rules)
         events: list[Event] = []
-        if at >= self._line(namespace).place:
+        if at >= line.place:
             events = self._watched(namespace, right)
         self._lines.clear()
+        if not events and line.place < calibration.BINS:
+            risen = self._line(namespace).place - line.place
+            if risen >= _SAID or self._line(namespace).place >= calibration.BINS:
+                events.append(self._moved(namespace))
         return events
 
     def _stand(self, observation: Observation) -> None:

@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
         "prices", "protocols", "router", "semantic_cache", "settings", "stores", "transfer",
         "trial", "tuning", "verifiers", "webhooks",
     },
-    "__init__": {*BASE, "cache", "decorator", "events", "flags", "semantic_cache"},
+    "__init__": {*BASE, "cache", "decorator", "events", "flags", "protocols", "semantic_cache"},
     "__main__": {"cli"},
 }  # fmt: skip
 """Who may import whom; a room may always import itself."""

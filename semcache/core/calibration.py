@@ -18,8 +18,9 @@ then `strength` labels' worth of that (the empirical Bayes hierarchy of A. Gelma
 A line is a bin from which on everything is served. Its expected share of wrong answers is
 the bins' means weighted by the traffic in them; its standard deviation comes from the Beta
 beliefs and the shift. The lowest line whose mean plus `caution` deviations is no more than
-the bound is drawn; where there is none, nothing is served. It is drawn again after every
-label, so that the order of time is the order in which it is known.
+the bound is drawn, and never below a bin that is by itself much worse than the bound; where
+there is none, nothing is served. It is drawn again after every label, so that the order of
+time is the order in which it is known.
 
 Assumptions, and where it can fail: labels are right (a judge that errs in 5% of them shows
 an error of 5% where there is none, and so serves less; it hides one only where it calls
@@ -69,6 +70,9 @@ class Rules:
         half_life: lookups after which traffic counts half.
         group_labels: labels from which on a namespace has a line of its own.
         explored: share of what would be served that is asked all the same.
+        worst: no bin is served whose own share of wrong answers is expected to be more than
+            so many times the bound, however little traffic it has: much good traffic must
+            not pay for bad answers to somebody else.
     """
 
     bound: float
@@ -81,6 +85,7 @@ class Rules:
     half_life: float = 2000.0
     group_labels: float = 40.0
     explored: float = 0.04
+    worst: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +204,8 @@ def draw(found: Fit, seen: Sequence[float], rules: Rules, strength: float) -> Li
     traffic = wrong = variance = common = 0.0
     for place in range(BINS - 1, -1, -1):
         weight, error = seen[place] + 0.02, found.errors[place]
+        if error > rules.worst * rules.bound:
+            break
         trust = found.trust[place]
         traffic += weight
         wrong += weight * error

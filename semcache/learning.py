@@ -13,6 +13,7 @@ The judge compares in the background, never on the caller's time.
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -169,7 +170,10 @@ class Learning:
     def _asked(self, stored: str, question: str, evidence: Evidence) -> Evidence:
         assert self._verifier is not None
         try:
-            (logit,) = self._verifier.logits([(stored, question)])
+            (found,) = self._verifier.logits([(stored, question)])
+            logit = float(found)
+            if not math.isfinite(logit):
+                raise ValueError(f"the verifier says {logit}")
         except Exception as error:
             self._fault("verify", error)
             return evidence

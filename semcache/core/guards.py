@@ -12,6 +12,7 @@ kind by how often answers were right in spite of it (`prior`).
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ KINDS = (
     "number",
     "unit",
     "date",
+    "time",
     "language",
     "place",
     "product",
@@ -66,6 +68,8 @@ _GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 """The comma of 1,000."""
 _JOINED = re.compile(r"(?<=\d)-(?=[A-Za-z]{3,})")
 """The hyphen of "3-year"."""
+_BRACKETED = re.compile(r"(\d)\((\w)\)")
+"""The brackets of 401(k)."""
 _PLAIN_NUMBER = re.compile(r"(\d[\d,]*(?:\.\d+)?)(st|nd|rd|th|k|m|bn|b|%)?")
 _SPLIT = re.compile(r"(\d[\d,]*(?:\.\d+)?)([a-z°]+)")
 _NAME = re.compile(r"(?<=[\w,)\]] )[A-Z][\w'\u2019]*[\w]|\b[A-Z]{2,}\b")
@@ -85,10 +89,33 @@ def compare(stored: str, asked: str) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: not finding.decisive))
 
 
+def same_words(stored: str, asked: str) -> bool:
+    """Whether two questions differ in case, spaces and the punctuation of sentences alone.
+
+    Signs that mean something by themselves (operators, emoji, a minus) and marks that belong
+    to letters are no punctuation.
+    """
+    one = _bare(stored)
+    return bool(one) and one == _bare(asked)
+
+
+_ENDS = re.compile(r"[.,!?;:\u2026]+(?=\s|$)")
+_QUOTES = re.compile(r"(?<!\S)[\"'\u201c\u2018\u00bf\u00a1]+|[\"'\u201d\u2019]+(?=\s|$)")
+
+
+def _bare(text: str) -> str:
+    smooth = unicodedata.normalize("NFC", text).casefold()
+    return " ".join(_QUOTES.sub("", _ENDS.sub("", _QUOTES.sub("", smooth))).split())
+
+
+_LONGEST = 4000
+"""Characters that are read of a question."""
+
+
 @lru_cache(maxsize=4096)
 def reading(text: str) -> Reading:
     """Read one question."""
-    text = _JOINED.sub(" ", _GROUPED.sub("", text))
+    text = _BRACKETED.sub(r"\1\2", _JOINED.sub(" ", _GROUPED.sub("", text[:_LONGEST])))
     words = tuple(match.group() for match in _WORD.finditer(text))
     small = tuple(word.lower().replace("\u2019", "'") for word in words)
     return Reading(
@@ -117,18 +144,17 @@ def _said(words: tuple[str, ...], names: frozenset[str]) -> dict[str, dict[str, 
         after = words[place + 1] if place + 1 < len(words) else ""
         number, unit = _number(word, words[place - 1] if place else "")
         if (minutes := _time(word, after)) is not None:
-            say(
-                "date", f"{minutes} minutes", word if word[-1] == "m" else f"{word} {after}".strip()
-            )
-        elif word in lexicon.MAGNITUDES and place and words[place - 1][0].isdigit():
+            say("time", f"{minutes}", f"{word} {after}" if after in ("am", "pm") else word)
+        elif place and _belongs(words[place - 1], word):
             continue  # part of the number before it
         elif number is not None:
-            if after in lexicon.MAGNITUDES:
-                number *= lexicon.MAGNITUDES[after]
+            more = _belongs(word, after)
+            if more:
+                number, unit = _joined(number, after), None
             following = lexicon.UNITS.get(after)
             unit = unit or following
-            written = f"{word} {after}" if following or after in lexicon.MAGNITUDES else word
-            say("number", f"{number:g}", written)
+            written = f"{word} {after}" if following or more else word
+            say("number", f"{number:.12g}", written)
             if unit:
                 say("unit", unit, written)
         elif word in lexicon.MONTHS and not (word == "may" and "may" not in names):
@@ -136,16 +162,35 @@ def _said(words: tuple[str, ...], names: frozenset[str]) -> dict[str, dict[str, 
         elif word in lexicon.WEEKDAYS:
             say("date", lexicon.WEEKDAYS[word], word)
         elif _identifies(word):
-            say("identifier", word, word)
+            say("identifier", _identity(word), word)
         else:
             for kind, known in lexicon.KINDS:
                 if word in known:
-                    say(kind, word, word)
+                    say(kind, lexicon.ALIASES.get(word, word), word)
                     break
             else:
                 if word in names:
                     say("name", word, word)
     return facts
+
+
+def _belongs(word: str, after: str) -> bool:
+    """Whether two words are one number: 1.5 million, twenty five."""
+    if after in lexicon.MAGNITUDES:
+        return word[0].isdigit() or word in lexicon.NUMBER_WORDS
+    return word in lexicon.TENS and 1 <= lexicon.NUMBER_WORDS.get(after, 0) <= 9
+
+
+def _joined(number: float, after: str) -> float:
+    if after in lexicon.MAGNITUDES:
+        return number * lexicon.MAGNITUDES[after]
+    return number + lexicon.NUMBER_WORDS[after]
+
+
+def _identity(word: str) -> str:
+    """covid-19 and covid19, v1.2 and 1.2, 01/05 and 1/5 are the same."""
+    bare = re.sub(r"\b0+(?=\d)", "", re.sub(r"^v(?=\d)", "", word))
+    return bare.replace("-", "") if bare[0].isalpha() else bare
 
 
 _TIME = re.compile(r"(\d{1,2})(?::(\d{2}))?(am|pm)?")
@@ -173,11 +218,11 @@ def _number(word: str, before: str) -> tuple[float | None, str | None]:
         return None, None
     match = _PLAIN_NUMBER.fullmatch(word)
     if match:
-        number = float(match[1].replace(",", "")) * lexicon.MULTIPLES.get(match[2] or "", 1)
+        number = float(match[1]) * lexicon.MULTIPLES.get(match[2] or "", 1)
         return number, lexicon.UNITS.get(before) if before in "$€£¥₹" and before else None
     match = _SPLIT.fullmatch(word)
     if match and match[2] in lexicon.UNITS:
-        return float(match[1].replace(",", "")), lexicon.UNITS[match[2]]
+        return float(match[1]), lexicon.UNITS[match[2]]
     return None, None
 
 
@@ -240,7 +285,7 @@ def _language(words: Iterable[str]) -> str | None:
 
 def _facts(one: Reading, other: Reading) -> Iterable[Finding]:
     """Of each kind, what is said on one side only."""
-    for kind in ("number", "unit", "date", "language", "place", "product", "identifier"):
+    for kind in ("number", "unit", "date", "time", "language", "place", "product", "identifier"):
         mine, theirs = one.facts.get(kind), other.facts.get(kind)
         if not mine and not theirs:
             continue
@@ -307,6 +352,29 @@ def _order(one: Reading, other: Reading) -> Iterable[Finding]:
         if any(mine.get(w) == turned and theirs.get(w) == place for w in theirs if w != word):
             yield Finding("order", f"{place} {word}", f"{turned} {word}")
             return
+    for direction in _ONE_WAY:
+        after, before = _around(one.words, direction), _around(other.words, direction)
+        if after is None or before is None or after[1] == before[1]:
+            continue
+        if after[1] in before[0] and before[1] in after[0]:
+            yield Finding("order", f"{direction} {after[1]}", f"{direction} {before[1]}")
+            return
+
+
+_ONE_WAY = ("to", "into", "than", "before", "after", "from", "over", "join")
+"""A to B is not B to A."""
+
+
+def _around(words: tuple[str, ...], direction: str) -> tuple[tuple[str, ...], str] | None:
+    """The words before a direction word that stands there once, and the word after it."""
+    if words.count(direction) != 1:
+        return None
+    at = words.index(direction)
+    after = [word for word in words[at + 1 : at + 3] if word not in _ARTICLES]
+    return (words[:at], after[0]) if after else None
+
+
+_ARTICLES = frozenset("the a an my your".split())
 
 
 def _places(words: tuple[str, ...]) -> dict[str, str]:
@@ -315,7 +383,7 @@ def _places(words: tuple[str, ...]) -> dict[str, str]:
     for place, word in enumerate(words[:-1]):
         if word in lexicon.DIRECTIONS:
             following = words[place + 1]
-            if following in ("the", "a", "an", "my", "your") and place + 2 < len(words):
+            if following in _ARTICLES and place + 2 < len(words):
                 following = words[place + 2]
             found[following] = word
     return found

@@ -11,11 +11,11 @@ _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen"
 ).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 NUMBER_WORDS: dict[str, float] = {
     **{word: float(value) for value, word in enumerate(_SMALL)},
-    **{word: 10.0 * value for value, word in enumerate(_TENS, 2)},
+    **{word: 10.0 * value for value, word in enumerate(TENS, 2)},
     "half": 0.5,
     "dozen": 12.0,
     "hundred": 100.0,
@@ -24,7 +24,7 @@ NUMBER_WORDS: dict[str, float] = {
     "billion": 1e9,
 }
 MAGNITUDES: dict[str, float] = {"hundred": 100.0, "thousand": 1e3, "million": 1e6, "billion": 1e9}
-MULTIPLES: dict[str, float] = {"k": 1e3, "m": 1e6, "bn": 1e9, "b": 1e9}
+MULTIPLES: dict[str, float] = {"k": 1e3, "bn": 1e9}
 
 ORDINALS: dict[str, float] = {
     word: float(value)
@@ -99,12 +99,7 @@ for _pair in _OPPOSITES.split("|"):
     OPPOSITES[_one] = OPPOSITES.get(_one, frozenset()) | {_other}
     OPPOSITES[_other] = OPPOSITES.get(_other, frozenset()) | {_one}
 
-PERISHABLE = frozenset(
-    (
-        "now today tonight currently current latest newest recent recently yesterday tomorrow "
-        "nowadays upcoming live"
-    ).split()
-)
+PERISHABLE = frozenset("now today tonight yesterday tomorrow latest newest".split())
 """Words that make an answer grow stale."""
 
 DIRECTIONS = frozenset("to from into than before after over against versus vs by of under".split())
@@ -143,6 +138,8 @@ PLACES = frozenset(
         "seoul bangkok"
     ).split()
 )
+ALIASES: dict[str, str] = {"usa": "america", "uk": "britain", "postgres": "postgresql"}
+"""Other names of the same."""
 PRODUCTS = frozenset(
     (
         "python java javascript typescript ruby rust golang php kotlin swift c++ c# perl scala "

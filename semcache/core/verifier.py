@@ -37,14 +37,16 @@ FEATURES = (
     "margin",
     "standing",
 )
-REFUSING = frozenset(("number", "place", "language", "identifier", "order", "script", "age"))
+REFUSING = frozenset(
+    ("number", "time", "place", "language", "identifier", "order", "script", "age")
+)
 """Decisive findings of these kinds are refused without asking the pair model."""
 _NAMES = frozenset(("name", "place", "product", "language"))
 PERISHABLE_AFTER = 3600.0
 """Seconds after which an answer to "today", "now" or "latest" is none any more."""
 SAME_WORDS = 0.998
 """Chance where both questions have the same words in the same order: they differ in case,
-spaces and punctuation. Of 2,905 such pairs of the development streams none was wrong."""
+spaces and punctuation. Of 2,901 such pairs of the development streams none was wrong."""
 
 
 def refusal(evidence: Evidence) -> Finding | None:
@@ -65,7 +67,7 @@ def look(
         age: seconds since the stored answer was given.
     """
     stale = _stale(asked, age)
-    if stale is None and guards.reading(stored).words == guards.reading(asked).words:
+    if stale is None and guards.same_words(stored, asked):
         return Evidence(similarity, (), None, "same words", standing, (), SAME_WORDS)
     findings = guards.compare(stored, asked) if stale is None else (stale,)
     evidence = Evidence(similarity, findings, None, "cosine", standing)
@@ -148,5 +150,7 @@ def standings(
 
 
 def chance_of(logit: float) -> float:
-    """1 / (1 + exp(-logit)), for any logit."""
+    """1 / (1 + exp(-logit)), for any logit; 0 for what is no number."""
+    if math.isnan(logit):
+        return 0.0
     return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))

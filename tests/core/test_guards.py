@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcache.core import verifier
-from semcache.core.guards import KINDS, compare, reading
+from semcache.core.guards import KINDS, compare, reading, same_words
 
 DIFFERENT = [
     # what is asked, what is stored, the kind that tells them apart
@@ -16,7 +16,11 @@ DIFFERENT = [
     ("flights from Boston to Denver", "flights from Denver to Boston", "order"),
     ("flights to Boston", "flights to Denver", "place"),
     ("translate this into French", "translate this into German", "language"),
-    ("wake me at 7 am", "wake me at 7 pm", "date"),
+    ("wake me at 7 am", "wake me at 7 pm", "time"),
+    ("convert km to miles", "convert miles to km", "order"),
+    ("is Mars larger than Venus", "is Venus larger than Mars", "order"),
+    ("order 10023456", "order 10023457", "number"),
+    ("read John 3:16", "read John 3:17", "time"),
     ("meetings on Monday", "meetings on Friday", "date"),
     ("holidays in July", "holidays in August", "date"),
     ("install python 3.11.2", "install python 3.12.1", "identifier"),
@@ -42,6 +46,12 @@ SAME = [
     ("a trip of 5 km", "a trip of 5 kilometers"),
     ("meeting in Jan", "meeting in January"),
     ("a bridge of 1.5 million dollars", "a bridge of 1,500,000 dollars"),
+    ("twenty five people", "25 people"),
+    ("my 401(k)", "my 401k"),
+    ("covid-19 rules", "covid19 rules"),
+    ("install v1.2.3", "install 1.2.3"),
+    ("due 01/05/2023", "due 1/5/2023"),
+    ("visit the USA", "visit America"),
     ("call me at 9am", "call me at 9:00 am"),
     ("open at 5 pm", "open at 17:00"),
     ("I can't log in", "I cannot log in"),
@@ -105,3 +115,24 @@ def test_the_same_words_need_no_model() -> None:
     assert evidence.by == "same words"
     assert evidence.chance == verifier.SAME_WORDS
     assert len(verifier.features("a b", "a c", evidence)) == len(verifier.FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("is a == b", "is a === b"), ("12 + 4", "12 - 4"), ("convert -40 C", "convert 40 C"),
+     ("x > 5", "x < 5"), ("what is 😀", "what is 😢"), ("", "?"),
+     ("बच्चा क्या खाता है", "बच्चे क्या खाते हैं"), ("what is .NET", "what is net")],
+)  # fmt: skip
+def test_signs_that_mean_something_are_no_punctuation(one: str, other: str) -> None:
+    """These are not the same words."""
+    assert not same_words(one, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("How do I reset it?", "how do i reset it"), ("hi, there", "Hi there!"),
+     ('what is "love"', "What is love?"), ("¿Dónde está?", "dónde está")],
+)  # fmt: skip
+def test_case_spaces_and_sentence_punctuation_are_no_difference(one: str, other: str) -> None:
+    """These are."""
+    assert same_words(one, other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -180,17 +181,21 @@ def rules_of(max_false_hit_rate: float, confidence: float) -> Rules:
 
     from semcache.core.calibration import Rules
 
-    if isinstance(max_false_hit_rate, bool) or not 0 < max_false_hit_rate < 0.5:
+    if not _number(max_false_hit_rate) or not 0 < max_false_hit_rate < 0.5:
         raise ConfigError(
             f"max_false_hit_rate is {max_false_hit_rate!r}; it is the largest share of semantic "
             "hits that may be wrong, above 0 and below 0.5, such as 0.02."
         )
-    if not 0.5 <= confidence < 1:
+    if not _number(confidence) or not 0.5 <= confidence < 1:
         raise ConfigError(
             f"confidence is {confidence!r}; it is 0.5 (the bound is kept on average) or more, "
             "below 1."
         )
     return Rules(max_false_hit_rate, caution=NormalDist().inv_cdf(confidence))
+
+
+def _number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool)
 
 
 def learning_of(
@@ -210,6 +215,12 @@ def learning_of(
         ConfigError: the judge is none.
     """
     chosen = judge_of(judge, embedder, router)
+    if isinstance(verifier, str) and verifier != "shipped":
+        raise ConfigError(
+            f"verifier is {verifier!r}; it is 'shipped', a semcache Verifier, or None."
+        )
+    if chosen is None:  # nobody could tell what an exploration found
+        rules = replace(rules, explored=0.0)
 
     def made(cache: Cache) -> Learning:
         from semcache.learning import Learning

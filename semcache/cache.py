@@ -353,23 +353,33 @@ class Cache:
         return (
             self._audit > 0
             and self.learning is not None
+            and self.learning.judges
             and lookup.tier == "semantic"
             and self._draw() < self._audit
         )
 
-    def audited(self, lookup: Lookup, completion: Completion) -> None:
+    def audited(
+        self,
+        lookup: Lookup,
+        completion: Completion,
+        *,
+        ttl: GivenTTL = UNSET,
+        keep: Keep | None = None,
+    ) -> None:
         """The model's answer to a request that was served from the cache.
 
         The judge compares the two; the fresh one is stored for the very words of the request,
         so that a wrong answer is not served to them again.
         """
         learning, candidate = self.learning, lookup.candidate
+        self.tally.note("bought:audit", _priced(completion))
         if learning is None or candidate is None:
             return
+        if reason_against(completion, keep or self.keep) is not None:
+            return
         asked = replace(lookup, decision=Miss("bypassed"), tier=None, entry=None)
-        entry = self.store(asked, completion)
+        entry = self.store(asked, completion, ttl=ttl, keep=keep)
         entry_id = None if entry is None else entry.id
-        self.tally.note("bought:audit", _priced(completion))
         learning.compare(lookup, candidate, completion, entry_id, "audit")
 
     def _vector_of(self, lookup: Lookup) -> Vector | None:

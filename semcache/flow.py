@@ -23,10 +23,13 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from queue import Full, Queue
+from threading import Thread
 from typing import Any, Literal, Protocol, TypeVar
 
 from semcache import driving
@@ -304,17 +307,19 @@ def _dumped(cache: Cache, terms: Terms, value: Any, judged: Any) -> Completion |
 _AUDITS = 8
 """Audits under way or waiting in this process; a hit beyond these goes unaudited."""
 _audits: set[Any] = set()
-_auditors: tuple[int, ThreadPoolExecutor] | None = None
+_auditing: tuple[int, Queue[Callable[[], None]]] | None = None
 
 
 def _audit(cache: Cache, lookup: Lookup, send: Callable[[], Any], terms: Terms) -> None:
-    """Ask the model about an answer that was served, in a thread; nobody waits for it."""
-    global _auditors
-    if len(_audits) >= _AUDITS:
-        return
-    if _auditors is None or _auditors[0] != os.getpid():
+    """Ask the model about an answer that was served, in a thread; nobody waits for it.
+
+    A daemon: what has not been asked when the program ends is not asked.
+    """
+    global _auditing
+    if _auditing is None or _auditing[0] != os.getpid():
         _audits.clear()
-        _auditors = (os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="semcache-audit"))
+        _auditing = (os.getpid(), Queue(_AUDITS))
+        Thread(target=_ask_on, args=(_auditing[1],), name="semcache-audit", daemon=True).start()
 
     def ask() -> None:
         try:
@@ -322,9 +327,13 @@ def _audit(cache: Cache, lookup: Lookup, send: Callable[[], Any], terms: Terms) 
         except Exception as error:
             cache.fault("judge", error)
 
-    work = _auditors[1].submit(copy_context().run, ask)
-    _audits.add(work)
-    work.add_done_callback(_audits.discard)
+    with suppress(Full):
+        _auditing[1].put_nowait(partial(copy_context().run, ask))
+
+
+def _ask_on(waiting: Queue[Callable[[], None]]) -> None:
+    while True:
+        waiting.get()()
 
 
 def _aaudit(cache: Cache, lookup: Lookup, send: Callable[[], Awaitable[Any]], terms: Terms) -> None:
@@ -349,7 +358,7 @@ def _aaudit(cache: Cache, lookup: Lookup, send: Callable[[], Awaitable[Any]], te
 def _audited(cache: Cache, lookup: Lookup, terms: Terms, value: Any) -> None:
     completion = _dumped(cache, terms, value, value)
     if completion is not None:
-        cache.audited(lookup, completion)
+        cache.audited(lookup, completion, ttl=terms.ttl, keep=terms.keep)
 
 
 # ------------------------------------------------------------------------ the drivers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 _SPACE = re.compile(r"\s+")
-_COUNTS = frozenset(("number", "date", "place", "identifier", "order", "negation"))
+_COUNTS = frozenset(("number", "date", "time", "place", "identifier", "order"))
 """Findings that make two short answers different."""
 _SHORT = 300
 """Characters of an answer whose every number counts; a longer one is taken as a whole."""
@@ -31,7 +32,12 @@ class FunctionJudge:
         self._function = function
 
     def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:
-        return self._function(question, stored.text, fresh.text)
+        said = self._function(question, stored.text, fresh.text)
+        if said is None or isinstance(said, bool):
+            return said
+        if type(said).__name__ == "bool_" or type(said).__name__ == "bool":  # NumPy's
+            return bool(said)
+        raise TypeError(f"a judge returns True, False or None, not a {type(said).__name__}")
 
 
 class LocalJudge:
@@ -61,10 +67,12 @@ class LocalJudge:
 
     def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:  # noqa: ARG002 - the answers say enough
         one, other = _plain(stored.text), _plain(fresh.text)
-        if one == other:
-            return True
+        if _structured(stored) or _structured(fresh):  # not only words: equal or not known
+            return True if stored.payload == fresh.payload and one == other else None
         if not one or not other:
             return None
+        if one == other:
+            return True
         if max(len(one), len(other)) <= _SHORT and _contradict(stored.text, fresh.text):
             return False
         vectors = self._embed([stored.text, fresh.text])
@@ -76,6 +84,10 @@ class LocalJudge:
 
 def _plain(text: str) -> str:
     return _SPACE.sub(" ", text).strip().casefold().rstrip(".!")
+
+
+def _structured(completion: Completion) -> bool:
+    return completion.payload_kind not in (None, "chunks")
 
 
 def _contradict(one: str, other: str) -> bool:
@@ -123,6 +135,10 @@ def as_judge(given: Any) -> Judge:
     """
     if isinstance(given, Judge):
         return given
+    if inspect.iscoroutinefunction(given):
+        raise ConfigError(
+            "judge is an async function; it is called from a thread: give a plain one."
+        )
     if callable(given):
         return FunctionJudge(given)
     raise ConfigError(

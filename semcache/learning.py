@@ -17,9 +17,10 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from hashlib import sha256
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from semcache.types import (
     Completion,
     Evidence,
     Explore,
+    Finding,
     Hit,
     Lookup,
     Observation,
@@ -48,10 +50,15 @@ if TYPE_CHECKING:
     from semcache.core.weights import Weights
 
 _STATE, _PRIOR = "learned", "prior"
-_STATE_VERSION = 1
+_STATE_VERSION = 2
+_SAVE_EVERY = 200
+"""Labels after which the state is kept, so that a killed process has little to learn again."""
+_WAITING = 10_000
+"""Labels and serves that are kept while the store cannot be written; older ones are dropped."""
 _QUEUE = 256
 """Answers that wait for the judge; when more come, they are no labels."""
-_GROUPS_KEPT = 1000
+_GROUPS_KEPT, _GROUPS = 1000, 20_000
+"""Namespaces whose state is kept on disk, and in memory: those that were seen last."""
 _STANDINGS_KEPT = 200_000
 _LOOK_AGAIN = 1.0
 """Seconds after which another process's labels are read."""
@@ -118,17 +125,35 @@ class Learning:
         self._served: list[Serve] = []
         self._last = 0
         self._looked = 0.0
+        self._unsaved, self._changed = 0, False
+        self._failed: list[BaseException] = []
         self._queue: Queue[tuple[Any, ...]] = Queue(_QUEUE)
         self._thread: threading.Thread | None = None
+
+    @property
+    def judges(self) -> bool:
+        """Whether anybody compares answers."""
+        return self._judge is not None
 
     # ------------------------------------------------------------------------ looking
 
     def policy(self, namespace: str) -> Verified:
-        """The policy of this moment for a namespace."""
+        """The policy of this moment for a namespace.
+
+        Raises:
+            StoreError: what was learned cannot be read, for the first time.
+        """
         with self._lock:
             self._load()
             assert self._weights is not None
-            return Verified(self.rules, self._weights, self._line(namespace))
+            found = Verified(self.rules, self._weights, self._line(namespace))
+        self._tell_faults()
+        return found
+
+    def _tell_faults(self) -> None:
+        """Told without the lock: a listener may want to look at the cache."""
+        while self._failed:
+            self._fault("verify", self._failed.pop())
 
     def examined(
         self,
@@ -153,6 +178,7 @@ class Learning:
         for candidate, standing in zip(candidates, standings, strict=True):
             stored = candidate.entry.question or ""
             if (candidate.entry.id, question) in self._refuted:
+                found.append(replace(candidate, evidence=_reported(candidate.similarity)))
                 continue
             age = self._clock() - candidate.entry.created_at
             evidence = verifier.look(stored, question, candidate.similarity, standing, age)
@@ -197,9 +223,11 @@ class Learning:
         at = place(evidence.chance)
         with self._lock:
             self._whole = self._whole.saw(at, self.rules)
-            self._groups[namespace] = self._group(namespace).saw(at, self.rules)
+            self._keep_group(namespace, self._group(namespace).saw(at, self.rules))
+            self._changed = True
             if isinstance(lookup.decision, Hit):
                 self._served.append(_serve(lookup, candidate, evidence, self._clock()))
+                del self._served[:-_WAITING]
         if isinstance(lookup.decision, Hit):
             self._wake()
 
@@ -222,6 +250,8 @@ class Learning:
         kind: ObservationKind,
     ) -> None:
         """Have a candidate's answer held against a fresh one."""
+        if self._closed or self._judge is None:
+            return
         work = (lookup, candidate, fresh, entry_id, kind)
         if not self._in_background:
             self._judged(*work)
@@ -242,13 +272,13 @@ class Learning:
         while True:
             work = self._queue.get()
             try:
-                if work:
+                if work and not self._closed:
                     self._judged(*work)
-            except Exception as error:
+            except BaseException as error:  # a judge that wants to end the program ends nothing
                 self._fault("judge", error)
             finally:
                 self._queue.task_done()
-            if not work:
+            if self._closed and self._queue.empty():
                 return
 
     def _judged(
@@ -290,6 +320,8 @@ class Learning:
             self._load()
             events = self._take(observation)
             self._observed.append(observation)
+            del self._observed[:-_WAITING]
+            self._unsaved += 1
         self._wake()
         for event in events:
             self._emit(event)
@@ -300,43 +332,57 @@ class Learning:
         Returns whether the lookup is remembered.
         """
         serve = self._remembered(lookup)
-        if serve is None:
-            return False
-        if not right:
-            with self._lock:
-                self._refuted.add((serve.entry_id, serve.question))
-        observation = Observation(
-            self._clock(),
-            self._writer,
-            kind,
-            serve.namespace,
-            serve.entry_id,
-            None,
-            right,
-            serve.chance,
-            serve.features,
-        )
-        self._emit(LabelEvent(serve.namespace, serve.entry_id, kind, right))
-        self.learn(observation)
+        if serve is None or serve.verdict is right:
+            return serve is not None
+        pair = (serve.entry_id, serve.question)
+        with self._lock:
+            if right:
+                self._refuted.discard(pair)
+            else:
+                self._refuted.add(pair)
+        # The verdict first: who reads the label must find it.
         self.flush()
+        self._ledger.observe([], [serve])
         self._ledger.reviewed(serve.id, right)
+        self._emit(LabelEvent(serve.namespace, serve.entry_id, kind, right))
+        self.learn(
+            Observation(
+                self._clock(),
+                self._writer,
+                kind,
+                serve.namespace,
+                serve.entry_id,
+                None,
+                right,
+                serve.chance,
+                serve.features,
+            )
+        )
+        self.flush()
         return True
 
     def _remembered(self, lookup: Lookup | str) -> Serve | None:
-        if not isinstance(lookup, str):
-            candidate = lookup.candidate
-            if not isinstance(lookup.decision, Hit) or candidate is None:
-                return None
-            assert candidate.evidence is not None
-            return _serve(lookup, candidate, candidate.evidence, self._clock())
-        with self._lock:
-            waiting = [serve for serve in self._served if serve.id == lookup]
-        return waiting[0] if waiting else self._ledger.serve(lookup)
+        with self._writing, self._lock:  # what is being written is in one place or the other
+            name = lookup if isinstance(lookup, str) else lookup.id
+            waiting = [serve for serve in self._served if serve.id == name]
+        found = waiting[0] if waiting else self._ledger.serve(name)
+        if found is not None or isinstance(lookup, str):
+            return found
+        candidate = lookup.candidate
+        if not isinstance(lookup.decision, Hit) or candidate is None:
+            return None
+        assert candidate.evidence is not None
+        return _serve(lookup, candidate, candidate.evidence, self._clock())
 
-    def _take(self, observation: Observation) -> list[Event]:
-        """Learn from one label. The lock is held."""
+    def _take(self, observation: Observation, *, quietly: bool = False) -> list[Event]:
+        """Learn from one label. The lock is held.
+
+        Args:
+            quietly: it was learned from before, or elsewhere: draw no lines, say nothing.
+        """
         right, namespace = observation.right, observation.namespace
         self._stand(observation)
+        self._changed = True
         random_one = observation.kind != "feedback"
         if len(observation.features) == len(verifier.FEATURES) and self._weights is not None:
             self._weights = self._weights.learned(
@@ -344,9 +390,13 @@ class Learning:
             )
         if not random_one:
             return []
-        at, line = place(observation.expected), self._line(namespace)
+        at = place(observation.expected)
+        line = Line() if quietly else self._line(namespace)
         self._whole = self._whole.labelled(at, right, self.rules)
-        self._groups[namespace] = self._group(namespace).labelled(at, right, self.rules)
+        self._keep_group(namespace, self._group(namespace).labelled(at, right, self.rules))
+        if quietly:
+            self._lines.clear()
+            return []
         events: list[Event] = []
         if at >= line.place:
             events = self._watched(namespace, right)
@@ -378,7 +428,7 @@ class Learning:
             self._lines.clear()
             events.append(self._moved(None))
         group, broken = calibration.alarmed(self._group(namespace), right, self.rules)
-        self._groups[namespace] = group.forgotten(_FORGET) if broken else group
+        self._keep_group(namespace, group.forgotten(_FORGET) if broken else group)
         if broken and not events:
             self._lines.clear()
             events.append(self._moved(namespace))
@@ -409,6 +459,13 @@ class Learning:
     def _group(self, namespace: str) -> Bins:
         return self._groups.get(namespace, _NOTHING)
 
+    def _keep_group(self, namespace: str, bins: Bins) -> None:
+        """The one seen last stands last; the one not seen for longest is let go."""
+        self._groups.pop(namespace, None)
+        self._groups[namespace] = bins
+        if len(self._groups) > _GROUPS:
+            del self._groups[next(iter(self._groups))]
+
     def lines(self) -> dict[str | None, Line]:
         """Where serving begins: for the whole (None), and for namespaces with enough labels."""
         with self._lock:
@@ -419,23 +476,32 @@ class Learning:
     # --------------------------------------------------------------------------- memory
 
     def _load(self) -> None:
-        """Read what was learned before, once, and now and then what others have learned."""
+        """Read what was learned before, once, and now and then what others have learned.
+
+        The lock is held. What fails is told later; the first reading is tried again.
+        """
         now = time.monotonic()
         if self._loaded and now - self._looked < _LOOK_AGAIN:
             return
         self._looked = now
+        if not self._loaded:
+            self._begin()
+            self._loaded = True
         try:
-            if not self._loaded:
-                self._loaded = True
-                self._begin()
-            for number, observation in self._ledger.observations_after(self._last, _LATELY):
-                self._last = number
-                if observation.writer != self._writer:
-                    self._take(observation)
-                    if observation.kind in ("feedback", "review") and not observation.right:
-                        self._refuted = self._ledger.refuted()
+            self._catch_up()
         except SemcacheError as error:
-            self._fault("counters", error)
+            self._failed.append(error)
+
+    def _catch_up(self) -> None:
+        """Take over what others have learned."""
+        reported = False
+        for number, observation in self._ledger.observations_after(self._last, _LATELY):
+            self._last = number
+            if observation.writer != self._writer:
+                self._take(observation, quietly=True)
+                reported |= observation.kind in ("feedback", "review")
+        if reported:
+            self._refuted = self._ledger.refuted()
 
     def _begin(self) -> None:
         """The prior, the state that was kept, and the standing of entries."""
@@ -444,13 +510,19 @@ class Learning:
         if self._verifier is not None:
             try:
                 self._verifier.load()
-            except SemcacheError as error:
-                self._fault("verify", error)
+            except Exception as error:
+                self._failed.append(error)
                 self._verifier = None
         self._prior = WITH_MODEL if self._verifier is not None else WITHOUT_MODEL
-        self._prior = fitted_prior(self._ledger.meta(_PRIOR), self._prior)
-        self._weights = Weights.of(self._prior)
-        self._restore(self._ledger.meta(_STATE))
+        try:
+            self._prior = fitted_prior(
+                self._ledger.meta(_PRIOR), self._prior, with_model=self._verifier is not None
+            )
+            self._weights = Weights.of(self._prior)
+            self._restore(self._ledger.meta(_STATE))
+        except (ValueError, TypeError, KeyError) as error:  # somebody else's, or damaged
+            self._failed.append(error)
+            self._weights = Weights.of(self._prior)
         self._refuted = self._ledger.refuted()
         lately = max(0, self._last - _LATELY)
         for number, observation in self._ledger.observations_after(lately, _LATELY):
@@ -466,8 +538,8 @@ class Learning:
 
         state = json.loads(kept)
         size = len(verifier.FEATURES)
-        known = (state.get("version"), state.get("model"), len(state.get("mean", ())))
-        if known != (_STATE_VERSION, self._verifier is not None, size):
+        known = (state.get("version"), state.get("prior"), len(state.get("mean", ())))
+        if known != (_STATE_VERSION, _digest(self._prior), size):
             return
         spread = np.array(state["spread"], np.float64).reshape(size, size)
         self._weights = Weights(self._prior, np.array(state["mean"], np.float64), spread)
@@ -485,36 +557,46 @@ class Learning:
                 return
             try:
                 self._ledger.observe(observed, served)
-            except BaseException:
+            except SemcacheError:  # anything else would fail again: it is dropped
                 with self._lock:
                     self._observed = observed + self._observed
                     self._served = served + self._served
                 raise
+        if self._unsaved >= _SAVE_EVERY:
+            self.save()
 
     def save(self) -> None:
-        """Keep the state, so that the next process need not learn it all from the labels."""
+        """Keep the state, so that the next process need not learn it all from the labels.
+
+        Nothing is written where nothing has changed: who only looks leaves no trace.
+        """
+        self._unsaved = 0
         self.flush()
-        with self._lock:
-            if not self._loaded or not (self._whole.labels or self._last):
+        with self._writing, self._lock:
+            if not self._loaded or not self._changed:
                 return
-            self._looked = 0.0
-            self._load()
-            assert self._weights is not None
-            line = self._line(None)
-            state = {
-                "version": _STATE_VERSION,
-                "bound": self.rules.bound,
-                "expected": line.expected if line.place < calibration.BINS else None,
-                "model": self._verifier is not None,
-                "last": self._last,
-                "mean": self._weights.mean.tolist(),
-                "spread": self._weights.spread.ravel().tolist(),
-                "whole": asdict(self._whole),
-                "groups": {
-                    name: asdict(bins) for name, bins in list(self._groups.items())[-_GROUPS_KEPT:]
-                },
-            }
-        self._ledger.set_meta(_STATE, json.dumps(state))
+            if self._observed:  # came in just now: it has no number yet, and waits for the next
+                return
+            self._catch_up()
+            kept = json.dumps(self._state())
+            self._changed = False
+            self._ledger.set_meta(_STATE, kept)
+
+    def _state(self) -> dict[str, Any]:
+        assert self._weights is not None
+        line = self._line(None)
+        groups = list(self._groups.items())[-_GROUPS_KEPT:]
+        return {
+            "version": _STATE_VERSION,
+            "bound": self.rules.bound,
+            "expected": line.expected if line.place < calibration.BINS else None,
+            "prior": _digest(self._prior),
+            "last": self._last,
+            "mean": self._weights.mean.tolist(),
+            "spread": self._weights.spread.ravel().tolist(),
+            "whole": asdict(self._whole),
+            "groups": {name: asdict(bins) for name, bins in groups},
+        }
 
     def wait(self) -> None:
         """Until the judge has nothing left to do."""
@@ -522,21 +604,29 @@ class Learning:
             self._queue.join()
 
     def after_fork(self) -> None:
-        """In a child process: threads and locks are the parent's."""
+        """In a child process: threads and locks are the parent's, and so are its labels.
+
+        The child begins from what is written down, as any other process.
+        """
         self._lock, self._writing = threading.RLock(), threading.Lock()
         self._queue, self._thread = Queue(_QUEUE), None
         self._observed, self._served = [], []
         self._writer = os.urandom(6).hex()
+        self._loaded, self._last, self._changed, self._unsaved = False, 0, False, 0
+        self._whole, self._groups, self._weights = Bins(), {}, None
+        self._surprise, self._answer_of = {}, {}
+        self._lines.clear()
+        renew = getattr(self._verifier, "after_fork", None)
+        if renew is not None:
+            renew()
 
     def close(self) -> None:
         """Judge what waits no longer; write and keep the rest. A second time does nothing."""
         if self._closed:
             return
         self._closed = True
-        if self._thread is not None:
-            self._thread = None
-            with suppress(Full):
-                self._queue.put_nowait(())
+        with suppress(Full):
+            self._queue.put_nowait(())
         self.save()
 
 
@@ -561,6 +651,16 @@ def _serve(lookup: Lookup, candidate: Candidate, evidence: Evidence, now: float)
     )
 
 
+def _reported(similarity: float) -> Evidence:
+    """Of a candidate that somebody has called wrong for this very question."""
+    return Evidence(similarity, (Finding("reported", "this answer", "called wrong"),), by="guards")
+
+
+def _digest(prior: Prior) -> str:
+    """Names a prior: what was learned from one does not go with another."""
+    return sha256(repr(prior).encode()).hexdigest()[:16]
+
+
 def _bins(kept: dict[str, Any]) -> Bins:
     size = calibration.BINS
     parts = {name: tuple(map(float, kept[name])) for name in ("right", "wrong", "seen")}
@@ -569,10 +669,12 @@ def _bins(kept: dict[str, Any]) -> Bins:
     return Bins(**parts, alarm=float(kept["alarm"]))
 
 
-def fitted_prior(kept: str | None, shipped: Prior) -> Prior:
+def fitted_prior(kept: str | None, shipped: Prior, *, with_model: bool) -> Prior:
     """The prior that `semcache tune` has fitted, or the shipped one."""
     if kept is None:
         return shipped
-    weights: Iterable[float] = json.loads(kept).get("weights", ())
-    found = tuple(map(float, weights))
-    return replace(shipped, weights=found) if len(found) == len(shipped.weights) else shipped
+    found = json.loads(kept)
+    weights = tuple(map(float, found.get("weights", ())))
+    if found.get("with_model") is not with_model or len(weights) != len(shipped.weights):
+        return shipped
+    return replace(shipped, weights=weights)

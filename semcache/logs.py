@@ -50,12 +50,14 @@ class Call:
     Attributes:
         number: of its line or its place, from 1. at: seconds since the epoch, if it is known.
         completion: the answer, with its usage as far as the log tells it.
+        answer_id: what somebody calls this answer, if the log says it.
     """
 
     number: int
     request: Request
     completion: Completion
     at: float | None
+    answer_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,9 @@ def _call(number: int, record: Any) -> Call:
         None,
     )
     completion = replace(answered, usage=usage, model=answered.model or asked.model or None)
-    return Call(number, asked, completion, _seconds(moment))
+    answer_id = record.get("answer_id")
+    named = None if answer_id is None else str(answer_id)
+    return Call(number, asked, completion, _seconds(moment), named)
 
 
 def _asked(record: Mapping[str, Any]) -> Request:
@@ -155,8 +159,10 @@ def _asked(record: Mapping[str, Any]) -> Request:
 
 
 def _answered(record: Mapping[str, Any]) -> Completion | None:
-    names = ("answer_id", "response", "output", "answer", "completion")
+    names = ("response", "output", "answer", "completion")
     found = next((record[name] for name in names if record.get(name)), None)
+    if found is None and record.get("answer_id") is not None:
+        return Completion(str(record["answer_id"]))
     if isinstance(found, str):
         return Completion(found)
     if not isinstance(found, Mapping):

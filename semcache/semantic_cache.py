@@ -231,7 +231,7 @@ class SemanticCache:
     ) -> None:
         if sum(given is not None for given in (max_false_hit_rate, threshold, policy)) > 1:
             raise ConfigError("Give one of max_false_hit_rate, threshold and policy.")
-        if not 0 <= audit <= 1:
+        if not isinstance(audit, int | float) or not 0 <= audit <= 1:
             raise ConfigError(f"audit is {audit!r}; it is a share of the hits, from 0 to 1.")
         if threshold is not None:
             policy = FixedThreshold(threshold)
@@ -682,7 +682,10 @@ class SemanticCache:
         """Write the counters, and what was learned, now (otherwise within a second)."""
         self._cache.tally.flush()
         if self._cache.learning is not None:
-            self._cache.learning.save()
+            try:
+                self._cache.learning.save()
+            except StoreError as error:
+                self._cache.fault("counters", error)
 
     def wait(self) -> None:
         """Until what goes on in the background is done: indexes built, answers judged."""

@@ -67,6 +67,7 @@ class Tuned:
     Attributes:
         learned_from, held_against: labelled pairs of the earlier and of the later part.
         calls: of the later part.
+        with_model: whether the pair model was there.
         before, after: frontiers with the shipped and with the fitted weights.
         cold_served, cold_wrong: of the later calls, served before any label with the fitted
             weights, and wrong.
@@ -82,11 +83,12 @@ class Tuned:
     cold_wrong: int
     weights: tuple[float, ...] | None
     why: str
+    with_model: bool
 
     @property
     def as_meta(self) -> str:
         """As the cache reads it."""
-        return json.dumps({"weights": self.weights})
+        return json.dumps({"weights": self.weights, "with_model": self.with_model})
 
 
 def look_through(
@@ -131,11 +133,18 @@ def _looked_at(
         stored = _question(calls[earlier[at]])
         if similarity[at] < FLOOR or stored == asked:
             continue
-        right = judge.judge(asked, calls[earlier[at]].completion, calls[number].completion)
+        right = _agree(calls[earlier[at]], calls[number], judge)
         evidence = _evidence(stored, asked, float(similarity[at]), model)
         if right is not None and evidence.features:
             found.append(Looked(number, evidence.features, right))
     return found
+
+
+def _agree(one: Call, other: Call, judge: Judge) -> bool | None:
+    """Whether two calls have the same answer: by its id where the log has one."""
+    if one.answer_id is not None and other.answer_id is not None:
+        return one.answer_id == other.answer_id
+    return judge.judge(_question(other), one.completion, other.completion)
 
 
 def _evidence(stored: str, asked: str, similarity: float, model: Verifier | None) -> Evidence:
@@ -173,7 +182,8 @@ def tune(looked: Sequence[Looked], calls: int, rules: Rules, *, with_model: bool
     why = _why_not(before, after, served, wrong, rules)
     weights = None if why else tuple(float(weight) for weight in fitted.mean)
     told = why or "it foretells the later part better and keeps the bound there"
-    return Tuned(len(early), len(late), calls - border, before, after, served, wrong, weights, told)
+    counts = (len(early), len(late), calls - border)
+    return Tuned(*counts, before, after, served, wrong, weights, told, with_model)
 
 
 def _why_not(before: Frontier, after: Frontier, served: int, wrong: int, rules: Rules) -> str:

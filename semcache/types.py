@@ -309,7 +309,7 @@ class Finding:
 
     Attributes:
         kind: "number", "unit", "date", "language", "place", "product", "name", "identifier",
-            "negation", "opposite", "order", "script" or "age".
+            "negation", "opposite", "order", "script", "time", "age" or "reported".
         stored: the words on the stored question's side; "" where it says nothing of the kind.
         asked: the same of the new question.
     """
@@ -501,7 +501,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """A semantic hit, remembered for whoever reports on it. `id` is its lookup's."""
+    """A semantic hit, remembered for whoever reports on it.
+
+    `id` is its lookup's; `verdict` what was said of it last, None: nothing.
+    """
 
     id: str
     at: float
@@ -511,6 +514,7 @@ class Serve:
     similarity: float
     chance: float
     features: tuple[float, ...]
+    verdict: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

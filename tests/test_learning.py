@@ -19,7 +19,7 @@ from benchmarks.replay import Remembering, replay
 from benchmarks.streams import SUPPORT, read
 from semcache import BoundEvent, FaultEvent, LabelEvent, LookupEvent, SemanticCache
 from semcache.embedders.default import DefaultEmbedder
-from semcache.errors import ConfigError, EmbedderError
+from semcache.errors import ConfigError, EmbedderError, StoreError
 from semcache.types import Explore, Hit, Miss
 from tests.helpers import Heard, hashing_embedder
 
@@ -453,3 +453,107 @@ def test_the_bound_is_kept_on_real_prompts(embedder: DefaultEmbedder, way: str) 
     assert found["halves"][1]["false_hit_interval"][0] <= 0.1
     assert found["across_tenants"] == 0
     assert found["false_exact_hits"] == 0
+
+
+# -------------------------------------------------------------------------- what broke once
+
+
+def test_a_fork_does_not_learn_twice(tmp_path: Path) -> None:
+    """The child begins from what is written down, as any other process."""
+    with opened(tmp_path) as cache:
+        for prompt in prompts(150):
+            ask(cache, prompt, right_answer(prompt))
+        cache.flush()
+        learning = cache._cache.learning
+        assert learning is not None
+        labels = learning._whole.labels
+        learning.after_fork()
+        cache.lookup("parcels anything at all")
+        assert learning._whole.labels == pytest.approx(labels)
+
+
+def test_who_only_looks_changes_nothing_that_was_learned(tmp_path: Path) -> None:
+    """`explain` with another bound leaves the application's state as it was."""
+    with opened(tmp_path, max_false_hit_rate=0.1) as cache:
+        for prompt in prompts(150):
+            ask(cache, prompt, right_answer(prompt))
+        before = cache.stats()
+    with opened(tmp_path, max_false_hit_rate=0.02) as cache:
+        cache.explain("parcels anything at all")
+        assert cache.stats().bound == before.bound == 0.1
+
+
+def test_the_first_reading_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is locked once does not switch the semantic tier off."""
+    with opened(tmp_path) as cache:
+        cache.put("how do i reset it", "Press R.")
+        learning = cache._cache.learning
+        assert learning is not None
+        whole = learning._ledger.meta
+
+        def locked(name: str) -> str | None:
+            raise StoreError("locked")
+
+        monkeypatch.setattr(learning._ledger, "meta", locked)
+        assert cache.lookup("How do I reset it?").decision.reason == "fault"
+        monkeypatch.setattr(learning._ledger, "meta", whole)
+        assert cache.lookup("How do I reset it?").tier == "semantic"
+
+
+def test_a_hook_may_look_at_the_cache(tmp_path: Path) -> None:
+    """Also when it is told of a fault while everything is being read."""
+    told: list[object] = []
+
+    def hook(event: object) -> None:
+        if isinstance(event, FaultEvent):
+            told.append(cache.stats())
+
+    with opened(tmp_path, verifier=Broken(False), hooks=(hook,)) as cache:
+        cache.put("how do i reset it", "Press R.")
+        cache.lookup("how might I reset it")
+    assert told
+
+
+def test_closing_ends_the_judge(tmp_path: Path) -> None:
+    """What waits is not judged any more, and nothing is begun after it."""
+    judged: list[str] = []
+    gate = threading.Event()
+
+    def slow(question: str, stored: str, fresh: str) -> bool:
+        gate.wait(5)
+        judged.append(question)
+        return True
+
+    cache = opened(tmp_path, judge=slow, judge_in_background=True)
+    for prompt in prompts(60):
+        ask(cache, prompt, right_answer(prompt))
+    cache.close()
+    gate.set()
+    time.sleep(0.3)
+    assert len(judged) <= 1
+
+
+def test_odd_numbers_of_a_verifier_are_faults(tmp_path: Path) -> None:
+    """NaN is no certainty."""
+
+    class Odd(Topics):
+        def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+            return [float("nan")] * len(pairs)
+
+    heard = Heard()
+    with opened(tmp_path, verifier=Odd(), hooks=(heard,)) as cache:
+        cache.put("parcels what must i know of parcels", "x")
+        assert cache.lookup("parcels what must i know of parcels now").completion is None
+    assert heard.of(FaultEvent)
+    with pytest.raises(ConfigError, match="verifier"):
+        opened(tmp_path / "other", verifier="shiped")
+
+
+def test_clearing_forgets_what_was_served(tmp_path: Path) -> None:
+    """No prompt stays behind."""
+    with opened(tmp_path, draw=lambda: 0.5) as cache:
+        served_lookup(cache)
+        cache.flush()
+        assert cache._store.unreviewed(10)
+        cache.clear()
+        assert not cache._store.unreviewed(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import asdict
@@ -48,18 +49,19 @@ def review(
             raise typer.Exit(NOTHING)
         writer = os.urandom(6).hex()
         for number, serve in enumerate(waiting, 1):
-            entry = opened.get_many([serve.entry_id])[serve.entry_id]
+            entry = opened.get_many([serve.entry_id]).get(serve.entry_id)
+            if entry is None:  # deleted meanwhile
+                continue
             if export:
-                print_json(
-                    {
-                        "id": serve.id,
-                        "asked": serve.question,
-                        "stored": entry.question,
-                        "served": entry.completion.text,
-                        "similarity": serve.similarity,
-                        "chance": serve.chance,
-                    }
-                )
+                shown = {
+                    "id": serve.id,
+                    "asked": serve.question,
+                    "stored": entry.question,
+                    "served": entry.completion.text,
+                    "similarity": serve.similarity,
+                    "chance": serve.chance,
+                }
+                typer.echo(json.dumps(shown, ensure_ascii=False))
                 continue
             _show_serve(number, len(waiting), serve, entry.question, entry.completion.text)
             verdict = _asked()
@@ -84,8 +86,8 @@ def _show_serve(number: int, of: int, serve: Serve, stored: str | None, answer: 
 
     out = console()
     out.print(
-        f"\n[bold]{number} of {of}[/]  {serve.namespace}  similarity {serve.similarity:.4f}, "
-        f"believed right with {serve.chance:.1%}"
+        f"\n[bold]{number} of {of}[/]  {escape(serve.namespace)}  similarity "
+        f"{serve.similarity:.4f}, believed right with {serve.chance:.1%}"
     )
     out.print(f"[bold]asked[/]   {escape(serve.question)}")
     out.print(f"[bold]stored[/]  {escape(stored or '')}")

@@ -36,6 +36,7 @@ KINDS = (
     "order",
     "script",
     "age",
+    "reported",
 )
 """What a finding can be about."""
 
@@ -304,6 +305,9 @@ def _names(one: Reading, other: Reading) -> Iterable[Finding]:
     right = _unmatched(other.facts.get("name", {}), one.words)
     if left or right:
         yield Finding("name", ", ".join(left), ", ".join(right))
+
+
+_NAMES_READ = 40
 
 
 def _unmatched(names: Iterable[str], words: tuple[str, ...]) -> list[str]:

@@ -38,7 +38,7 @@ FEATURES = (
     "standing",
 )
 REFUSING = frozenset(
-    ("number", "time", "place", "language", "identifier", "order", "script", "age")
+    ("number", "time", "place", "language", "identifier", "order", "script", "age", "reported")
 )
 """Decisive findings of these kinds are refused without asking the pair model."""
 _NAMES = frozenset(("name", "place", "product", "language"))

@@ -19,13 +19,20 @@ OBSERVATIONS_AFTER = (
     " FROM observations WHERE id > ? ORDER BY id LIMIT ?"
 )
 SERVE = (
-    "INSERT OR REPLACE INTO serves (id, at, namespace, entry_id, question, similarity, chance,"
+    "INSERT OR IGNORE INTO serves (id, at, namespace, entry_id, question, similarity, chance,"
     " features) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-SERVES = "SELECT id, at, namespace, entry_id, question, similarity, chance, features FROM serves"
-FORGET_SERVES = (
-    "DELETE FROM serves WHERE at < (SELECT at FROM serves ORDER BY at DESC LIMIT 1 OFFSET ?)"
+SERVES = (
+    "SELECT id, at, namespace, entry_id, question, similarity, chance, features, verdict"
+    " FROM serves"
 )
+FORGET_SERVES = (
+    # What was called wrong is remembered: it is not to be served to that question again.
+    "DELETE FROM serves WHERE verdict IS NOT 0"
+    " AND at < (SELECT at FROM serves ORDER BY at DESC LIMIT 1 OFFSET ?)"
+)
+OBSERVATIONS_KEPT = 200_000
+FORGET_OBSERVATIONS = "DELETE FROM observations WHERE id <= (SELECT max(id) FROM observations) - ?"
 
 
 def observation_row(found: Observation) -> tuple[Any, ...]:
@@ -71,6 +78,6 @@ def serve_row(found: Serve) -> tuple[Any, ...]:
 
 
 def as_serve(row: tuple[Any, ...]) -> Serve:
-    lookup_id, at, namespace, entry_id, question, similarity, chance, features = row
-    known = tuple(json.loads(features))
-    return Serve(lookup_id, at, namespace, entry_id, question, similarity, chance, known)
+    lookup_id, at, namespace, entry_id, question, similarity, chance, features, said = row
+    known, verdict = tuple(json.loads(features)), None if said is None else bool(said)
+    return Serve(lookup_id, at, namespace, entry_id, question, similarity, chance, known, verdict)

@@ -153,6 +153,11 @@ def _migrations() -> Migrations:
             " verdict INTEGER) WITHOUT ROWID"
         )
         cast("Table", db["serves"]).create_index(["at"])
+        cast("Table", db["serves"]).create_index(["entry_id"])
+        db.execute(
+            "CREATE TRIGGER served_entry_deleted AFTER DELETE ON entries BEGIN"
+            " DELETE FROM serves WHERE entry_id = old.id; END"
+        )
 
     return migrations
 

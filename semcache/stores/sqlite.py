@@ -24,8 +24,10 @@ from urllib.parse import quote
 
 from semcache.errors import IndexMismatchError, StoreError
 from semcache.stores.learned import (
+    FORGET_OBSERVATIONS,
     FORGET_SERVES,
     OBSERVATIONS_AFTER,
+    OBSERVATIONS_KEPT,
     OBSERVE,
     SERVE,
     SERVES,
@@ -503,6 +505,8 @@ class SQLiteStore:
             db.executemany(SERVE, [serve_row(found) for found in serves])
             if serves:
                 db.execute(FORGET_SERVES, (SERVES_KEPT,))
+            if observations:
+                db.execute(FORGET_OBSERVATIONS, (OBSERVATIONS_KEPT,))
 
     def observations_after(self, number: int, limit: int) -> list[tuple[int, Observation]]:
         with self._faults("read"):

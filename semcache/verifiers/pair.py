@@ -61,6 +61,10 @@ class PairModel:
         laid = [_laid_out(_tokens(tokenizer, a), _tokens(tokenizer, b)) for a, b in pairs]
         return [float(found) for found in session.run(None, _packed(laid, words))[0]]
 
+    def after_fork(self) -> None:
+        """In a child process: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
+
     def _parts(self) -> tuple[Any, Any, NDArray[Any]]:
         ready = self._ready
         if ready is None:

@@ -13,7 +13,7 @@ import pytest
 from semcache.errors import IndexMismatchError, StoreError, StoreVersionError
 from semcache.stores.migrations import SCHEMA_VERSION
 from semcache.stores.sqlite import SQLiteStore
-from semcache.types import Completion, NewEntry, Selection, Usage
+from semcache.types import Completion, NewEntry, Observation, Selection, Serve, Usage
 
 VECTOR = np.ones(4, np.float32) / 2
 
@@ -186,3 +186,66 @@ def test_a_closed_store_says_so(store: SQLiteStore) -> None:
         store.add(new(1), None, None)
     with pytest.raises(StoreError, match="closed"):
         store.get_exact(b"x")
+
+
+def observation(number: int) -> Observation:
+    return Observation(100.0 + number, "w", "miss", "n", number, None, True, 0.75, (1.0, 2.5))
+
+
+def serve(number: int) -> Serve:
+    return Serve(f"id{number}", 100.0 + number, "n", number, f"q{number}", 0.9, 0.97, (1.0,))
+
+
+def test_labels_come_back_in_their_order(store: SQLiteStore) -> None:
+    """Whole, with growing numbers, from any point on."""
+    assert store.last_observation() == 0
+    store.observe([observation(1), observation(2)], [])
+    store.observe([observation(3)], [])
+    found = store.observations_after(0, 10)
+    assert [one for _, one in found] == [observation(n) for n in (1, 2, 3)]
+    assert store.observations_after(found[0][0], 10) == found[1:]
+    assert store.observations_after(0, 1) == found[:1]
+    assert store.last_observation() == found[-1][0]
+    assert store.observation_counts() == [("miss", 3, 3)]
+
+
+def test_serves_are_remembered_judged_and_let_go(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest of them; what was called wrong for as long as its entry lives."""
+    monkeypatch.setattr("semcache.stores.sqlite.SERVES_KEPT", 5)
+    entries = [store.add(new(n), VECTOR, "f") for n in range(1, 12)]
+    store.observe([], [serve(n) for n in entries[:3]])
+    assert {one.id for one in store.unreviewed(10)} == {"id1", "id2", "id3"}
+    store.reviewed("id1", False)
+    store.reviewed("id2", True)
+    assert store.refuted() == {(1, "q1")}
+    assert [one.id for one in store.unreviewed(10)] == ["id3"]
+    found = store.serve("id1")
+    assert found is not None
+    assert found.verdict is False
+    store.observe([], [serve(n) for n in entries[3:]])
+    assert store.serve("id2") is None
+    assert store.refuted() == {(1, "q1")}
+    store.delete(Selection(ids=(1,)))
+    assert store.refuted() == set()
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Its entries are there, and it can learn."""
+    path = tmp_path / "semcache.db"
+    old = SQLiteStore(path)
+    old.add(new(1), VECTOR, "f")
+    old.close()
+    with sqlite3.connect(path) as db:
+        for what in ("TRIGGER served_entry_deleted", "TABLE observations", "TABLE serves"):
+            db.execute(f"DROP {what}")
+        db.execute("DELETE FROM _sqlite_migrations WHERE name = '0002_observations'")
+        db.execute("PRAGMA user_version=1")
+    opened = SQLiteStore(path)
+    try:
+        assert opened.count() == 1
+        opened.observe([observation(1)], [serve(1)])
+        assert opened.last_observation() == 1
+    finally:
+        opened.close()

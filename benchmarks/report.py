@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import latency, peers, routing, throughput
+from benchmarks import latency, peers, routing, throughput, verifying
 from benchmarks.common import RESULTS, say
 
 
@@ -26,6 +26,11 @@ def page() -> str:
     hit_rate, vcache = load("hit_rate"), load("hit_rate_vcache")
     if hit_rate is not None:
         parts += ["## Hit rate and false hits", _about(hit_rate), *_streams(hit_rate, vcache)]
+    if (found := load("bound")) is not None:
+        parts += ["## The bound", _about(found), bound(found)]
+        parts.append("![frontiers](../../docs/frontiers.png)")
+    if (found := load("verifying")) is not None:
+        parts += ["## What looking costs", _about(found), verifying.table(found)]
     if (found := load("hit_rate_sanity")) is not None:
         parts += ["## Beside another program's replay", _about(found), _beside(found)]
     if (found := load("peers")) is not None:
@@ -149,6 +154,63 @@ def overview(result: dict[str, Any]) -> str:
             f"| {name} | {first['prompts']:,} | {first['oracle_hit_rate']:.1%} | "
             f"{' | '.join(cells)} |"
         )
+    return "\n".join(lines)
+
+
+def bound(result: dict[str, Any]) -> str:
+    """Every stream at every bound: saved, wrong, beside the best of the others, and kept."""
+    ways = ("cold", "reversed", "warm", "judge errs")
+    lines = [
+        "| stream | bound | saved | wrong | 2nd half | explored | best fixed | ratio | vCache | "
+        + " | ".join(f"kept, {way}" for way in ways)
+        + " |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |" + " --- |" * len(ways),
+    ]
+    for name, found in result["streams"].items():
+        for place, row in enumerate(found["table"]):
+            cold = found["cold"][place]
+            ratio = "-" if row["ratio_to_fixed"] is None else f"{row['ratio_to_fixed']:.1f} ×"
+            cells = [_kept(found, way, place, row) for way in ways]
+            lines.append(
+                f"| {name} | {row['rate']:.0%} | {row['saved']:,} | {_rate(cold)} | "
+                f"{_rate(cold['halves'][1])} | {cold['labels_bought']:,} | "
+                f"{row['best_fixed']:,} | {ratio} | {row['vcache']:,} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def _rate(said: dict[str, Any]) -> str:
+    rate = said["false_hit_rate"]
+    return "-" if rate is None else f"{rate:.1%}"
+
+
+def _kept(found: dict[str, Any], way: str, place: int, row: dict[str, Any]) -> str:
+    if way not in found:
+        return ""
+    said = found[way][place]
+    verdict = "yes" if row["kept"][way] else "**no**"
+    return f"{verdict} ({said['semantic_hits']:,}, {_rate(said)})"
+
+
+def bound_in_short(result: dict[str, Any]) -> str:
+    """The README's table: what is saved at each bound, beside the best fixed threshold."""
+    rates = [row["rate"] for row in next(iter(result["streams"].values()))["table"]]
+    lines = [
+        "| stream | prompts | "
+        + " | ".join(f"at most {rate:.0%} wrong" for rate in rates)
+        + " | threshold 0.9 |",
+        "| --- | ---: |" + " ---: |" * (len(rates) + 1),
+    ]
+    for name, found in result["streams"].items():
+        cells = []
+        for place, row in enumerate(found["table"]):
+            cells.append(
+                f"{row['saved']:,} hits, {_rate(found['cold'][place])} wrong "
+                f"(best fixed: {row['best_fixed']:,})"
+            )
+        fixed = next(r for r in found["fixed"] if r["policy"] == "fixed 0.9")
+        cells.append(f"{fixed['semantic_hits']:,} hits, {_rate(fixed)} wrong")
+        lines.append(f"| {name} | {found['prompts']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report, routing
+from benchmarks import report, routing, verifying
 from benchmarks.latency import table
 from semcache.embedders.default import DefaultEmbedder
 
@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def section(name: str) -> str:
+def section(name: str, page: str = README) -> str:
     """The text between a pair of markers."""
-    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", README, re.DOTALL)
-    assert found, f"the README has no section {name}"
+    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    assert found, f"the page has no section {name}"
     return found.group(1)
 
 
@@ -80,6 +80,17 @@ def test_the_overview_is_that_of_the_results() -> None:
     """Hit rates and false hits, from the committed replay."""
     results = json.loads((ROOT / "benchmarks" / "results" / "hit_rate.json").read_text())
     assert section("hits").strip() == report.overview(results).strip()
+
+
+def test_the_bound_s_figures_are_those_of_the_results() -> None:
+    """On the README and on the bound's own page, word for word."""
+    results = ROOT / "benchmarks" / "results"
+    found = json.loads((results / "bound.json").read_text())
+    cost = json.loads((results / "verifying.json").read_text())
+    page = (ROOT / "docs" / "verified.md").read_text()
+    assert section("bound").strip() == report.bound_in_short(found).strip()
+    assert section("bound", page).strip() == report.bound(found).strip()
+    assert section("cost", page).strip() == verifying.table(cost).strip()
 
 
 def test_the_page_of_results_is_generated() -> None:

@@ -214,22 +214,28 @@ def learning_of(
     Raises:
         ConfigError: the judge is none.
     """
-    chosen = judge_of(judge, embedder, router)
     if isinstance(verifier, str) and verifier != "shipped":
         raise ConfigError(
             f"verifier is {verifier!r}; it is 'shipped', a semcache Verifier, or None."
         )
+    looking: Verifier | None = None
+    if verifier == "shipped":
+        from semcache.verifiers.pair import PairModel
+
+        looking = PairModel()
+    elif verifier is not None:
+        looking = verifier
+    chosen = judge_of(judge, embedder, router, looking)
     if chosen is None:  # nobody could tell what an exploration found
         rules = replace(rules, explored=0.0)
 
     def made(cache: Cache) -> Learning:
         from semcache.learning import Learning
-        from semcache.verifiers.pair import PairModel
 
         return Learning(
             store,
             rules,
-            verifier=PairModel() if verifier == "shipped" else verifier,
+            verifier=looking,
             judge=chosen,
             clock=clock,
             emit=cache.emit,
@@ -241,7 +247,9 @@ def learning_of(
     return made
 
 
-def judge_of(given: Any, embedder: Embedder, router: Router | None) -> Judge | None:
+def judge_of(
+    given: Any, embedder: Embedder, router: Router | None, verifier: Verifier | None = None
+) -> Judge | None:
     """The judge that was asked for.
 
     Raises:
@@ -252,7 +260,7 @@ def judge_of(given: Any, embedder: Embedder, router: Router | None) -> Judge | N
     from semcache.judges import LocalJudge, ModelJudge, as_judge
 
     if given == "local":
-        return LocalJudge(embedder.embed)
+        return LocalJudge(embedder.embed, verifier=verifier)
     if given == "model":
         if router is None:
             raise ConfigError("judge='model' asks the router, and the cache has none: router=...")

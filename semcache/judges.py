@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from semcache.core import guards
 from semcache.errors import ConfigError
-from semcache.protocols import Judge
+from semcache.protocols import Judge, Verifier
 from semcache.types import Completion
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class LocalJudge:
 
     Args:
         embed: unit vectors, float32[n, d].
+        verifier: must not deny that two short answers are the same; None: is not asked.
         same: cosine from which on two answers are taken for the same; different: to which
             they are taken for different ones.
     """
@@ -57,12 +58,13 @@ class LocalJudge:
         self,
         embed: Callable[[Sequence[str]], Vector],
         *,
+        verifier: Verifier | None = None,
         same: float = 0.85,
         different: float = 0.6,
     ) -> None:
         if not 0 <= different < same <= 1:
             raise ConfigError("A judge needs 0 <= different < same <= 1.")
-        self._embed = embed
+        self._embed, self._verifier = embed, verifier
         self._same, self._different = same, different
 
     def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:  # noqa: ARG002 - the answers say enough
@@ -78,8 +80,14 @@ class LocalJudge:
         vectors = self._embed([stored.text, fresh.text])
         similarity = float(vectors[0] @ vectors[1])
         if similarity >= self._same:
-            return True
+            return None if self._denied(stored.text, fresh.text) else True
         return False if similarity <= self._different else None
+
+    def _denied(self, one: str, other: str) -> bool:
+        """Whether the pair model thinks two short answers different, however near they lie."""
+        if self._verifier is None or max(len(one), len(other)) > _SHORT:
+            return False
+        return self._verifier.logits([(one, other)])[0] < 0
 
 
 def _plain(text: str) -> str:

@@ -108,19 +108,19 @@ def test_what_was_learned_survives_the_process(tmp_path: Path) -> None:
             ask(cache, prompt, right_answer(prompt))
         learning = cache._cache.learning
         assert learning is not None
-        before, labels = learning.lines()[None], learning._whole.labels
+        before, labels = learning.lines()[None], learning.labels()
     with opened(tmp_path) as cache:
         learning = cache._cache.learning
         assert learning is not None
         assert learning.lines()[None].place == before.place
-        assert learning._whole.labels == pytest.approx(labels)
+        assert learning.labels() == pytest.approx(labels)
         served = [ask(cache, p, right_answer(p)).tier for p in prompts(40, seed=9)]
         assert served.count("semantic") > 10
 
 
 def test_processes_share_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one cache object has learned, another on the same directory knows soon after."""
-    monkeypatch.setattr("semcache.learning._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("semcache.learning.learner._LOOK_AGAIN", 0.0)
     with opened(tmp_path) as one, opened(tmp_path) as other:
         for prompt in prompts(300):
             ask(one, prompt, right_answer(prompt))
@@ -129,7 +129,7 @@ def test_processes_share_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert taught is not None
         assert told is not None
         other.lookup("parcels anything at all")
-        assert told._whole.labels == pytest.approx(taught._whole.labels, rel=0.05)
+        assert told.labels() == pytest.approx(taught.labels(), rel=0.05)
         assert told.lines()[None].place == pytest.approx(taught.lines()[None].place, abs=1)
 
 
@@ -238,7 +238,7 @@ def test_reports_move_no_estimate(tmp_path: Path) -> None:
         for _ in range(20):
             cache.feedback(lookup, correct=False)
         assert learning.lines()[None] == before
-        assert learning._whole.labels == 0
+        assert learning.labels() == 0
 
 
 def test_a_report_on_nothing_is_told_so(tmp_path: Path) -> None:
@@ -283,7 +283,8 @@ def test_the_judge_works_in_the_background_and_is_never_waited_for(tmp_path: Pat
         assert time.monotonic() - start < 15
         learning = cache._cache.learning
         assert learning is not None
-        assert learning._queue.qsize() <= 256
+        assert learning._desk is not None
+        assert learning._desk._queue.qsize() <= 256
         gate.set()
         cache.wait()
         assert cache.stats().labels["miss"] > 50
@@ -466,10 +467,10 @@ def test_a_fork_does_not_learn_twice(tmp_path: Path) -> None:
         cache.flush()
         learning = cache._cache.learning
         assert learning is not None
-        labels = learning._whole.labels
+        labels = learning.labels()
         learning.after_fork()
         cache.lookup("parcels anything at all")
-        assert learning._whole.labels == pytest.approx(labels)
+        assert learning.labels() == pytest.approx(labels)
 
 
 def test_who_only_looks_changes_nothing_that_was_learned(tmp_path: Path) -> None:

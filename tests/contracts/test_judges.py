@@ -13,6 +13,7 @@ from semcache.errors import ConfigError
 from semcache.judges import FunctionJudge, LocalJudge, ModelJudge, as_judge, verdict
 from semcache.protocols import Judge
 from semcache.types import Completion
+from semcache.verifiers.pair import PairModel
 
 QUESTION = "How long does a refund take?"
 STORED = Completion("A refund takes five working days.")
@@ -27,7 +28,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=["local", "function", "model"])
+@pytest.fixture(params=["local", "local, with the pair model", "function", "model"])
 def judge(request: pytest.FixtureRequest, embedder: DefaultEmbedder) -> Judge:
     def says(prompt: str) -> str:
         one, other = prompt.split("Answer A: ")[1].split("\n\nAnswer B: ")
@@ -35,6 +36,7 @@ def judge(request: pytest.FixtureRequest, embedder: DefaultEmbedder) -> Judge:
 
     made: dict[str, Callable[[], Judge]] = {
         "local": lambda: LocalJudge(embedder.embed),
+        "local, with the pair model": lambda: LocalJudge(embedder.embed, verifier=PairModel()),
         "function": lambda: FunctionJudge(lambda q, a, b: a == b),
         "model": lambda: ModelJudge(says),
     }

@@ -50,7 +50,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_FALSE_HIT_RATE = 0.02
-CONFIDENCE = 0.84
+CONFIDENCE = 0.93
 
 
 class Call(RequestFields, total=False):

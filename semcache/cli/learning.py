@@ -118,11 +118,12 @@ def tune(
     from semcache.embedders.default import DefaultEmbedder
     from semcache.errors import EmbedderError, RequestError
     from semcache.logs import Call, read_log
+    from semcache.semantic_cache import CONFIDENCE
     from semcache.tuning import look_through
     from semcache.tuning import tune as fit
     from semcache.verifiers.pair import PairModel
 
-    rules = build.rules_of(max_false_hit_rate, 0.84)
+    rules = build.rules_of(max_false_hit_rate, CONFIDENCE)
     calls = [record for record in read_log(log) if isinstance(record, Call)]
     if not calls:
         raise RequestError(f"{log} holds no call that can be read.")

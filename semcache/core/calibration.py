@@ -39,7 +39,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from semcache.core.verifier import chance_of
+from semcache.core.verifier import SAME_WORDS, chance_of
 
 Counts: TypeAlias = tuple[float, ...]
 
@@ -62,7 +62,7 @@ class Rules:
 
     Attributes:
         bound: the largest share of served semantic hits that may be wrong.
-        caution: standard deviations that are added to the expectation (1: about 84%).
+        caution: standard deviations that are added to the expectation (1.5: about 93%).
         strength: labels that a bin's prior is worth; group_strength: a namespace's.
         shift: deviation of the shift of all log-odds; group_shift: a namespace's against
             the whole.
@@ -76,7 +76,7 @@ class Rules:
     """
 
     bound: float
-    caution: float = 1.0
+    caution: float = 1.5
     strength: float = 15.0
     group_strength: float = 60.0
     shift: float = 0.8
@@ -153,11 +153,13 @@ class Line:
         place: the first bin served; `BINS`: none.
         expected: share of wrong answers among what is served.
         upper: the same with caution.
+        same_words: share of wrong answers that is expected where the words are the same.
     """
 
     place: int = _LINE_BEFORE_ANY
     expected: float = 0.0
     upper: float = 0.0
+    same_words: float = 0.0
 
     @property
     def logit(self) -> float:
@@ -172,6 +174,7 @@ def place_of(logit: float) -> int:
     return bisect_right(EDGES, logit)
 
 
+_SAME_WORDS = place_of(math.log(SAME_WORDS / (1 - SAME_WORDS)))
 PRIOR = Fit(tuple(max(_LEAST_ERROR, chance_of(-middle)) for middle in _MIDDLES), (0.0,) * BINS, 0.0)
 """What the verifier's chances mean if they mean what they say."""
 
@@ -200,7 +203,8 @@ def fit(bins: Bins, prior: Fit, *, strength: float, shift: float) -> Fit:
 
 def draw(found: Fit, seen: Sequence[float], rules: Rules, strength: float) -> Line:
     """The lowest line that keeps the bound."""
-    best = Line()
+    surest = found.errors[_SAME_WORDS]
+    best = Line(same_words=surest)
     traffic = wrong = variance = common = 0.0
     for place in range(BINS - 1, -1, -1):
         weight, error = seen[place] + 0.02, found.errors[place]
@@ -217,7 +221,7 @@ def draw(found: Fit, seen: Sequence[float], rules: Rules, strength: float) -> Li
         expected = wrong / traffic
         upper = expected + rules.caution * deviation
         if upper <= rules.bound:
-            best = Line(place, expected, upper)
+            best = Line(place, expected, upper, surest)
     return best
 
 

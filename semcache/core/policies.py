@@ -96,7 +96,12 @@ class Verified:
         return replace(evidence, chance=chance_of(self.weights.logit(evidence.features)))
 
     def serves(self, evidence: Evidence) -> bool:
-        """Whether evidence of this kind is good enough."""
+        """Whether evidence of this kind is good enough.
+
+        The same words are, wherever the line is, as long as they prove right.
+        """
+        if evidence.by == "same words" and self.line.same_words <= self.rules.bound:
+            return True
         return evidence.chance is not None and place(evidence.chance) >= self.line.place
 
     def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
@@ -106,9 +111,13 @@ class Verified:
             return _refused(seen)
         best = max(likely, key=_chance)
         chance = _chance(best)
-        if place(chance) < self.line.place:
+        assert best.evidence is not None
+        if not self.serves(best.evidence):
             return Miss("doubtful", f"{_likely(chance)}, {self._line_in_words()}", best)
-        reason = f"{_likely(chance)}, {self._line_in_words()}"
+        if best.evidence.by == "same words":
+            reason = f"the same words but for case and punctuation, {_likely(chance)}"
+        else:
+            reason = f"{_likely(chance)}, {self._line_in_words()}"
         if draw < self.rules.explored:
             share = f"{self.rules.explored:.0%} of what is good enough is asked all the same"
             return Explore(best, f"{reason}; {share}")

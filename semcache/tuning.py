@@ -22,8 +22,8 @@ from semcache.core.calibration import Rules
 from semcache.core.intervals import wilson
 from semcache.core.keys import KeyRules
 from semcache.core.policies import FLOOR, LOOKED_AT, NEIGHBOURS, place
-from semcache.core.prior import WITH_MODEL, WITHOUT_MODEL, Prior
-from semcache.core.verifier import chance_of
+from semcache.core.prior import WITH_MODEL, WITHOUT_MODEL
+from semcache.core.verifier import Prior, chance_of
 from semcache.core.weights import Weights
 from semcache.errors import ConfigError
 from semcache.logs import Call

@@ -21,9 +21,9 @@ from onnx import TensorProto, helper
 from safetensors.numpy import load_file
 
 from benchmarks.common import say
-from benchmarks.verifier.train import LAYERS, LONGEST_SIDE
+from benchmarks.verifier.train import LAYERS
 from semcache.embedders.graph import Encoder, Shape, Weights
-from semcache.verifiers.pair import MODEL_FILE
+from semcache.verifiers.pair import LONGEST_SIDE, MODEL_FILE
 
 _OPSET, _IR = 18, 9
 _POSITIONS = 2 * LONGEST_SIDE + 3

@@ -142,25 +142,7 @@ Do not edit: fit it again. One number for each of `verifier.FEATURES`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """A normal distribution of the weights of scaled features.
-
-    Attributes:
-        centres, scales: a feature is (value - centre) / scale.
-        weights: expected; deviations: how far a cache's own traffic may lie from that.
-        fading: share of the prior's variance that each label brings back.
-    """
-
-    centres: tuple[float, ...]
-    scales: tuple[float, ...]
-    weights: tuple[float, ...]
-    deviations: tuple[float, ...]
-    fading: float
-
+from semcache.core.verifier import Prior
 
 # ruff: noqa: E501 - numbers
 '''

@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
-LONGEST_SIDE = 96
-"""Tokens of one text that are looked at."""
+from semcache.verifiers.pair import LONGEST_SIDE, laid_out
+
 LAYERS = 5
 SEED = 7
 
@@ -114,7 +114,7 @@ class Student(nn.Module):
 
     @staticmethod
     def layout(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[list[int], list[int]]:
-        return marked(a, b)
+        return laid_out(a, b)
 
     padding = 0
 
@@ -127,13 +127,6 @@ class Student(nn.Module):
         ).last_hidden_state[:, 0]
         logits: torch.Tensor = self.head(found)[:, 0]
         return logits
-
-
-def marked(a: Sequence[int], b: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Tokens of the pair with CLS (101) and SEP (102), and the mark of each."""
-    in_a, in_b = set(a), set(b)
-    marks = [0, *(int(t in in_b) for t in a), 0, *(2 + (t in in_a) for t in b), 2]
-    return [101, *a, 102, *b, 102], marks
 
 
 def _head(width: int) -> nn.Sequential:

@@ -112,12 +112,11 @@ class Verified:
         best = max(likely, key=_chance)
         chance = _chance(best)
         assert best.evidence is not None
+        reason = f"{_likely(chance)}, {self._line_in_words()}"
         if not self.serves(best.evidence):
-            return Miss("doubtful", f"{_likely(chance)}, {self._line_in_words()}", best)
+            return Miss("doubtful", reason, best)
         if best.evidence.by == "same words":
             reason = f"the same words but for case and punctuation, {_likely(chance)}"
-        else:
-            reason = f"{_likely(chance)}, {self._line_in_words()}"
         if draw < self.rules.explored:
             share = f"{self.rules.explored:.0%} of what is good enough is asked all the same"
             return Explore(best, f"{reason}; {share}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from semcache.core import guards
 from semcache.types import Evidence, Finding, Standing
@@ -147,6 +147,23 @@ def standings(
         margin = min(0.3, max(mine) - (max(others) if others else 0.5))
         found.append(Standing(agree, margin, surprises[place]))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """A normal distribution of the weights of scaled features.
+
+    Attributes:
+        centres, scales: a feature is (value - centre) / scale.
+        weights: expected; deviations: how far a cache's own traffic may lie from that.
+        fading: share of the prior's variance that each label brings back.
+    """
+
+    centres: tuple[float, ...]
+    scales: tuple[float, ...]
+    weights: tuple[float, ...]
+    deviations: tuple[float, ...]
+    fading: float
 
 
 def chance_of(logit: float) -> float:

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semcache.core.prior import Prior
-from semcache.core.verifier import chance_of
+from semcache.core.verifier import Prior, chance_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ import numpy as np
 from semcache.core import calibration, verifier
 from semcache.core.calibration import BINS, Bins, Fit, Line, Rules
 from semcache.core.policies import Verified, place
-from semcache.core.prior import Prior
+from semcache.core.verifier import Prior
 from semcache.core.weights import Weights
 from semcache.types import Candidate, Observation, Standing
 

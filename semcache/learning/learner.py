@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from semcache.core import verifier
 from semcache.core.calibration import BINS, Line, Rules
 from semcache.core.policies import LOOKED_AT, Verified
-from semcache.core.prior import WITH_MODEL, WITHOUT_MODEL, Prior
-from semcache.core.verifier import chance_of, knows
+from semcache.core.prior import WITH_MODEL, WITHOUT_MODEL
+from semcache.core.verifier import Prior, chance_of, knows
 from semcache.errors import SemcacheError
 from semcache.events import BoundEvent, Event, LabelEvent
 from semcache.learning.desk import Comparison, Desk

@@ -58,7 +58,7 @@ class PairModel:
             EmbedderError: the model cannot be run.
         """
         session, tokenizer, words = self._parts()
-        laid = [_laid_out(_tokens(tokenizer, a), _tokens(tokenizer, b)) for a, b in pairs]
+        laid = [laid_out(_tokens(tokenizer, a), _tokens(tokenizer, b)) for a, b in pairs]
         return [float(found) for found in session.run(None, _packed(laid, words))[0]]
 
     def after_fork(self) -> None:
@@ -141,7 +141,7 @@ def _remembered(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(ids[:LONGEST_SIDE])
 
 
-def _laid_out(a: Sequence[int], b: Sequence[int]) -> tuple[list[int], list[int]]:
+def laid_out(a: Sequence[int], b: Sequence[int]) -> tuple[list[int], list[int]]:
     """Tokens of a pair, and the mark of each: 2 for the second text, + 1 where both have it."""
     in_a, in_b = set(a), set(b)
     marks = [0, *(int(t in in_b) for t in a), 0, *(2 + (t in in_a) for t in b), 2]
@@ -149,20 +149,17 @@ def _laid_out(a: Sequence[int], b: Sequence[int]) -> tuple[list[int], list[int]]
 
 
 def _packed(laid: Sequence[tuple[list[int], list[int]]], words: NDArray[Any]) -> dict[str, Any]:
-    """The inputs of the graph: pairs one after another, and how they are spread into a table."""
+    """The inputs of the graph: packed as the embedder's are, words looked up, each marked."""
     import numpy as np
 
+    from semcache.embedders.onnx import packed
+
+    inputs = packed([tokens for tokens, _ in laid])
+    tokens = inputs.pop("tokens")
     lengths = np.array([len(tokens) for tokens, _ in laid])
-    starts = np.cumsum(lengths) - lengths
-    places = np.arange(lengths.max())
-    inside = places[None] < lengths[:, None]
-    tokens = np.concatenate([np.array(tokens, np.int64) for tokens, _ in laid])
     return {
+        **inputs,
         "words": words[tokens].astype(np.float32),
-        "positions": np.arange(lengths.sum()) - np.repeat(starts, lengths),
         "marks": np.concatenate([np.array(marks, np.int64) for _, marks in laid]),
-        "spread": np.where(inside, starts[:, None] + places, 0),
-        "mask": inside.astype(np.int64),
-        "gathered": np.flatnonzero(inside),
-        "first": starts,
+        "first": np.cumsum(lengths) - lengths,
     }

@@ -217,7 +217,7 @@ def frontier(looked: Sequence[Looked], weights: Weights) -> Frontier:
 
 def cold(looked: Sequence[Looked], weights: Weights, rules: Rules) -> tuple[int, int]:
     """(served, wrong) with a line that no label has moved."""
-    line = calibration.draw(calibration.PRIOR, calibration.NONE, rules, rules.strength)
+    _, line = calibration.whole(calibration.Bins(), rules)
     best: dict[int, tuple[float, bool]] = {}
     for one in looked:
         logit = weights.logit(one.features)

@@ -9,15 +9,17 @@ these are put into `EDGES`' bins. Where the model is asked (a miss, an explorati
 its fresh answer is compared with the candidate's: a label for the bin, paid for by a call.
 Refused candidates are labelled by misses, served ones by a random share that is explored, so
 that each bin's labels are a random sample of its own traffic (users' reports are not, and do
-not come here). Of each bin's share of wrong answers we hold a Beta belief around a prior that
-all bins together have moved: first a shift of the log-odds common to all bins (normal, so
-that a few labels say much about traffic that is easier or harder than the development data),
-then `strength` labels' worth of that (the empirical Bayes hierarchy of A. Gelman et al.,
-"Bayesian Data Analysis", 3rd ed., ch. 5). A namespace's prior is what the whole has learned.
+not come here). What the log-odds of a wrong answer are in each bin is a Gaussian process around
+what the verifier's chances say (C. Rasmussen and C. Williams, "Gaussian Processes for Machine
+Learning", 2006, ch. 3, Laplace's approximation): bins may be off together, since traffic is
+easier or harder than the development data; neighbouring bins alike, so that the many labels
+of refused candidates say something, but not too much, of the better ones that are served and
+seldom labelled; and each by itself. A namespace's process is centred on what the whole has
+learned.
 
 A line is a bin from which on everything is served. Its expected share of wrong answers is
-the bins' means weighted by the traffic in them; its standard deviation comes from the Beta
-beliefs and the shift. The lowest line whose mean plus `caution` deviations is no more than
+the bins' means weighted by the traffic in them; its standard deviation comes from the
+covariance of the bins. The lowest line whose mean plus `caution` deviations is no more than
 the bound is drawn, and never below a bin that is by itself much worse than the bound; where
 there is none, nothing is served. It is drawn again after every label, so that the order of
 time is the order in which it is known.
@@ -36,10 +38,16 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
 
 from semcache.core.verifier import SAME_WORDS, chance_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Counts: TypeAlias = tuple[float, ...]
 
@@ -57,15 +65,30 @@ _LINE_BEFORE_ANY = BINS
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """How far the log-odds of wrong answers may lie from where they are expected.
+
+    Attributes:
+        common: deviation that all bins share. near: one that neighbouring bins share, the
+            less the farther they are apart; `reach`: log-odds over which it falls to 1/e.
+        own: a deviation of each bin's own.
+    """
+
+    common: float
+    near: float
+    reach: float
+    own: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What the bound is held with.
 
     Attributes:
         bound: the largest share of served semantic hits that may be wrong.
         caution: standard deviations that are added to the expectation (1.5: about 93%).
-        strength: labels that a bin's prior is worth; group_strength: a namespace's.
-        shift: deviation of the shift of all log-odds; group_shift: a namespace's against
-            the whole.
+        spread: of the whole around the verifier's chances; group_spread: of a namespace
+            around the whole.
         memory: labels of a bin after which an old one has faded to 1/e.
         half_life: lookups after which traffic counts half.
         group_labels: labels from which on a namespace has a line of its own.
@@ -77,10 +100,8 @@ class Rules:
 
     bound: float
     caution: float = 1.5
-    strength: float = 15.0
-    group_strength: float = 60.0
-    shift: float = 0.8
-    group_shift: float = 0.5
+    spread: Spread = Spread(common=0.6, near=0.5, reach=2.0, own=0.3)
+    group_spread: Spread = Spread(common=0.4, near=0.3, reach=2.0, own=0.2)
     memory: float = 300.0
     half_life: float = 2000.0
     group_labels: float = 40.0
@@ -131,18 +152,17 @@ class Bins:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Fit:
     """What is believed of each bin.
 
     Attributes:
-        errors: expected share of wrong answers. trust: labels that this rests on.
-        shift_variance: of the shift.
+        errors: expected share of wrong answers.
+        spread: covariance of its log-odds, float64[bins, bins].
     """
 
     errors: Counts
-    trust: Counts
-    shift_variance: float
+    spread: NDArray[np.float64] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,49 +195,46 @@ def place_of(logit: float) -> int:
 
 
 _SAME_WORDS = place_of(math.log(SAME_WORDS / (1 - SAME_WORDS)))
-PRIOR = Fit(tuple(max(_LEAST_ERROR, chance_of(-middle)) for middle in _MIDDLES), (0.0,) * BINS, 0.0)
-"""What the verifier's chances mean if they mean what they say."""
+CHANCES: Counts = tuple(max(_LEAST_ERROR, chance_of(-middle)) for middle in _MIDDLES)
+"""Shares of wrong answers if the verifier's chances mean what they say."""
 
 
-def fit(bins: Bins, prior: Fit, *, strength: float, shift: float) -> Fit:
-    """Beliefs after the labels of `bins`, from `prior`'s expectations."""
-    counts = [r + w for r, w in zip(bins.right, bins.wrong, strict=True)]
-    odds = [_logit(error) for error in prior.errors]
-    moved, information = 0.0, 1 / shift**2
-    for _ in range(6):  # Newton's steps to the most probable shift
-        expected = [chance_of(o + moved) for o in odds]
-        slope = sum(
-            w - n * e for w, n, e in zip(bins.wrong, counts, expected, strict=True)
-        ) - moved / (shift**2)
-        information = (
-            sum(n * e * (1 - e) for n, e in zip(counts, expected, strict=True)) + 1 / shift**2
-        )
-        moved += max(-1.0, min(1.0, slope / information))
-    expected = [chance_of(o + moved) for o in odds]
-    errors = tuple(
-        (w + strength * e) / (n + strength)
-        for w, n, e in zip(bins.wrong, counts, expected, strict=True)
-    )
-    return Fit(errors, tuple(counts), 1 / information)
+def fit(bins: Bins, expected: Counts, spread: Spread) -> Fit:
+    """Beliefs after the labels of `bins`, from what was expected."""
+    centre = np.array([_logit(error) for error in expected])
+    before = _covariance(spread)
+    wrong = np.array(bins.wrong)
+    labels = wrong + np.array(bins.right)
+    moved = np.zeros(BINS)
+    for _ in range(_STEPS):
+        chances = _sigmoid(centre + moved)
+        weight = labels * chances * (1 - chances)
+        target = weight * moved + wrong - labels * chances
+        newer = before @ np.linalg.solve(np.eye(BINS) + weight[:, None] * before, target)
+        moved = moved + np.clip(newer - moved, -_LONGEST_STEP, _LONGEST_STEP)
+    chances = _sigmoid(centre + moved)
+    weight = labels * chances * (1 - chances)
+    after = np.linalg.solve(np.eye(BINS) + before * weight, before)
+    # The mean of a share whose log-odds are unsure, to second order.
+    bent = 0.5 * chances * (1 - chances) * (1 - 2 * chances) * np.diag(after)
+    errors = np.clip(chances + bent, 1e-4, 1 - 1e-4)
+    return Fit(tuple(errors.tolist()), after)
 
 
-def draw(found: Fit, seen: Sequence[float], rules: Rules, strength: float) -> Line:
+def draw(found: Fit, seen: Sequence[float], rules: Rules) -> Line:
     """The lowest line that keeps the bound."""
     surest = found.errors[_SAME_WORDS]
     best = Line(same_words=surest)
-    traffic = wrong = variance = common = 0.0
+    traffic = wrong = 0.0
+    slopes = np.zeros(BINS)
     for place in range(BINS - 1, -1, -1):
         weight, error = seen[place] + 0.02, found.errors[place]
         if error > rules.worst * rules.bound:
             break
-        trust = found.trust[place]
         traffic += weight
         wrong += weight * error
-        variance += weight**2 * error * (1 - error) / (trust + strength + 1)
-        common += weight * error * (1 - error) * strength / (trust + strength)
-        deviation = math.sqrt(
-            variance / traffic**2 + (common / traffic) ** 2 * found.shift_variance
-        )
+        slopes[place] = weight * error * (1 - error)
+        deviation = math.sqrt(max(0.0, float(slopes @ found.spread @ slopes))) / traffic
         expected = wrong / traffic
         upper = expected + rules.caution * deviation
         if upper <= rules.bound:
@@ -227,16 +244,37 @@ def draw(found: Fit, seen: Sequence[float], rules: Rules, strength: float) -> Li
 
 def whole(bins: Bins, rules: Rules) -> tuple[Fit, Line]:
     """Beliefs and line of the traffic as a whole."""
-    found = fit(bins, PRIOR, strength=rules.strength, shift=rules.shift)
-    return found, draw(found, bins.seen, rules, rules.strength)
+    found = fit(bins, CHANCES, rules.spread)
+    return found, draw(found, bins.seen, rules)
 
 
 def group(bins: Bins, of_all: Fit, rules: Rules) -> tuple[Fit, Line]:
     """Beliefs and line of one namespace, on top of those of the whole."""
-    found = fit(bins, of_all, strength=rules.group_strength, shift=rules.group_shift)
-    trust = tuple(n + 0.3 * m for n, m in zip(found.trust, of_all.trust, strict=True))
-    found = replace(found, trust=trust)
-    return found, draw(found, bins.seen, rules, rules.group_strength)
+    found = fit(bins, of_all.errors, rules.group_spread)
+    return found, draw(found, bins.seen, rules)
+
+
+_STEPS = 5
+"""Newton's steps to the most probable log-odds."""
+_LONGEST_STEP = 1.5
+
+
+@cache
+def _covariance(spread: Spread) -> NDArray[np.float64]:
+    """float64[bins, bins]"""
+    middles = np.array(_MIDDLES)
+    apart = np.abs(middles[:, None] - middles[None, :])
+    found: NDArray[np.float64] = (
+        spread.common**2
+        + spread.near**2 * np.exp(-apart / spread.reach)
+        + spread.own**2 * np.eye(BINS)
+    )
+    return found
+
+
+def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
+    return found
 
 
 # ------------------------------------------------------------------------------- the alarm

@@ -52,7 +52,7 @@ class Beliefs:
         self._weights = Weights.of(prior)
         self._groups: dict[str, Bins] = {}
         self._lines: dict[str | None, Line] = {}
-        self._fit: Fit = calibration.PRIOR
+        self._fit: Fit | None = None
         self._surprise: dict[int, float] = {}
         self._answer_of: dict[int, int] = {}
 
@@ -69,11 +69,11 @@ class Beliefs:
         if namespace is WHOLE:
             return self._lines[WHOLE]
         if namespace not in self._lines:
-            bins = self._group(namespace)
-            own = bins.labels >= self.rules.group_labels
-            self._lines[namespace] = (
-                calibration.group(bins, self._fit, self.rules)[1] if own else self._lines[WHOLE]
-            )
+            bins, of_all = self._group(namespace), self._fit
+            if of_all is None or bins.labels < self.rules.group_labels:
+                self._lines[namespace] = self._lines[WHOLE]
+            else:
+                self._lines[namespace] = calibration.group(bins, of_all, self.rules)[1]
         return self._lines[namespace]
 
     def lines(self) -> dict[str | None, Line]:

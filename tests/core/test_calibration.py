@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semcache.core import calibration
-from semcache.core.calibration import BINS, NONE, PRIOR, Bins, Line, Rules, place_of, whole
+from semcache.core.calibration import BINS, CHANCES, NONE, Bins, Line, Rules, place_of, whole
 from semcache.core.policies import Verified, place
 from semcache.core.prior import WITH_MODEL, WITHOUT_MODEL
 from semcache.core.verifier import FEATURES, SAME_WORDS, chance_of
@@ -112,7 +112,7 @@ def test_bins_cover_all_log_odds() -> None:
     assert place_of(-1e9) == 0
     assert place_of(1e9) == BINS - 1
     assert list(calibration.EDGES) == sorted(calibration.EDGES)
-    assert len(PRIOR.errors) == len(NONE) == BINS
+    assert len(CHANCES) == len(NONE) == BINS
     assert Line().place == BINS
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from semcache.cache import Semantics
-from semcache.core.retention import Retention
+from semcache.core.retention import EVICTION, Retention
 from semcache.embedders.minilm import HUB_NAME, MODEL, default_fingerprint, form_of
 from semcache.errors import ConfigError, IndexMismatchError
 from semcache.indexes.files import FaissFiles
-from semcache.protocols import Embedder, Judge, Verifier
+from semcache.protocols import Embedder, Judge, Leases, Verifier
 from semcache.repository import Repository
 from semcache.stores.sqlite import SQLiteStore
+from semcache.vectors import FORMS, Form
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 DATABASE = "semcache.db"
 SNAPSHOT = "semcache.index"
+LEASES = "semcache-leases.db"
 
 _REMOTE_RUNS = 16
 _LONGEST_TOKEN = 100
@@ -40,22 +42,30 @@ _LONGEST_TOKEN = 100
 LongPrompts = Literal["exact", "chunks"]
 
 
-def open_store(directory: Path, *, busy_timeout: float = 5.0, create: bool = True) -> SQLiteStore:
+def open_store(
+    directory: Path, *, busy_timeout: float = 5.0, create: bool = True, vectors: Form = "float32"
+) -> SQLiteStore:
     """The store of a cache directory.
 
+    Args:
+        vectors: the form in which new vectors are written.
+
     Raises:
-        ConfigError: the path is a file, or there is no cache and none is to be made.
+        ConfigError: the path is a file, or there is no cache and none is to be made, or the
+            form is none.
         StoreError: it cannot be opened.
     """
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory} is a file; a cache is a directory. Give another path.")
+    if vectors not in FORMS:
+        raise ConfigError(f"vectors is {vectors!r}; it is one of {', '.join(map(repr, FORMS))}.")
     database = directory / DATABASE
     if not create and not database.exists():
         raise ConfigError(
             f"There is no cache in {directory} (no {DATABASE}). Give the directory of one with "
             "--cache PATH or SEMCACHE_PATH."
         )
-    return SQLiteStore(database, busy_timeout=busy_timeout)
+    return SQLiteStore(database, busy_timeout=busy_timeout, vectors=vectors)
 
 
 def choose_embedder(given: Embedder | str | None, store: SQLiteStore) -> Embedder:
@@ -114,10 +124,14 @@ def semantics(embedder: Embedder, *, long_prompts: LongPrompts, timeout: float |
         raise ConfigError(f"long_prompts is {long_prompts!r}; it is 'exact' or 'chunks'.")
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"embed_timeout is {timeout!r}; give seconds above 0, or None.")
+    from semcache.embedders.default import DefaultEmbedder
+    from semcache.embedders.onnx import OnnxEmbedder
     from semcache.embedders.pool import EmbedderPool
 
     limited = embedder
-    if timeout is not None and not embedder.local:
+    # The default model looks at 256 tokens at most: it cannot hang, and a thread costs it more.
+    bounded = isinstance(embedder, DefaultEmbedder | OnnxEmbedder)
+    if timeout is not None and not bounded:
         from semcache.embedders.time_limit import TimeLimited
 
         limited = TimeLimited(embedder, timeout)
@@ -164,8 +178,20 @@ def open_repository(
     background: bool = True,
 ) -> Repository[FaissIndex]:
     """The repository of a cache directory."""
+    order = EVICTION[retention.eviction]
+    if retention.quota is not None:
+        store.keep_order(order, by_namespace=False)
+    if retention.by_namespace:
+        store.keep_order(order, by_namespace=True)
     files = FaissFiles(directory / SNAPSHOT, exact_below=exact_below, background=background)
     return Repository(store, files, fingerprint=fingerprint, retention=retention, clock=clock)
+
+
+def leases_of(directory: Path) -> Callable[[Callable[[BaseException], None]], Leases]:
+    """Makes the leases of a cache directory; nothing is opened before the first."""
+    from semcache.stores.leases import SQLiteLeases
+
+    return lambda fault: SQLiteLeases(directory / LEASES, fault)
 
 
 # ------------------------------------------------------------------------- the verified policy

@@ -19,14 +19,14 @@ from semcache.core.decision import decide, servable
 from semcache.core.keys import KeyRules
 from semcache.core.policies import FLOOR, NEIGHBOURS
 from semcache.core.requests import tags_of
-from semcache.core.retention import UNSET, GivenTTL, Retention
+from semcache.core.retention import UNSET, GivenTTL, Lifetime, Retention
 from semcache.core.summary import request_summary
 from semcache.errors import EmbedderError, RequestError
 from semcache.events import Event, FaultEvent, Hook, Hooks, LookupEvent, RecordEvent
 from semcache.flags import Flags
 from semcache.learning import Learning
-from semcache.protocols import Policy
-from semcache.repository import Repository, TooLargeError
+from semcache.protocols import Leases, Policy
+from semcache.repository import NotReadyError, Repository, TooLargeError
 from semcache.tally import Tally
 from semcache.types import (
     Candidate,
@@ -124,6 +124,7 @@ class Cache:
         clock: seconds since the epoch. draw: uniform in [0, 1).
         learning: makes what learns, where there is no policy.
         audit: share of the semantic hits that are audited, where the walk can.
+        leases: who asks the model for what, among processes; None: each for itself.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Cache:
         draw: Callable[[], float] = random.random,
         learning: Callable[[Cache], Learning] | None = None,
         audit: float = 0.0,
+        leases: Callable[[Callable[[BaseException], None]], Leases] | None = None,
     ) -> None:
         self.repository = repository
         self._policy = policy
@@ -155,6 +157,7 @@ class Cache:
         self.tally = Tally(repository.store, self.fault)
         self.learning = None if learning is None else learning(self)
         self._audit = audit
+        self.leases = None if leases is None else leases(lambda error: self.fault("lease", error))
         if self.learning is not None:
             self.tally.also.append(self.learning.flush)
         repository.before_eviction = self.tally.flush  # whoever was just hit was just used
@@ -220,16 +223,21 @@ class Cache:
         now = self._clock()
         entry = self.repository.exact(query.exact_key)
         if entry is not None and entry.fresh(now):
-            return Lookup(query, Hit(entry, 1.0, "same request"), "exact", 1.0, entry)
+            hit = Hit(entry, 1.0, "same request")
+            return Lookup(query, hit, "exact", 1.0, entry, stale=entry.stale(now))
         lookup = self._semantic(query, now)
         if entry is not None and isinstance(lookup.decision, Miss):
             return replace(lookup, decision=_EXPIRED)
         return lookup
 
     def fresh_exact(self, query: Query) -> Entry | None:
-        """The entry for exactly this request, if it may be served now; counts nothing."""
-        entry = self.repository.exact(query.exact_key)
-        return entry if entry is not None and entry.fresh(self._clock()) else None
+        """The entry for exactly this request, if it is good now; counts nothing."""
+        try:
+            entry, now = self.repository.exact(query.exact_key), self._clock()
+        except Exception as error:
+            self.fault("lookup", error)
+            return None
+        return entry if entry is not None and entry.fresh(now) and not entry.stale(now) else None
 
     def fresh_semantic(self, lookup: Lookup) -> Entry | None:
         """What may be served now for a question that was looked up before; counts nothing."""
@@ -237,6 +245,8 @@ class Cache:
             return None
         try:
             decision, _ = self._decided(lookup.query, lookup.vector, self._clock())
+        except NotReadyError:
+            return None
         except Exception as error:
             self.fault("search", error)
             return None
@@ -248,10 +258,16 @@ class Cache:
             return self._missed(query, vector)
         try:
             decision, nearest = self._decided(query, vector, now)
+        except NotReadyError as error:
+            return self._missed(query, Miss("index_building", str(error)), vector)
         except Exception as error:
             return self._missed(query, self._fault_miss("search", error), vector)
         if isinstance(decision, Hit):
-            return Lookup(query, decision, "semantic", decision.similarity, decision.entry, vector)
+            served = decision.entry
+            return Lookup(
+                query, decision, "semantic", decision.similarity, served, vector,
+                stale=served.stale(now),
+            )  # fmt: skip
         return Lookup(query, decision, None, nearest, None, vector)
 
     def _vector_or_miss(self, query: Query) -> Vector | Miss:
@@ -311,7 +327,7 @@ class Cache:
         """
         now = self._clock()
         request = lookup.query.request
-        expires_at = self._retention.expires_at(now, request.namespace, ttl)
+        lifetime = self._retention.lifetime(now, request.namespace, ttl)
         labels = tags_of((*request.tags, *tags_of(tags)))
         entry = None
         try:
@@ -319,7 +335,7 @@ class Cache:
             if lookup.decision is _CACHING_OFF or not self._enabled("caching_enabled"):
                 reason = "caching_off"
             if reason is None:
-                new = self._new_entry(lookup.query, completion, now, expires_at, labels)
+                new = self._new_entry(lookup.query, completion, now, lifetime, labels)
                 entry = self._stored(new, self._vector_of(lookup))
                 reason = "stored"
         except TooLargeError:
@@ -394,7 +410,7 @@ class Cache:
         query: Query,
         completion: Completion,
         now: float,
-        expires_at: float | None,
+        lifetime: Lifetime,
         tags: tuple[str, ...],
     ) -> NewEntry:
         request = query.request
@@ -408,8 +424,10 @@ class Cache:
             completion,
             keys.KEY_VERSION,
             now,
-            expires_at,
+            lifetime.expires_at,
             tags,
+            stale_at=lifetime.stale_at,
+            sliding=lifetime.sliding,
         )
 
     def _stored(self, new: NewEntry, vector: Vector | None) -> Entry:
@@ -424,6 +442,8 @@ class Cache:
             new.completion,
             new.created_at,
             new.expires_at,
+            stale_at=new.stale_at,
+            sliding=new.sliding,
         )
 
     # --------------------------------------------------------------------- the others
@@ -525,6 +545,8 @@ class Cache:
         self.tally.after_fork()
         if self.learning is not None:
             self.learning.after_fork()
+        if self.leases is not None:
+            self.leases.after_fork()
         self.repository.after_fork()
 
     def close(self) -> None:
@@ -535,6 +557,8 @@ class Cache:
             except Exception as error:
                 self.fault("counters", error)
         self.tally.close()
+        if self.leases is not None:
+            self.leases.close()
         self.repository.close()
 
     def _count(self, lookup: Lookup) -> None:

@@ -54,8 +54,8 @@ class FaultEvent:
     """Something in the cache failed and the call went on without it.
 
     Attributes:
-        where: "request", "lookup", "embed", "search", "record", "codec", "verify", "judge"
-            or "counters".
+        where: "request", "lookup", "embed", "search", "record", "codec", "verify", "judge",
+            "index", "lease", "background" or "counters".
         error: the exception.
     """
 

@@ -1,4 +1,6 @@
-"""Single flight: of equal requests under way in one process, one calls the model.
+"""Single flight: of equal requests under way, one calls the model.
+
+Within a process waiters wait for a future; among processes, for a lease (`stores.leases`).
 
 The first to miss leads; the others wait for its answer. If the leader fails with an
 error, its followers get that error, as if the model had given it to each; if it leaves
@@ -17,17 +19,25 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from semcache.types import Completion, Lookup
+
+if TYPE_CHECKING:
+    from semcache.protocols import Lease
 
 _inside: ContextVar[frozenset[bytes]] = ContextVar("semcache_inside", default=frozenset())
 
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """The leader has an answer; None: one that cannot be stored, nor therefore shared."""
+    """The leader has an answer; None: one that cannot be stored, nor therefore shared.
+
+    kept: it was stored, so that other processes find it.
+    """
 
     completion: Completion | None
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class Flight:
     def __init__(self, key: bytes, lookup: Lookup | None = None) -> None:
         self.key = key
         self.lookup = lookup
+        self._lease: Lease | None = None
         self.leader = _caller()
         self._future: Future[Outcome] = Future()
 
@@ -66,6 +77,18 @@ class Flight:
 
     def settle(self, outcome: Outcome) -> None:
         self._future.set_result(outcome)
+
+    def hold(self, lease: Lease) -> None:
+        """Hold a lease until the flight ends, which it may have done already."""
+        self._lease = lease
+        if self.ended:
+            self.let_go(kept=True)
+
+    def let_go(self, *, kept: bool) -> None:
+        """Release the lease, if there is one."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release(kept=kept)
 
     def wait(self, patience: float | None) -> Outcome:
         """Block until it has ended; `Left` after `patience` seconds."""
@@ -94,7 +117,7 @@ class Flights:
 
     def join(self, key: bytes, lookup: Lookup | None = None) -> tuple[Flight, bool]:
         """(flight, whether the caller leads it). `lookup` is what others may find it by."""
-        if key in _inside.get():
+        if is_inside(key):
             return Flight(key), True  # the leader itself asks again: it may not wait for itself
         with self._lock:
             flight = self._flights.get(key)
@@ -136,6 +159,11 @@ class Flights:
                 del self._flights[flight.key]
             self.ended += 1
         flight.settle(outcome)
+        flight.let_go(kept=not isinstance(outcome, Landed) or outcome.kept)
+
+    def under_way(self, key: bytes) -> bool:
+        """Whether somebody in this process is asking for this."""
+        return key in self._flights
 
 
 def _caller() -> tuple[int, int]:
@@ -145,6 +173,11 @@ def _caller() -> tuple[int, int]:
         with suppress(RuntimeError):
             task = asyncio.current_task()
     return threading.get_ident(), id(task)
+
+
+def is_inside(key: bytes) -> bool:
+    """Whether the caller's context leads a flight for this already."""
+    return key in _inside.get()
 
 
 @contextmanager

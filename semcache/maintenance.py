@@ -13,8 +13,12 @@ from semcache.core.retention import Retention
 from semcache.protocols import Embedder
 from semcache.stores.sqlite import SQLiteStore
 from semcache.types import Candidate, Selection
+from semcache.vectors import decoded
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from semcache.indexes.faiss import FaissIndex
     from semcache.repository import Repository
 
@@ -71,14 +75,17 @@ def check(directory: Path, store: SQLiteStore, *, fix: bool = False) -> Report:
         left = store.problems()
         mended += [problem for problem in problems if problem not in left]
     repository = stored_repository(directory, store)
+    if (reason := unusable_snapshot(directory, store)) is not None:
+        problems.append(reason)
+        if fix:
+            (directory / build.SNAPSHOT).unlink(missing_ok=True)
+            mended.append(reason)
     embedded = store.embedded_ids()
     index = repository.refresh_index()
     differs = _differences(index.ids(), embedded)
     if differs:
         problems.append(differs)
-    snapshot = directory / build.SNAPSHOT
     if fix and differs:
-        snapshot.unlink(missing_ok=True)
         index = repository.rebuild_index()
         if not _differences(index.ids(), embedded):
             mended.append(differs)
@@ -104,8 +111,29 @@ def check(directory: Path, store: SQLiteStore, *, fix: bool = False) -> Report:
     )
 
 
-def _differences(indexed: set[int], embedded: set[int]) -> str:
-    missing, extra = len(embedded - indexed), len(indexed - embedded)
+def unusable_snapshot(directory: Path, store: SQLiteStore) -> str | None:
+    """What is wrong with the file of the index's snapshot; None: nothing, or there is none."""
+    from semcache.indexes.snapshot import Facts, OtherSnapshotError, SnapshotError, load
+
+    path = directory / build.SNAPSHOT
+    if not path.exists():
+        return None
+    at = store.position()
+    expected = Facts(at.store_id, at.fingerprint or "", at.last_id, at.last_deletion)
+    try:
+        load(path, expected, at.dimension)
+    except OtherSnapshotError:
+        return None  # it will be made anew, as after every change of embedder or version
+    except SnapshotError as error:
+        return f"{path} cannot be used: {error}"
+    return None
+
+
+def _differences(indexed: NDArray[np.int64], embedded: NDArray[np.int64]) -> str:
+    import numpy as np
+
+    missing = len(np.setdiff1d(embedded, indexed, assume_unique=True))
+    extra = len(np.setdiff1d(indexed, embedded, assume_unique=True))
     if not missing and not extra:
         return ""
     return f"the index lacks {missing} vectors of the store and holds {extra} that it does not"
@@ -127,7 +155,7 @@ def reembed(store: SQLiteStore, embedder: Embedder, progress: Progress = _silent
             return len(store.embedded_ids())
         fitting = [row for row in batch if _fits(embedder, row[2])]
         vectors = embedder.embed([row[2] for row in fitting]) if fitting else ()
-        made = {row[0]: vector.tobytes() for row, vector in zip(fitting, vectors, strict=True)}
+        made = {row[0]: store.blob(vector) for row, vector in zip(fitting, vectors, strict=True)}
         store.keep_reembedded((row[0], row[1], made.get(row[0])) for row in batch)
         left = store.count_to_embed()
         progress(store.count() - left, store.count())
@@ -145,8 +173,6 @@ def search(
     Raises:
         EmbedderError: the embedder failed.
     """
-    import numpy as np
-
     wanted = embedder.embed([text])[0]
     allowed = None
     if namespace is not None:
@@ -154,7 +180,7 @@ def search(
     found: list[tuple[float, int]] = []
     for entry_id, _, blob in store.vectors_after(0):
         if allowed is None or entry_id in allowed:
-            found.append((float(np.frombuffer(blob, np.float32) @ wanted), entry_id))
+            found.append((float(decoded([blob], len(wanted))[0] @ wanted), entry_id))
             if len(found) > 100 * limit:
                 found = sorted(found, reverse=True)[:limit]
     nearest = sorted(found, reverse=True)[:limit]

@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from semcache.errors import ProviderError
     from semcache.types import (
         Candidate,
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
         Completion,
         Decision,
         Entry,
+        Held,
         Neighbour,
         NewEntry,
         Observation,
@@ -55,7 +59,7 @@ class Embedder(Protocol):
 
     @property
     def local(self) -> bool:
-        """It computes in this process, in bounded time. Others are given a time limit."""
+        """It computes in this process, so that more calls at once do not make it faster."""
         ...
 
     def load(self) -> None:
@@ -79,6 +83,11 @@ class Index(Protocol):
     - May be called from many threads at once.
     """
 
+    @property
+    def tolerance(self) -> float:
+        """How far a similarity may be off; 0.0: they are exact."""
+        ...
+
     def add(self, entry_id: int, scope: bytes, vector: Vector) -> None:
         """Make float32[d] findable in `scope` at once. A known id is left as it is."""
         ...
@@ -101,12 +110,17 @@ class Index(Protocol):
 
     def __contains__(self, entry_id: int) -> bool: ...
 
-    def ids(self) -> set[int]:
-        """The ids of all vectors that can be found."""
+    def ids(self) -> NDArray[np.int64]:
+        """int64[n]: the ids of all vectors that can be found, in order."""
         ...
 
     def wait(self) -> None:
         """Until nothing is being built beside the traffic."""
+        ...
+
+    @property
+    def due(self) -> bool:
+        """So much has changed that `IndexFiles.merge` should be called."""
         ...
 
 
@@ -141,16 +155,25 @@ class Store(Protocol):
         """
         ...
 
+    def ids(self, selection: Selection) -> list[int]:
+        """Ids of what is selected."""
+        ...
+
     def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
         """Delete what is selected (at most `limit`); return the ids."""
         ...
 
-    def evict(self, order: str, count: int, *, spare: int) -> list[int]:
-        """Delete the first `count` entries in this order, never `spare`; return their ids."""
+    def evict(
+        self, order: str, count: int, *, spare: int, namespace: str | None = None
+    ) -> list[int]:
+        """Delete the first `count` entries in this order, never `spare`; return their ids.
+
+        Looks at no others than it deletes. namespace: of this one's only.
+        """
         ...
 
-    def totals(self) -> tuple[int, int]:
-        """(entries, bytes of their texts and vectors), without counting."""
+    def totals(self, namespace: str | None = None) -> tuple[int, int]:
+        """(entries, bytes of their texts and vectors) of one namespace or all, not counted."""
         ...
 
     def meta(self, name: str) -> str | None:
@@ -169,8 +192,12 @@ class Store(Protocol):
         """Note that everything up to this revision has been taken over."""
         ...
 
-    def embedded_ids(self) -> set[int]:
-        """Ids of all entries that have a vector."""
+    def embedded_ids(self) -> NDArray[np.int64]:
+        """int64[n]: ids of all entries that have a vector, in order."""
+        ...
+
+    def vectors(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """The stored vectors of those that have one, in a form of `semcache.vectors`."""
         ...
 
     def position(self) -> Position:
@@ -178,7 +205,7 @@ class Store(Protocol):
         ...
 
     def vectors_after(self, entry_id: int) -> Iterator[tuple[int, bytes, bytes]]:
-        """(id, scope, float32[d] as bytes) of all entries with a vector and a larger id."""
+        """(id, scope, vector) of all entries with one and a larger id; see `semcache.vectors`."""
         ...
 
     def deletions_after(self, sequence: int) -> tuple[list[int], int] | None:
@@ -199,6 +226,49 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Give back files and connections. Later calls raise `StoreError`."""
+        ...
+
+
+class Lease(Protocol):
+    """The right to ask the model for a request, among all processes."""
+
+    def release(self, *, kept: bool) -> None:
+        """Let the others look, or ask. kept False: the answer was not one to keep.
+
+        Raises nothing.
+        """
+        ...
+
+
+class Leases(Protocol):
+    """Who asks the model for which request, among all processes.
+
+    - One holder at a time, as long as it lives; what a dead one holds can be taken over.
+    - May be called from many threads. Raises `StoreError` when it cannot.
+    """
+
+    def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | Held:
+        """The lease, or who holds it. `vector`: what near questions may find it by."""
+        ...
+
+    def look(self, key: bytes) -> Held | None:
+        """Who holds the lease; None: nobody."""
+        ...
+
+    def take_over(self, key: bytes, dead: Held) -> Lease | None:
+        """The lease of a holder that looks like this still; None: it does not."""
+        ...
+
+    def near(self, scope: bytes, vector: Vector, floor: float) -> bytes | None:
+        """The key of the lease for the nearest question of a scope, if it is near enough."""
+        ...
+
+    def after_fork(self) -> None:
+        """In a child process: what the parent holds is the parent's."""
+        ...
+
+    def close(self) -> None:
+        """Give the file back. Later calls raise `StoreError`."""
         ...
 
 

@@ -33,7 +33,7 @@ from semcache.core.keys import Context, KeyRules
 from semcache.core.policies import FixedThreshold
 from semcache.core.requests import RequestFields, name_of, tags_of
 from semcache.core.requests import request as make_request
-from semcache.core.retention import TTL, UNSET, GivenTTL, Retention
+from semcache.core.retention import TTL, UNSET, GivenTTL, Limit, Retention
 from semcache.decorator import OWN_NAME, Cached, Options, decorate
 from semcache.errors import ConfigError, StoreError
 from semcache.events import BreakerEvent, Event, Hook, logging_hook
@@ -41,6 +41,7 @@ from semcache.flags import Flags
 from semcache.flights import Flights
 from semcache.protocols import Embedder, Policy, Verifier
 from semcache.types import Chunk, Completion, Entry, Lookup, Query, Request, Selection
+from semcache.vectors import Form
 
 if TYPE_CHECKING:
     from semcache.router import Router
@@ -168,20 +169,27 @@ class SemanticCache:
         semantic: False: the exact tier only; nothing is ever embedded.
         ttl: seconds (or a timedelta) an entry may be served for; None: for ever.
         namespace_ttl: TTLs by namespace, before `ttl`.
+        sliding: a TTL begins anew whenever its entry is served.
+        stale_while_revalidate: seconds (or a timedelta) for which an entry is served still
+            when its TTL has passed, while one caller makes it anew in the background.
         max_entries, max_bytes: quota, and `eviction`: "least-recently-used",
             "least-frequently-used" or "oldest".
+        namespace_max_entries, namespace_max_bytes: quota of each namespace: one for all of
+            them, or by name.
         ignore, context: what does not belong to the scope, see `Call`.
         long_prompts: prompts longer than the embedder's window use the exact tier only
             ("exact"), or are embedded in pieces ("chunks").
         store_truncated, store_tool_calls: store such answers too.
-        coalesce: of equal calls under way in this process one asks the model ("exact"); also
-            of nearly equal ones, if the policy then serves its answer ("semantic"); "off".
+        coalesce: of equal calls under way, in all processes that use the directory, one asks
+            the model ("exact"); also of nearly equal ones, if the policy then serves its
+            answer ("semantic"); "off".
         router: answers what the cache does not, where no `send` is given.
         flags: `caching_enabled` and `semantic_enabled` are looked at with every call; by
             default the router's.
         hooks: called with every event; by default the logging hook.
-        embed_timeout: seconds after which an embedder that may hang (a server, a function)
-            is given up and the call goes on as a miss.
+        embed_timeout: seconds after which an embedder that hangs is given up and the call
+            goes on as a miss.
+        vectors: how vectors are kept on disk: "float32", "float16" or "int8".
         busy_timeout: seconds that a write waits for another process's.
         clock: seconds since the epoch. draw: uniform in [0, 1), for policies that explore.
         exact_below: scopes with fewer entries are searched exactly.
@@ -210,8 +218,12 @@ class SemanticCache:
         semantic: bool = True,
         ttl: TTL = None,
         namespace_ttl: Mapping[str, TTL] | None = None,
+        sliding: bool = False,
+        stale_while_revalidate: TTL = None,
         max_entries: int | None = None,
         max_bytes: int | None = None,
+        namespace_max_entries: Limit = None,
+        namespace_max_bytes: Limit = None,
         eviction: str = "least-recently-used",
         ignore: Iterable[str] = (),
         context: Context = "full",
@@ -224,6 +236,7 @@ class SemanticCache:
         hooks: Sequence[Hook] = (logging_hook,),
         embed_timeout: float | None = 5.0,
         busy_timeout: float = 5.0,
+        vectors: Form = "float32",
         clock: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
         exact_below: int | None = None,
@@ -241,8 +254,18 @@ class SemanticCache:
             raise ConfigError(f"coalesce is {coalesce!r}; it is 'exact', 'semantic' or 'off'.")
         self.path = Path(path).expanduser()
         rules = keys.key_rules(ignore, context)
-        retention = Retention(ttl, dict(namespace_ttl or {}), max_entries, max_bytes, eviction)
-        store = build.open_store(self.path, busy_timeout=busy_timeout)
+        retention = Retention(
+            ttl,
+            dict(namespace_ttl or {}),
+            max_entries,
+            max_bytes,
+            eviction,
+            namespace_max_entries,
+            namespace_max_bytes,
+            sliding,
+            stale_while_revalidate,
+        )
+        store = build.open_store(self.path, busy_timeout=busy_timeout, vectors=vectors)
         try:
             chosen = build.choose_embedder(embedder, store) if semantic else None
             repository = build.open_repository(
@@ -291,6 +314,7 @@ class SemanticCache:
             draw=draw,
             learning=learning,
             audit=audit,
+            leases=None if coalesce == "off" else build.leases_of(self.path),
         )
         self._coalesce = coalesce
         self.router = router

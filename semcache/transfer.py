@@ -18,6 +18,7 @@ from semcache.protocols import Embedder
 from semcache.repository import Repository
 from semcache.stores.sqlite import SQLiteStore
 from semcache.types import Completion, Entry, NewEntry, Selection, Usage
+from semcache.vectors import decoded
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -39,6 +40,9 @@ def export_lines(store: SQLiteStore, selection: Selection = Selection()) -> Iter
 
 def _entry_json(store: SQLiteStore, entry: Entry) -> dict[str, Any]:
     vector = store.vector(entry.id)
+    if vector is not None:
+        dimension = int(store.meta("dimension") or 0)
+        vector = decoded([vector], dimension).tobytes()
     return {
         "exact_key": entry.exact_key.hex(),
         "scope": entry.scope.hex(),
@@ -50,6 +54,8 @@ def _entry_json(store: SQLiteStore, entry: Entry) -> dict[str, Any]:
         "key_version": store.key_version(entry.id),
         "created_at": entry.created_at,
         "expires_at": entry.expires_at,
+        "stale_at": entry.stale_at,
+        "sliding": entry.sliding,
         "last_hit_at": entry.last_hit_at,
         "hits": entry.hits,
         "tags": list(store.tags(entry.id)),
@@ -135,6 +141,8 @@ _TYPES: dict[str, Any] = {
     "key_version": int,
     "created_at": int | float,
     "expires_at": int | float | None,
+    "stale_at": int | float | None,
+    "sliding": int | float | None,
     "last_hit_at": int | float | None,
     "hits": int,
 }

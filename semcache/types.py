@@ -252,7 +252,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A stored answer. Times are seconds since the epoch."""
+    """A stored answer. Times are seconds since the epoch.
+
+    Attributes:
+        expires_at: it is not served from then on. None: never.
+        stale_at: from then on it is served while it is made anew in the background.
+        sliding: seconds for which it is good after each time that it is served; None: the
+            times above stand.
+    """
 
     id: int
     exact_key: bytes
@@ -265,10 +272,16 @@ class Entry:
     expires_at: float | None
     last_hit_at: float | None = None
     hits: int = 0
+    stale_at: float | None = None
+    sliding: float | None = None
 
     def fresh(self, now: float) -> bool:
         """Whether the entry may still be served at `now` (seconds since the epoch)."""
         return self.expires_at is None or now < self.expires_at
+
+    def stale(self, now: float) -> bool:
+        """Whether it is to be made anew, though it may still be served."""
+        return self.stale_at is not None and now >= self.stale_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +306,8 @@ class NewEntry:
     tags: tuple[str, ...] = ()
     hits: int = 0
     last_hit_at: float | None = None
+    stale_at: float | None = None
+    sliding: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +441,7 @@ MissReason: TypeAlias = Literal[
     "fault",
     "bypassed",
     "caching_off",
+    "index_building",
 ]
 
 
@@ -447,6 +463,7 @@ class Lookup:
         query: the request as the cache sees it.
         vector: float32[d], the embedded question, or None where nothing was embedded.
         id: names this lookup, for `feedback`.
+        stale: the entry is past its time and should be made anew (`put`, `record`).
     """
 
     query: Query
@@ -456,6 +473,7 @@ class Lookup:
     entry: Entry | None = None
     vector: Vector | None = None
     id: str = field(default_factory=_lookup_id, compare=False)
+    stale: bool = False
 
     @property
     def completion(self) -> Completion | None:
@@ -515,6 +533,23 @@ class Serve:
     chance: float
     features: tuple[float, ...]
     verdict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Another's lease, as it stands now.
+
+    Attributes:
+        owner: whose it is; "": nobody's any more, and its answer was not one to keep.
+        beat: grows while the owner lives.
+    """
+
+    owner: str
+    beat: int
+
+    @property
+    def void(self) -> bool:
+        return not self.owner
 
 
 @dataclass(frozen=True, slots=True)

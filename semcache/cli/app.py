@@ -16,7 +16,7 @@ MODULES = {
     "demo": ("demo",),
     "looking": ("stats", "list", "show", "search", "explain"),
     "changing": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
-    "moving": ("export", "import"),
+    "moving": ("export", "import", "backup", "restore"),
     "asking": ("ask", "providers"),
     "batching": ("batch",),
     "configuring": ("config",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -63,13 +64,15 @@ def clear(
         created_before=None if age is None else now - age,
         expired_at=now if expired else None,
     )
+    from semcache.maintenance import stored_repository
+
     with store(cache) as opened:
         count = opened.count(selection)
         if count and not yes:
             what = "ALL " if selection.everything else ""
             typer.confirm(f"Delete {what}{count:,} entries of {directory(cache)}?", abort=True)
-        deleted = opened.delete(selection)
-    typer.echo(f"deleted {len(deleted)}")
+        deleted = stored_repository(directory(cache), opened).delete(selection)
+    typer.echo(f"deleted {deleted}")
 
 
 def check(
@@ -80,6 +83,8 @@ def check(
     """Hold the index against the database, and the database against its rules."""
     from semcache.maintenance import check as examine
 
+    if _damaged(directory(cache), fix=fix):
+        raise typer.Exit(NOTHING)
     with store(cache) as opened:
         report = examine(directory(cache), opened, fix=fix)
     if as_json:
@@ -97,6 +102,29 @@ def check(
             typer.echo("sound")
     if report.problems:
         raise typer.Exit(NOTHING)
+
+
+def _damaged(cache: Path, *, fix: bool) -> bool:
+    """Whether the database is damaged and stays so. Says what was found and done."""
+    from semcache.stores.salvage import damaged, salvage
+
+    database = cache / build.DATABASE
+    problem = damaged(database) if database.exists() else None
+    if problem is None:
+        return False
+    if not fix:
+        typer.echo(f"PROBLEM: {database} is damaged: {problem}")
+        typer.echo("Stop the programs that use it and run this with --fix, or restore a backup.")
+        return True
+    with progress("saving") as bar:
+        saved = salvage(database, bar)
+    rows = saved.rows
+    typer.echo(f"mended: {database} was damaged: {problem}")
+    typer.echo(
+        f"saved {rows['entries']:,} entries and {rows['embeddings']:,} vectors; "
+        f"{saved.lost:,} rows could not be read. The damaged file is kept: {saved.kept_at}"
+    )
+    return False
 
 
 def warmup(

@@ -1,4 +1,4 @@
-"""Commands that carry entries out of a cache and into one: export, import."""
+"""Commands that carry entries out of a cache and into one: export, import, backup, restore."""
 
 from __future__ import annotations
 
@@ -85,4 +85,34 @@ def import_(
     typer.echo(f"imported {count:,} entries")
 
 
-COMMANDS = (export, import_)
+def backup(
+    to: Annotated[Path, typer.Argument(help="A directory that holds no cache yet.")],
+    cache: CachePath = None,
+) -> None:
+    """Copy a cache as it is at one moment, while it is in use."""
+    from semcache.backups import backup as copy
+
+    with progress("copying") as bar:
+        count = copy(directory(cache), to, bar)
+    typer.echo(f"{count:,} entries are in {to}")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="The directory of a backup.")],
+    cache: CachePath = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Put a backup in place of a cache; programs that have it open go on with it."""
+    from semcache.backups import restore as put_back
+
+    where = directory(cache)
+    if (where / build.DATABASE).exists() and not yes:
+        with store(cache) as opened:
+            count = opened.totals()[0]
+        typer.confirm(f"Replace the {count:,} entries of {where}?", abort=True)
+    with progress("copying") as bar:
+        count = put_back(source, where, bar)
+    typer.echo(f"{count:,} entries are in {where}")
+
+
+COMMANDS = (export, import_, backup, restore)

@@ -42,11 +42,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
 from semcache.core.verifier import SAME_WORDS, chance_of
 
 if TYPE_CHECKING:
+    import numpy as np  # loaded where something is fitted: an exact hit needs none
     from numpy.typing import NDArray
 
 Counts: TypeAlias = tuple[float, ...]
@@ -201,6 +200,8 @@ CHANCES: Counts = tuple(max(_LEAST_ERROR, chance_of(-middle)) for middle in _MID
 
 def fit(bins: Bins, expected: Counts, spread: Spread) -> Fit:
     """Beliefs after the labels of `bins`, from what was expected."""
+    import numpy as np
+
     centre = np.array([_logit(error) for error in expected])
     before = _covariance(spread)
     wrong = np.array(bins.wrong)
@@ -223,6 +224,8 @@ def fit(bins: Bins, expected: Counts, spread: Spread) -> Fit:
 
 def draw(found: Fit, seen: Sequence[float], rules: Rules) -> Line:
     """The lowest line that keeps the bound."""
+    import numpy as np
+
     surest = found.errors[_SAME_WORDS]
     best = Line(same_words=surest)
     traffic = wrong = 0.0
@@ -262,6 +265,8 @@ _LONGEST_STEP = 1.5
 @cache
 def _covariance(spread: Spread) -> NDArray[np.float64]:
     """float64[bins, bins]"""
+    import numpy as np
+
     middles = np.array(_MIDDLES)
     apart = np.abs(middles[:, None] - middles[None, :])
     found: NDArray[np.float64] = (
@@ -273,6 +278,8 @@ def _covariance(spread: Spread) -> NDArray[np.float64]:
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    import numpy as np
+
     found: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
     return found
 

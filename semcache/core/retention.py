@@ -35,6 +35,37 @@ _SLACK = 100
 """An eviction makes room for 1 / _SLACK of the quota more than is needed, so that a full cache
 does not evict at every record."""
 
+Limit: TypeAlias = int | Mapping[str, int] | None
+"""A quota of each namespace: one for all of them, or by name; None: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The most entries, and bytes of their texts and vectors, there may be; None: no limit."""
+
+    entries: int | None = None
+    size: int | None = None
+
+    def excess(self, entries: int, size: int) -> int:
+        """How many entries to evict now, when there are `entries` with `size` bytes."""
+        over = 0
+        if self.entries is not None and entries > self.entries:
+            over = entries - self.entries + self.entries // _SLACK
+        if self.size is not None and size > self.size:
+            mean = max(size // max(entries, 1), 1)
+            wanted = size - self.size + self.size // _SLACK
+            over = max(over, math.ceil(wanted / mean))
+        return min(over, entries - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """Until when an entry is good: see `Entry`."""
+
+    expires_at: float | None = None
+    stale_at: float | None = None
+    sliding: float | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -45,7 +76,10 @@ class Retention:
         namespace_ttl: by namespace; goes before `ttl`, after a TTL given with the call.
         max_entries, max_bytes: quota; None: no limit. Bytes are those of an entry's texts
             and vector, not of the file.
+        namespace_max_entries, namespace_max_bytes: quota of each namespace.
         eviction: one of `EVICTION`.
+        sliding: a TTL begins anew whenever its entry is served.
+        stale: seconds after its TTL that an entry is still served, while it is made anew.
 
     Raises:
         ConfigError: a TTL or a quota is below zero, or the eviction policy is unknown.
@@ -56,40 +90,63 @@ class Retention:
     max_entries: int | None = None
     max_bytes: int | None = None
     eviction: str = "least-recently-used"
+    namespace_max_entries: Limit = None
+    namespace_max_bytes: Limit = None
+    sliding: bool = False
+    stale: TTL = None
 
     def __post_init__(self) -> None:
         seconds(self.ttl)
+        seconds(self.stale, "stale_while_revalidate")
         for ttl in self.namespace_ttl.values():
             seconds(ttl)
-        for name in ("max_entries", "max_bytes"):
-            quota = getattr(self, name)
-            if quota is not None and (not isinstance(quota, int) or quota < 1):
-                raise ConfigError(f"{name} is {quota!r}; give a whole number above 0, or None.")
+        for name in ("max_entries", "max_bytes", "namespace_max_entries", "namespace_max_bytes"):
+            given = getattr(self, name)
+            for quota in given.values() if isinstance(given, Mapping) else (given,):
+                if quota is not None and (not isinstance(quota, int) or quota < 1):
+                    raise ConfigError(f"{name} is {quota!r}; give a whole number above 0, or None.")
         if self.eviction not in EVICTION:
             known = ", ".join(map(repr, EVICTION))
             raise ConfigError(f"eviction is {self.eviction!r}; it is one of {known}.")
 
-    def expires_at(self, now: float, namespace: str, ttl: GivenTTL = UNSET) -> float | None:
-        """When an entry stored at `now` expires (seconds since the epoch); None: never."""
+    def lifetime(self, now: float, namespace: str, ttl: GivenTTL = UNSET) -> Lifetime:
+        """Until when an entry stored at `now` (seconds since the epoch) is good."""
         if ttl is UNSET:
             ttl = self.namespace_ttl.get(namespace, self.ttl)
-        lifetime = seconds(ttl)
-        return None if lifetime is None else now + lifetime
+        good = seconds(ttl)
+        if good is None:
+            return Lifetime()
+        sliding = good if self.sliding else None
+        extra = seconds(self.stale)
+        if not extra:
+            return Lifetime(now + good, None, sliding)
+        return Lifetime(now + good + extra, now + good, sliding)
 
-    def excess(self, entries: int, size: int) -> int:
-        """How many entries to evict now, when there are `entries` with `size` bytes."""
-        over = 0
-        if self.max_entries is not None and entries > self.max_entries:
-            over = entries - self.max_entries + self.max_entries // _SLACK
-        if self.max_bytes is not None and size > self.max_bytes:
-            mean = max(size // max(entries, 1), 1)
-            wanted = size - self.max_bytes + self.max_bytes // _SLACK
-            over = max(over, math.ceil(wanted / mean))
-        return min(over, entries - 1)
+    @property
+    def quota(self) -> Quota | None:
+        """For all namespaces together; None: there is none."""
+        if self.max_entries is None and self.max_bytes is None:
+            return None
+        return Quota(self.max_entries, self.max_bytes)
+
+    @property
+    def by_namespace(self) -> bool:
+        """Whether namespaces have quotas of their own."""
+        return self.namespace_max_entries is not None or self.namespace_max_bytes is not None
+
+    def quota_of(self, namespace: str) -> Quota | None:
+        """For one namespace; None: it has none."""
+        entries = _limit(self.namespace_max_entries, namespace)
+        size = _limit(self.namespace_max_bytes, namespace)
+        return None if entries is None and size is None else Quota(entries, size)
 
 
-def seconds(ttl: TTL) -> float | None:
-    """A TTL in seconds.
+def _limit(given: Limit, namespace: str) -> int | None:
+    return given.get(namespace) if isinstance(given, Mapping) else given
+
+
+def seconds(ttl: TTL, name: str = "ttl") -> float | None:
+    """A TTL in seconds; `name` is what the error calls it.
 
     Raises:
         ConfigError: it is negative or no number.
@@ -99,7 +156,7 @@ def seconds(ttl: TTL) -> float | None:
     value = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ConfigError(
-            f"ttl is {ttl!r}; it is a number of seconds, 0 or more (or a timedelta), or None "
+            f"{name} is {ttl!r}; it is a number of seconds, 0 or more (or a timedelta), or None "
             "for an entry that never expires."
         )
     return None if math.isinf(value) else float(value)

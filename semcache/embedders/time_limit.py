@@ -1,15 +1,17 @@
 """An embedder that answers in time or fails.
 
-A call that hangs cannot be stopped from outside, only left behind: it runs on a
-thread of its own, and the caller goes on without it. One that did not answer is
-left alone for a while, so that a hung model costs one wait and not one for each call.
+A call that hangs cannot be stopped from outside, only left behind: it runs on another
+thread, and the caller goes on without it. One that did not answer is left alone for a while,
+so that a hung model costs one wait and not one for each call.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from semcache.errors import EmbedderError
@@ -36,6 +38,7 @@ class TimeLimited:
         self._seconds = seconds
         self._rest = rest
         self._hung_until = 0.0
+        self._idle: list[_Worker] = []
 
     @property
     def fingerprint(self) -> str:
@@ -61,23 +64,52 @@ class TimeLimited:
                 f"{self.fingerprint} did not answer within {self._seconds} s a short while ago "
                 "and is left alone for now."
             )
-        outcome: list[Vector | BaseException] = []
-        thread = threading.Thread(
-            target=self._run, args=(list(texts), outcome), name="semcache-embed", daemon=True
-        )
-        thread.start()
-        thread.join(self._seconds)
-        if not outcome:
+        self._embedder.load()
+        worker = self._worker()
+        outcome = worker.run(lambda: self._embedder.embed(texts), self._seconds)
+        if outcome is None:
             self._hung_until = time.monotonic() + self._rest
             raise EmbedderError(f"{self.fingerprint} did not answer within {self._seconds} s.")
-        if isinstance(outcome[0], Exception):
-            raise outcome[0]
-        if isinstance(outcome[0], BaseException):  # SystemExit and the like end no caller
-            raise EmbedderError(f"{self.fingerprint} failed: {outcome[0]!r}")
-        return outcome[0]
+        self._idle.append(worker)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, BaseException):  # SystemExit and the like end no caller
+            raise EmbedderError(f"{self.fingerprint} failed: {outcome!r}")
+        return outcome
 
-    def _run(self, texts: list[str], outcome: list[Vector | BaseException]) -> None:
+    def _worker(self) -> _Worker:
+        """One that has nothing to do; threads of a parent process are not here."""
+        while True:
+            try:
+                worker = self._idle.pop()
+            except IndexError:
+                return _Worker()
+            if worker.pid == os.getpid():
+                return worker
+
+
+class _Worker:
+    """A thread that does one thing after another. Left behind while it hangs, it ends after."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._work: SimpleQueue[Callable[[], Vector] | None] = SimpleQueue()
+        self._done: SimpleQueue[Vector | BaseException] = SimpleQueue()
+        threading.Thread(target=self._run, name="semcache-embed", daemon=True).start()
+
+    def run(self, work: Callable[[], Vector], seconds: float) -> Vector | BaseException | None:
+        """What the work returned or raised; None: it is not done in time."""
+        self._work.put(work)
         try:
-            outcome.append(self._embedder.embed(texts))
-        except BaseException as error:
-            outcome.append(error)
+            return self._done.get(timeout=seconds)
+        except Empty:
+            self._work.put(None)
+            return None
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            try:
+                self._done.put(work())
+            except BaseException as error:
+                self._done.put(error)
+            del work  # nothing is held while nothing is done

@@ -1,136 +1,292 @@
-"""Nearest neighbours by FAISS, a partition for each scope.
+"""Nearest neighbours by FAISS: a segment at rest, and what has come in since.
 
-A search looks into the partition of its scope and nowhere else, so that a vector
-of another scope cannot be found, however near it lies. Vectors have length 1; the
-inner product that FAISS computes is the cosine similarity.
+A search looks into its own scope's lists and nowhere else, so that a vector of another scope
+cannot be found, however near it lies. Vectors have length 1; the inner product that FAISS
+computes is the cosine similarity.
+
+What is new goes to a level in memory, a partition for each scope; when that has grown, it is
+set aside, merged with the segment into a new one beside the traffic, and the new one takes
+the place of both (as in a log-structured merge tree: P. O'Neil et al., Acta Informatica 33,
+1996). A deletion is taken out of the level, or noted against the segment, at once.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semcache.indexes import snapshot
-from semcache.indexes.partition import EXACT_BELOW, Flat, Partition
+from semcache.indexes.merging import Fresh
+from semcache.indexes.partition import EXACT_BELOW, Partition
+from semcache.indexes.segment import TOLERANCE, Segment
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from semcache.types import Vector
+
+_LEVEL_ROWS = 65_536
+"""The level is merged when it holds this many rows, or ..."""
+_LEVEL_SHARE = 8
+"""... so many times fewer than the segment, if that is more."""
+_SCOPE_WEIGHT = 2
+"""Rows that a scope of the level counts for: it takes memory of its own."""
+_DEAD_SHARE = 4
+"""One row in so many deleted: the segment is merged, to give their memory back."""
+_DEAD_ROWS = 1024
+
+Made = tuple[Segment, "NDArray[np.int64]"]
+"""A new segment, and ids of rows in it that are deleted already."""
+Maker = Callable[["Segment | None", Fresh, "NDArray[np.int64]"], Made]
+"""(the segment so far, what has come in, ids that are deleted) -> what takes their place."""
 
 
 class FaissIndex:
-    """An `Index` in memory.
+    """An `Index` in memory, over a segment that may be mapped from a file.
 
     Args:
         dimension: length d of a vector; 0: that of the first one added.
-        exact_below: scopes with fewer vectors are searched exactly (see `partition`).
+        segment: what there is already.
+        exact_below: scopes with fewer vectors are searched one by one.
         background: build inverted lists beside the traffic. False: build them inside the
             `add` that makes them due, for runs that must repeat to the last hit.
     """
 
     def __init__(
-        self, dimension: int, *, exact_below: int = EXACT_BELOW, background: bool = True
+        self,
+        dimension: int,
+        *,
+        segment: Segment | None = None,
+        exact_below: int = EXACT_BELOW,
+        background: bool = True,
     ) -> None:
         self.dimension = dimension
-        self._exact_below = exact_below
+        self.exact_below = exact_below
         self._background = background
-        self._partitions: dict[bytes, Partition] = {}
-        self._scope_of: dict[int, bytes] = {}
+        self._rest = _Rest(segment, set())
+        self._level = self._new_level()
+        self._aside: _Level | None = None
+        self._dead_then: list[int] = []
+        self._gone: list[int] = []
         self._lock = threading.Lock()
 
+    @property
+    def tolerance(self) -> float:
+        return 0.0 if self._rest.segment is None else TOLERANCE
+
     def __len__(self) -> int:
-        return len(self._scope_of)
+        rest = self._rest
+        return rest.rows - len(rest.dead) + sum(len(level.scope_of) for level in self._levels())
 
     def __contains__(self, entry_id: int) -> bool:
-        return entry_id in self._scope_of
+        known = self._known(np.array([entry_id], np.int64))[0]
+        return bool(known) and entry_id not in self._rest.dead
 
-    def ids(self) -> set[int]:
-        return set(self._scope_of)
+    def ids(self) -> NDArray[np.int64]:
+        with self._lock:
+            parts = [np.fromiter(level.scope_of, np.int64) for level in self._levels()]
+            if (segment := self._rest.segment) is not None:
+                dead = np.fromiter(self._rest.dead, np.int64)
+                parts.append(np.setdiff1d(segment.arrays.ids, dead, assume_unique=True))
+        return np.sort(np.concatenate(parts))
+
+    def scopes(self) -> int:
+        """How many scopes have vectors, or had before the last merge."""
+        segment = self._rest.segment
+        return max(len(self._level.partitions), 0 if segment is None else segment.scopes)
 
     def add(self, entry_id: int, scope: bytes, vector: Vector) -> None:
         self.add_many([entry_id], [scope], vector[None])
 
     def add_many(self, ids: Sequence[int], scopes: Sequence[bytes], vectors: Vector) -> None:
+        every_id = np.asarray(ids, np.int64)
         with self._lock:
-            self.dimension = self.dimension or vectors.shape[1]
-            rows: dict[bytes, list[int]] = defaultdict(list)
-            for row, (entry_id, scope) in enumerate(zip(ids, scopes, strict=True)):
-                if entry_id not in self._scope_of:
-                    self._scope_of[entry_id] = scope
-                    rows[scope].append(row)
-            every_id = np.asarray(ids, np.int64)
-            for scope, chosen in rows.items():
-                self._partition(scope).add(every_id[chosen], vectors[chosen])
+            if not self.dimension:
+                self.dimension = vectors.shape[1]
+                self._level = self._new_level()
+            new = np.flatnonzero(~self._known(every_id))
+            self._level.add(every_id[new], [scopes[row] for row in new.tolist()], vectors[new])
 
     def remove(self, ids: Iterable[int]) -> None:
         with self._lock:
-            chosen: dict[bytes, list[int]] = defaultdict(list)
-            for entry_id in ids:
-                if (scope := self._scope_of.pop(entry_id, None)) is not None:
-                    chosen[scope].append(entry_id)
-            for scope, members in chosen.items():
-                partition = self._partitions[scope]
-                partition.remove(members)
-                if not partition.count:
-                    del self._partitions[scope]
+            left = [entry_id for entry_id in ids if not self._level.remove(entry_id)]
+            if self._aside is not None:
+                self._gone += left
+                left = [entry_id for entry_id in left if not self._aside.remove(entry_id)]
+            self._rest.remove(left)
 
     def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
-        partition = self._partitions.get(scope)
-        return [] if partition is None else partition.search(vector, k)
-
-    def scopes(self) -> int:
-        """How many scopes have vectors."""
-        return len(self._partitions)
+        levels = self._levels()  # before the rest: what a merge moves is then found, if twice
+        found = self._rest.search(scope, vector, k)
+        fresh = [n for level in levels for n in level.search(scope, vector, k)]
+        if not fresh:
+            return found
+        nearest = {n.id: n for n in found} | {n.id: n for n in fresh}
+        return sorted(nearest.values(), key=lambda n: -n.similarity)[:k]
 
     def wait(self) -> None:
         """Until no inverted lists are being built."""
-        for partition in list(self._partitions.values()):
-            partition.wait()
+        for level in self._levels():
+            level.wait()
 
-    def _partition(self, scope: bytes) -> Partition:
-        partition = self._partitions.get(scope)
-        if partition is None:
-            partition = self._partitions[scope] = self._new_partition()
-        return partition
+    # ------------------------------------------------------------------------ merging
 
-    def _new_partition(self) -> Partition:
-        return Partition(self.dimension, exact_below=self._exact_below, background=self._background)
+    @property
+    def due(self) -> bool:
+        """Whether it is time to merge."""
+        rest = self._rest
+        fresh = self._level.weight > max(_LEVEL_ROWS, rest.rows // _LEVEL_SHARE)
+        dead = len(rest.dead) > max(_DEAD_ROWS, rest.rows // _DEAD_SHARE)
+        return self._aside is None and (fresh or dead)
 
-    # ---------------------------------------------------------------------- snapshots
+    @property
+    def unsaved(self) -> float:
+        """Changes since the segment was made, as a share of its rows."""
+        rest = self._rest
+        changes = len(rest.dead) + sum(len(level.scope_of) for level in self._levels())
+        return changes / max(rest.rows, 1)
 
-    def save(self, path: Path, facts: snapshot.Facts) -> None:
-        """Write a snapshot beside the database, in one atomic step. Waits for builds."""
-        self.wait()
+    def set_aside(self) -> bool:
+        """Begin a merge of all that is here now; False: one is under way."""
         with self._lock:
-            partitions = {scope: p.rows for scope, p in self._partitions.items()}
-            snapshot.save(path, facts, self.dimension, partitions)
+            if self._aside is not None:
+                return False
+            self._aside, self._level = self._level, self._new_level()
+            self._dead_then, self._gone = list(self._rest.dead), []
+            return True
 
-    @classmethod
-    def load(
-        cls,
-        path: Path,
-        facts: snapshot.Facts,
-        dimension: int,
-        *,
-        exact_below: int = EXACT_BELOW,
-        background: bool = True,
-    ) -> tuple[FaissIndex, snapshot.Facts]:
-        """The index of a snapshot and how far it had followed the store.
+    def merge(self, make: Maker) -> None:
+        """Put what `make` makes of the segment and what was set aside in place of both.
 
-        Raises:
-            SnapshotError: there is none, it is damaged, or it was made for another store,
-                embedder or dimension than `facts` says.
+        Where `make` fails, everything stays as it was.
         """
-        found, partitions = snapshot.load(path, facts, dimension)
-        index = cls(dimension, exact_below=exact_below, background=background)
-        for scope, rows in partitions.items():
-            partition = index._partitions[scope] = index._new_partition()
-            partition.adopt(rows)
-            ids = rows.ids if isinstance(rows, Flat) else rows.contents()[0]
-            index._scope_of.update(dict.fromkeys(ids.tolist(), scope))
-        return index, found
+        aside = self._aside
+        assert aside is not None
+        try:
+            aside.wait()
+            fresh = aside.contents(self.dimension)
+            dead = np.asarray(self._dead_then, np.int64)
+            segment, gone = make(self._rest.segment, fresh, dead)
+            left = np.flatnonzero(~segment.contains(fresh.ids))
+        except BaseException:
+            with self._lock:
+                self._aside = None
+                aside.take(self._level)
+                self._level = aside
+            raise
+        with self._lock:
+            gone = np.concatenate([gone, np.asarray(self._gone, np.int64)])
+            left = left[~np.isin(fresh.ids[left], gone)]
+            self._rest = _Rest(segment, set(gone[segment.contains(gone)].tolist()))
+            self._aside, self._dead_then, self._gone = None, [], []
+            scopes = [fresh.scopes[row] for row in left.tolist()]
+            self._level.add(fresh.ids[left], scopes, fresh.vectors[left])
+
+    def _levels(self) -> list[_Level]:
+        aside = self._aside
+        return [self._level] if aside is None else [self._level, aside]
+
+    def _new_level(self) -> _Level:
+        return _Level(self.dimension, exact_below=self.exact_below, background=self._background)
+
+    def _known(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool[m]: which of these ids are here, deleted ones of the segment included."""
+        levels = self._levels()
+        known = np.array([any(i in level.scope_of for level in levels) for i in ids.tolist()], bool)
+        segment = self._rest.segment
+        return known if segment is None else known | segment.contains(ids)
+
+
+class _Rest:
+    """A segment and which of its rows are deleted."""
+
+    def __init__(self, segment: Segment | None, dead: set[int]) -> None:
+        self.segment = segment
+        self.dead = dead
+
+    @property
+    def rows(self) -> int:
+        return 0 if self.segment is None else self.segment.count
+
+    def remove(self, ids: Sequence[int]) -> None:
+        if self.segment is not None and ids:
+            chosen = np.asarray(ids, np.int64)
+            self.dead.update(chosen[self.segment.contains(chosen)].tolist())
+
+    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
+        """The k nearest living rows."""
+        if self.segment is None:
+            return []
+        wanted = k
+        while True:
+            found = self.segment.search(scope, vector, wanted)
+            alive = [n for n in found if n.id not in self.dead]
+            if len(alive) >= k or len(found) < wanted:
+                return alive[:k]
+            wanted *= 4
+
+
+class _Level:
+    """What has come in lately: a partition for each scope."""
+
+    def __init__(self, dimension: int, *, exact_below: int, background: bool) -> None:
+        self._dimension = dimension
+        self._exact_below = exact_below
+        self._background = background
+        self.partitions: dict[bytes, Partition] = {}
+        self.scope_of: dict[int, bytes] = {}
+
+    @property
+    def weight(self) -> int:
+        return len(self.scope_of) + _SCOPE_WEIGHT * len(self.partitions)
+
+    def add(self, ids: NDArray[np.int64], scopes: Sequence[bytes], vectors: Vector) -> None:
+        rows: dict[bytes, list[int]] = defaultdict(list)
+        for row, (entry_id, scope) in enumerate(zip(ids.tolist(), scopes, strict=True)):
+            if entry_id not in self.scope_of:
+                self.scope_of[entry_id] = scope
+                rows[scope].append(row)
+        for scope, chosen in rows.items():
+            partition = self.partitions.get(scope)
+            if partition is None:
+                partition = self.partitions[scope] = Partition(
+                    self._dimension, exact_below=self._exact_below, background=self._background
+                )
+            partition.add(ids[chosen], vectors[chosen])
+
+    def take(self, other: _Level) -> None:
+        """Take over what another level holds."""
+        fresh = other.contents(self._dimension)
+        self.add(fresh.ids, fresh.scopes, fresh.vectors)
+
+    def remove(self, entry_id: int) -> bool:
+        """Whether it was here."""
+        scope = self.scope_of.pop(entry_id, None)
+        if scope is None:
+            return False
+        partition = self.partitions[scope]
+        partition.remove([entry_id])
+        if not partition.count:
+            del self.partitions[scope]
+        return True
+
+    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
+        partition = self.partitions.get(scope)
+        return [] if partition is None else partition.search(vector, k)
+
+    def contents(self, dimension: int) -> Fresh:
+        parts = [(scope, *p.contents()) for scope, p in list(self.partitions.items())]
+        ids = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
+        vectors = np.concatenate(
+            [np.empty((0, dimension), np.float32), *(part[2] for part in parts)]
+        )
+        scopes = [scope for scope, own, _ in parts for _ in own]
+        return Fresh(ids, scopes, vectors)
+
+    def wait(self) -> None:
+        for partition in list(self.partitions.values()):
+            partition.wait()

@@ -1,17 +1,40 @@
-"""Where a FAISS index comes from and goes to: a snapshot beside the database."""
+"""Where a FAISS index comes from and goes to: a snapshot beside the database.
+
+Several processes may share a snapshot. One at a time merges (a lock on a file beside it); the
+others find that a newer one is there and take that, so that its pages lie in memory once.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semcache.protocols import Store
 
 if TYPE_CHECKING:
-    from semcache.indexes.faiss import FaissIndex
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from semcache.indexes.faiss import FaissIndex, Made
+    from semcache.indexes.merging import Fresh
+    from semcache.indexes.segment import Segment
+    from semcache.indexes.snapshot import Facts
 
 logger = logging.getLogger("semcache")
+
+_UNSAVED = 1 / 16
+"""Changes, as a share of the snapshot's rows, below which it is not written anew."""
+_BUILD_ROWS = 65_536
+"""Rows that are read from the store at a time."""
+_NICE = 10
+"""How far a merge steps back behind the traffic."""
+
+Failed = Callable[[BaseException], None]
 
 
 class FaissFiles:
@@ -20,7 +43,7 @@ class FaissFiles:
     Args:
         path: the snapshot's file.
         exact_below: see `FaissIndex`; None: its default.
-        background: see `FaissIndex`.
+        background: see `FaissIndex`; merges follow it too.
     """
 
     def __init__(
@@ -28,42 +51,221 @@ class FaissFiles:
     ) -> None:
         self.path = path
         self._exact_below = exact_below
-        self._background = background
+        self.background = background
+        self._merging: threading.Thread | None = None
 
     def new(self, dimension: int) -> FaissIndex:
-        make, exact_below = self._maker()
-        return make(dimension, exact_below=exact_below, background=self._background)
+        return self._index(dimension, None)
 
     def load(
         self, store: Store, fingerprint: str, dimension: int
     ) -> tuple[FaissIndex, int, int] | None:
-        from semcache.indexes.snapshot import Facts, SnapshotError
+        from semcache.indexes import snapshot
 
         if not self.path.exists():
             return None
-        make, exact_below = self._maker()
-        position = store.position()
-        expected = Facts(position.store_id, fingerprint, position.last_id, position.last_deletion)
         try:
-            index, found = make.load(
-                self.path,
-                expected,
-                dimension,
-                exact_below=exact_below,
-                background=self._background,
-            )
-        except SnapshotError as error:
+            segment, found = snapshot.load(self.path, _facts(store, fingerprint), dimension)
+        except snapshot.SnapshotError as error:
             logger.warning("%s; the index is rebuilt from the database", error)
             return None
-        return index, found.last_id, found.last_deletion
+        return self._index(dimension, segment), found.last_id, found.last_deletion
+
+    def build(
+        self, store: Store, fingerprint: str, dimension: int, *, anew: bool = False
+    ) -> tuple[FaissIndex, int, int]:
+        with _alone(self.path), _stepped_back(self.background):
+            if not anew and (found := self.load(store, fingerprint, dimension)) is not None:
+                return found  # another process has made it
+            facts = _facts(store, fingerprint)
+            segment: Segment | None = None
+            for last_id, fresh in _read(store, facts.last_id, dimension):
+                # Deletions since the start are not in the rows, or are followed later.
+                at = (last_id, facts.last_deletion)
+                segment = self._made(segment, fresh, _no_ids(), dimension, store, fingerprint, at)
+        return self._index(dimension, segment), facts.last_id, facts.last_deletion
+
+    def merge(
+        self,
+        index: FaissIndex,
+        store: Store,
+        fingerprint: str,
+        at: tuple[int, int],
+        failed: Failed,
+    ) -> None:
+        if not index.set_aside():
+            return
+
+        def run() -> None:
+            try:
+                with _stepped_back(self.background):
+                    self._merge(index, store, fingerprint, at)
+            except Exception as error:
+                failed(error)
+
+        if self.background:
+            self._merging = threading.Thread(target=run, name="semcache-merge", daemon=True)
+            self._merging.start()
+        else:
+            run()
 
     def save(self, index: FaissIndex, store: Store, fingerprint: str, at: tuple[int, int]) -> None:
-        from semcache.indexes.snapshot import Facts
+        self.wait()
+        if index.unsaved > _UNSAVED and index.set_aside():
+            self._merge(index, store, fingerprint, at)
 
-        index.save(self.path, Facts(store.meta("store_id") or "", fingerprint, *at))
+    def wait(self) -> None:
+        """Until no merge is under way."""
+        if (merging := self._merging) is not None:
+            merging.join()
 
-    def _maker(self) -> tuple[type[FaissIndex], int]:
+    def after_fork(self) -> None:
+        self._merging = None
+
+    # ------------------------------------------------------------------------- inside
+
+    def _merge(
+        self, index: FaissIndex, store: Store, fingerprint: str, at: tuple[int, int]
+    ) -> None:
+        def make(old: Segment | None, fresh: Fresh, dead: NDArray[np.int64]) -> Made:
+            with _alone(self.path):
+                newer = self._newer(store, fingerprint, index.dimension, at[0], fresh.ids)
+                if newer is not None:
+                    return newer
+                made = self._made(old, fresh, dead, index.dimension, store, fingerprint, at)
+                return made, _no_ids()
+
+        index.merge(make)
+
+    def _newer(
+        self,
+        store: Store,
+        fingerprint: str,
+        dimension: int,
+        last_id: int,
+        fresh: NDArray[np.int64],
+    ) -> Made | None:
+        """What another process has kept, if it holds most of what is to be merged here."""
+        import numpy as np
+
+        from semcache.indexes import snapshot
+
+        there = snapshot.read_facts(self.path)
+        if there is None or not len(fresh) or there.last_id < (fresh.min() + last_id) // 2:
+            return None
+        try:
+            segment, found = snapshot.load(self.path, _facts(store, fingerprint), dimension)
+        except snapshot.SnapshotError:
+            return None
+        deleted = store.deletions_after(found.last_deletion)
+        return None if deleted is None else (segment, np.asarray(deleted[0], np.int64))
+
+    def _made(
+        self,
+        old: Segment | None,
+        fresh: Fresh,
+        dead: NDArray[np.int64],
+        dimension: int,
+        store: Store,
+        fingerprint: str,
+        at: tuple[int, int],
+    ) -> Segment:
+        """The merged segment, mapped from its file; in memory where none can be written."""
+        from semcache.indexes import snapshot
+        from semcache.indexes.merging import merge
+
+        facts = snapshot.Facts(store.meta("store_id") or "", fingerprint, *at)
+        plan = merge(old, fresh, dead, exact_below=self._least_lists(), dimension=dimension)
+        try:
+            snapshot.write(self.path, facts, plan)
+            return snapshot.load(self.path, facts, dimension)[0]
+        except (OSError, snapshot.SnapshotError) as error:
+            logger.warning("the index could not be saved, it stays in memory: %s", error)
+            return plan.in_memory()
+
+    def _index(self, dimension: int, segment: Segment | None) -> FaissIndex:
         from semcache.indexes.faiss import FaissIndex
+
+        return FaissIndex(
+            dimension,
+            segment=segment,
+            exact_below=self._least_lists(),
+            background=self.background,
+        )
+
+    def _least_lists(self) -> int:
         from semcache.indexes.partition import EXACT_BELOW
 
-        return FaissIndex, EXACT_BELOW if self._exact_below is None else self._exact_below
+        return EXACT_BELOW if self._exact_below is None else self._exact_below
+
+
+def _facts(store: Store, fingerprint: str) -> Facts:
+    from semcache.indexes.snapshot import Facts
+
+    position = store.position()
+    return Facts(position.store_id, fingerprint, position.last_id, position.last_deletion)
+
+
+def _no_ids() -> NDArray[np.int64]:
+    import numpy as np
+
+    return np.empty(0, np.int64)
+
+
+def _read(store: Store, last_id: int, dimension: int) -> Iterator[tuple[int, Fresh]]:
+    """(last id so far, rows) of all vectors in the store up to `last_id`, piece by piece."""
+    from semcache.indexes.merging import Fresh
+    from semcache.vectors import decoded
+
+    rows: list[tuple[int, bytes, bytes]] = []
+
+    def piece() -> tuple[int, Fresh]:
+        ids = _no_ids() if not rows else _array([row[0] for row in rows])
+        vectors = decoded([row[2] for row in rows], dimension)
+        return rows[-1][0] if rows else last_id, Fresh(ids, [row[1] for row in rows], vectors)
+
+    for row in store.vectors_after(0):
+        if row[0] > last_id:
+            break
+        rows.append(row)
+        if len(rows) == _BUILD_ROWS:
+            yield piece()
+            rows.clear()
+    if rows:
+        yield piece()
+
+
+def _array(ids: list[int]) -> NDArray[np.int64]:
+    import numpy as np
+
+    return np.asarray(ids, np.int64)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time; where files cannot be locked, all at once, which costs work only."""
+    try:
+        import fcntl
+
+        file = open(f"{path}.lock", "ab")  # noqa: SIM115 - closed below, whatever happens
+    except (ImportError, OSError):
+        yield
+        return
+    with file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _stepped_back(really: bool) -> Iterator[None]:
+    """This thread computes on one core, behind others; threads can do that on Linux."""
+    if not really:
+        yield
+        return
+    import faiss
+
+    faiss.omp_set_num_threads(1)  # of this thread alone
+    with suppress(AttributeError, OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+    yield

@@ -1,4 +1,4 @@
-"""The vectors of one scope: searched one by one while few, by inverted lists when many.
+"""The vectors of one scope that came in lately: one by one while few, in lists when many.
 
 Flat: all vectors in one array, compared by FAISS one by one. Exact. At 8,192 vectors of 384
 dimensions this takes less than a tenth of one embedding, and it grows
@@ -9,6 +9,8 @@ into 16 of them, and into 64 where those held nothing near: a question that will
 a near neighbour, which lies in the first lists almost always, and only the others pay for the
 wide search. Unlike a graph (HNSW), lists take deletes at once and are built in seconds. What
 exact search costs by size, and the recall of the lists, is in `benchmarks/results/latency.json`.
+
+Sooner or later all of this is merged into a segment (`FaissIndex`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
+from semcache.indexes.segment import NARROW, NEAR, WIDE
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -30,11 +33,6 @@ if TYPE_CHECKING:
 EXACT_BELOW = 8_192
 """A scope with fewer vectors is searched exactly."""
 
-NARROW, WIDE = 16, 64
-"""Lists that a search looks into; the wide search follows where the narrow one found ..."""
-NEAR = 0.8
-"""... nothing of at least this cosine similarity."""
-
 _REGROW = 4
 """Lists are made anew when a partition has this many times the vectors they were made for."""
 _TRAINING_POINTS = 32
@@ -44,7 +42,7 @@ _TRAINING_POINTS = 32
 class Flat:
     """Rows in an array with room to grow. A deleted row is filled with the last one."""
 
-    def __init__(self, dimension: int, capacity: int = 4) -> None:
+    def __init__(self, dimension: int, capacity: int = 1) -> None:
         self.count = 0
         self._ids = np.empty(capacity, np.int64)
         self._vectors = np.empty((capacity, dimension), np.float32)
@@ -71,6 +69,10 @@ class Flat:
         self._vectors[self.count : end] = vectors
         self._rows.update(zip(ids.tolist(), range(self.count, end), strict=True))
         self.count = end
+
+    def contents(self) -> tuple[NDArray[np.int64], Vector]:
+        """(int64[n], float32[n, d]), copied."""
+        return self.ids.copy(), self.vectors.copy()
 
     def remove(self, ids: list[int]) -> None:
         for entry_id in ids:
@@ -130,14 +132,6 @@ class Lists:
         index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]
         index.add_with_ids(vectors, ids)
         return cls(index, len(ids))
-
-    @classmethod
-    def load(cls, data: NDArray[np.uint8], made_for: int) -> Lists:
-        return cls(faiss.deserialize_index(data), made_for)
-
-    def dump(self) -> NDArray[np.uint8]:
-        data: NDArray[np.uint8] = faiss.serialize_index(self.index)
-        return data
 
     @property
     def count(self) -> int:
@@ -200,15 +194,10 @@ class Partition:
     def count(self) -> int:
         return self._rows.count
 
-    @property
-    def rows(self) -> Flat | Lists:
-        """What holds the vectors now; for snapshots, taken while nothing is written."""
-        return self._rows
-
-    def adopt(self, rows: Flat | Lists) -> None:
-        """Take rows from a snapshot."""
+    def contents(self) -> tuple[NDArray[np.int64], Vector]:
+        """(int64[n], float32[n, d]): all ids with their vectors, copied."""
         with self._lock:
-            self._rows = rows
+            return self._rows.contents()
 
     def add(self, ids: NDArray[np.int64], vectors: Vector) -> None:
         with self._lock:
@@ -241,11 +230,7 @@ class Partition:
 
     def _start_building(self) -> None:
         """Called with the lock held."""
-        rows = self._rows
-        if isinstance(rows, Flat):
-            ids, vectors = rows.ids.copy(), rows.vectors.copy()
-        else:
-            ids, vectors = rows.contents()
+        ids, vectors = self._rows.contents()
         if not self._background:
             self._rows = Lists.build(ids, vectors)
             return

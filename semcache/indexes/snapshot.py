@@ -1,36 +1,51 @@
-"""An index on disk, so that a cache opens without reading every vector from the store.
+"""A segment on disk: written beside its place and moved there in one step, mapped to be read.
 
-One file: a line of JSON (the header) under a checksum of its own, and then the
-sections it names, one after another. The header says for which store and embedder it
-was made and how far it had followed the store; a CRC-32 covers all sections. A
-snapshot is only a copy: where anything does not fit, it is thrown away and the index
-rebuilt from the store.
+The file begins with a page that holds one line of JSON under a checksum of its own; after it
+lie the arrays. The header says for which store and embedder it was made and how far it had
+followed the store; a CRC-32 covers the arrays. A snapshot is only a copy: where anything
+does not fit, it is thrown away and made again from the store. It is not synced to disk for the
+same reason: after a loss of power the checksum tells.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semcache.indexes.partition import Flat, Lists
+from semcache.indexes.segment import Arrays, Segment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_FORMAT = "semcache-index-1"
-_MAX_HEADER = 1 << 30
+    from semcache.indexes.merging import Plan
+
+_FORMAT = "semcache-index-2"
+_PAGE = 4096
+_ALIGNED = 64
+_PIECE = 1 << 24
+_TYPES = {
+    "low": "<f4", "width": "<f4", "keys": "|u1", "first_list": "<i8", "first_centroid": "<i8",
+    "made_for": "<i8", "centroids": "<f4", "coarse": "|u1", "first_row": "<i8", "ids": "<i8",
+    "sorted_ids": "<i8", "codes": "|u1",
+}  # fmt: skip
+"""The arrays in the order of the file."""
 
 
 class SnapshotError(Exception):
-    """The snapshot cannot be used; the index must be rebuilt."""
+    """The snapshot cannot be used; the index must be made from the store."""
+
+
+class OtherSnapshotError(SnapshotError):
+    """It is sound, as far as was looked, but goes with another store, embedder or version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,121 +64,131 @@ class Facts:
     last_deletion: int = 0
 
 
-def save(path: Path, facts: Facts, dimension: int, parts: Mapping[bytes, Flat | Lists]) -> None:
-    """Write beside `path` and move into place."""
-    sections = list(_sections(parts))
-    crc = 0
-    for _, data in sections:
-        crc = zlib.crc32(data.data, crc)
-    header = {
-        "format": _FORMAT,
-        "dimension": dimension,
-        "facts": asdict(facts),
-        "crc32": crc,
-        "sections": [{**meta, "bytes": data.nbytes} for meta, data in sections],
-    }
+def write(path: Path, facts: Facts, plan: Plan) -> None:
+    """Write a segment beside `path` and move it into place.
+
+    Raises:
+        OSError: it cannot be written; what was there before is there still.
+    """
     handle, name = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
-    line = json.dumps(header).encode()
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(b"%08x %s\n" % (zlib.crc32(line), line))
-            for _, data in sections:
-                file.write(data.data)
+            file.write(bytes(_PAGE))
+            shapes, crc = {}, 0
+            for array, shape, pieces in _parts(plan):
+                shapes[array] = shape
+                for piece in pieces:
+                    crc = zlib.crc32(piece, crc)
+                    file.write(piece)
+            header = {"format": _FORMAT, "facts": asdict(facts), "crc32": crc, "shapes": shapes}
+            file.seek(0)
+            file.write(_first_page(header))
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
         raise
 
 
-def _sections(
-    parts: Mapping[bytes, Flat | Lists],
-) -> Iterator[tuple[dict[str, Any], NDArray[np.uint8]]]:
-    flat = {scope: rows for scope, rows in parts.items() if isinstance(rows, Flat)}
-    if flat:
-        counts = [rows.count for rows in flat.values()]
-        scopes = np.frombuffer(b"".join(flat), np.uint8)
-        yield {"kind": "scopes", "counts": counts}, scopes
-        yield {"kind": "ids"}, _bytes(np.concatenate([rows.ids for rows in flat.values()]))
-        yield {"kind": "vectors"}, _bytes(np.concatenate([rows.vectors for rows in flat.values()]))
-    for scope, rows in parts.items():
-        if isinstance(rows, Lists):
-            yield {"kind": "lists", "scope": scope.hex(), "made_for": rows.made_for}, rows.dump()
+def _parts(plan: Plan) -> Iterator[tuple[str, list[int], Iterator[bytes]]]:
+    """(name, shape, bytes in pieces, the last filled up) of each array."""
+    for name, dtype in _TYPES.items():
+        if name == "codes":
+            shape = [plan.rows, len(plan.arrays.low)]
+            yield name, shape, _filled(piece.tobytes() for piece in plan.codes())
+        else:
+            array = np.ascontiguousarray(getattr(plan.arrays, name), dtype)
+            yield name, list(array.shape), _filled(iter([array.tobytes()]))
 
 
-def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _filled(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        yield piece
+    if size % _ALIGNED:
+        yield bytes(_ALIGNED - size % _ALIGNED)
 
 
-def load(path: Path, expected: Facts, dimension: int) -> tuple[Facts, dict[bytes, Flat | Lists]]:
-    """Read a snapshot made for this store, embedder and dimension.
+def _first_page(header: dict[str, Any]) -> bytes:
+    line = json.dumps(header).encode()
+    page = b"%08x %s\n" % (zlib.crc32(line), line)
+    if len(page) > _PAGE:
+        raise OSError(f"the snapshot's header takes {len(page)} bytes, there is room for {_PAGE}")
+    return page.ljust(_PAGE, b"\0")
+
+
+def read_facts(path: Path) -> Facts | None:
+    """How far the snapshot there has come, by its header alone; None: there is no sound one."""
+    try:
+        with path.open("rb") as file:
+            return Facts(**_header(file.read(_PAGE))["facts"])
+    except (OSError, SnapshotError):
+        return None
+
+
+def load(path: Path, expected: Facts, dimension: int) -> tuple[Segment, Facts]:
+    """Map a snapshot made for this store, embedder and dimension, and check all of it.
 
     Raises:
-        SnapshotError: it is missing, damaged, or was made for another.
+        SnapshotError: it is missing, damaged, or was made for another, or is ahead of
+            `expected`.
     """
     try:
         with path.open("rb") as file:
-            header = _header(file.readline(_MAX_HEADER))
-            facts = _checked(header, expected, dimension)
-            body = np.fromfile(file, np.uint8)
-        if zlib.crc32(body.data) != header["crc32"]:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        header = _header(mapped[:_PAGE])
+        facts = _checked(header, expected)
+        if _checksum(mapped) != header["crc32"]:
             raise SnapshotError(f"{path} is damaged (its checksum does not match)")
-        return facts, _parts(header["sections"], body, dimension)
+        return Segment(_arrays(mapped, header["shapes"], dimension)), facts
     except SnapshotError:
         raise
     except Exception as error:
         raise SnapshotError(f"{path} cannot be read: {error}") from error
 
 
-def _header(line: bytes) -> Any:
+def _header(page: bytes) -> Any:
     """The header, if its own checksum says that it is whole."""
-    checksum, _, text = line.removesuffix(b"\n").partition(b" ")
-    if int(checksum, 16) != zlib.crc32(text):
-        raise SnapshotError("the snapshot's header is damaged")
-    return json.loads(text)
+    checksum, _, text = page.rstrip(b"\0").removesuffix(b"\n").partition(b" ")
+    try:
+        if int(checksum, 16) != zlib.crc32(text):
+            raise SnapshotError("the snapshot's header is damaged")
+        header = json.loads(text)
+        if header["format"] != _FORMAT:
+            raise OtherSnapshotError("the snapshot has another format")
+    except (ValueError, KeyError, TypeError) as error:
+        raise SnapshotError("the snapshot's header cannot be read") from error
+    return header
 
 
-def _checked(header: Any, expected: Facts, dimension: int) -> Facts:
-    if header["format"] != _FORMAT or header["dimension"] != dimension:
-        raise SnapshotError("the snapshot has another format or dimension")
+def _checked(header: Any, expected: Facts) -> Facts:
     facts = Facts(**header["facts"])
     if replace(facts, last_id=0, last_deletion=0) != replace(expected, last_id=0, last_deletion=0):
-        raise SnapshotError("the snapshot was made for another store or embedder")
+        raise OtherSnapshotError("the snapshot was made for another store or embedder")
     if facts.last_id > expected.last_id or facts.last_deletion > expected.last_deletion:
-        raise SnapshotError("the snapshot is ahead of the store")
+        raise OtherSnapshotError("the snapshot is ahead of the store")
     return facts
 
 
-def _parts(
-    sections: list[dict[str, Any]], body: NDArray[np.uint8], dimension: int
-) -> dict[bytes, Flat | Lists]:
-    parts: dict[bytes, Flat | Lists] = {}
-    at = 0
-    held: dict[str, tuple[dict[str, Any], NDArray[np.uint8]]] = {}
-    for section in sections:
-        data = body[at : at + section["bytes"]]
-        at += section["bytes"]
-        if section["kind"] == "lists":
-            parts[bytes.fromhex(section["scope"])] = Lists.load(data, section["made_for"])
-        else:
-            held[section["kind"]] = (section, data)
-    if at != len(body):
+def _checksum(mapped: mmap.mmap) -> int:
+    crc = 0
+    with memoryview(mapped) as whole:
+        for start in range(_PAGE, len(whole), _PIECE):
+            crc = zlib.crc32(whole[start : start + _PIECE], crc)
+    return crc
+
+
+def _arrays(mapped: mmap.mmap, shapes: dict[str, list[int]], dimension: int) -> Arrays:
+    arrays: dict[str, NDArray[Any]] = {}
+    at = _PAGE
+    for name, dtype in _TYPES.items():
+        shape = shapes[name]
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(mapped, dtype, count, at).reshape(shape)
+        size = arrays[name].nbytes
+        at += size + -size % _ALIGNED
+    if at != len(mapped):
         raise SnapshotError("the snapshot is cut short")
-    if held:
-        parts.update(_flat_parts(held, dimension))
-    return parts
-
-
-def _flat_parts(
-    held: Mapping[str, tuple[dict[str, Any], NDArray[np.uint8]]], dimension: int
-) -> dict[bytes, Flat | Lists]:
-    section, scopes = held["scopes"]
-    ids = held["ids"][1].view(np.int64)
-    vectors = held["vectors"][1].view(np.float32).reshape(-1, dimension)
-    parts: dict[bytes, Flat | Lists] = {}
-    start = 0
-    for number, count in enumerate(section["counts"]):
-        rows = Flat(dimension, capacity=max(count, 1))
-        rows.add(ids[start : start + count], vectors[start : start + count])
-        parts[scopes[32 * number : 32 * number + 32].tobytes()] = rows
-        start += count
-    return parts
+    if len(arrays["low"]) != dimension:
+        raise SnapshotError("the snapshot has another dimension")
+    return Arrays(**arrays)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
     from sqlite_utils.db import Table
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def migrate(connection: sqlite3.Connection, where: str, *, patience: float) -> None:
@@ -157,6 +157,34 @@ def _migrations() -> Migrations:
         db.execute(
             "CREATE TRIGGER served_entry_deleted AFTER DELETE ON entries BEGIN"
             " DELETE FROM serves WHERE entry_id = old.id; END"
+        )
+
+    @migrations(name="0003_lifetimes")
+    def lifetimes(db: Database) -> None:
+        """Sliding and soft TTLs, and totals by namespace."""
+        for column in ("stale_at", "sliding"):
+            db.execute(f"ALTER TABLE entries ADD COLUMN {column} REAL")
+        db.execute(
+            "CREATE TABLE namespaces (namespace TEXT PRIMARY KEY, entries INTEGER NOT NULL,"
+            " bytes INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        db.execute(
+            "INSERT INTO namespaces SELECT namespace, count(*), sum(bytes) FROM entries"
+            " GROUP BY namespace"
+        )
+        # No upsert: inside a trigger the outer statement's OR REPLACE would overrule it.
+        db.execute(
+            "CREATE TRIGGER entry_added_to_namespace AFTER INSERT ON entries BEGIN"
+            " INSERT INTO namespaces SELECT new.namespace, 0, 0"
+            "  WHERE NOT EXISTS (SELECT 1 FROM namespaces WHERE namespace = new.namespace);"
+            " UPDATE namespaces SET entries = entries + 1, bytes = bytes + new.bytes"
+            "  WHERE namespace = new.namespace; END"
+        )
+        db.execute(
+            "CREATE TRIGGER entry_deleted_from_namespace AFTER DELETE ON entries BEGIN"
+            " UPDATE namespaces SET entries = entries - 1, bytes = bytes - old.bytes"
+            "  WHERE namespace = old.namespace;"
+            " DELETE FROM namespaces WHERE namespace = old.namespace AND entries <= 0; END"
         )
 
     return migrations

@@ -9,7 +9,7 @@ from semcache.types import NO_USAGE, Completion, Entry, NewEntry, ToolCallPart, 
 
 ENTRY_COLUMNS = (
     "id, exact_key, scope, namespace, model, question, text, extra, prompt_tokens,"
-    " completion_tokens, cost_usd, created_at, expires_at, last_hit_at, hits"
+    " completion_tokens, cost_usd, created_at, expires_at, last_hit_at, hits, stale_at, sliding"
 )
 
 
@@ -91,5 +91,7 @@ def row_from_entry(entry: NewEntry) -> dict[str, Any]:
         "expires_at": entry.expires_at,
         "last_hit_at": entry.last_hit_at,
         "hits": entry.hits,
+        "stale_at": entry.stale_at,
+        "sliding": entry.sliding,
         "bytes": sum(len(t.encode()) for t in texts),
     }

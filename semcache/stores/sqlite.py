@@ -40,8 +40,12 @@ from semcache.stores.learned import (
 from semcache.stores.migrations import migrate
 from semcache.stores.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
 from semcache.types import Entry, NewEntry, Observation, Position, Selection, Serve
+from semcache.vectors import Form, encoded
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from semcache.types import Vector
 
 _GET_EXACT = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE exact_key = ?"
@@ -55,18 +59,29 @@ _POSITION = (
 _GET_ONE = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id = ?"
 _GET_SOME = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id IN ({{}})"
 _BATCH = 500
+_ADD_HITS = (
+    "UPDATE entries SET hits = hits + :count, last_hit_at = max(coalesce(last_hit_at, 0), :last),"
+    # What slides is good for as long again as at first, if it was still good.
+    " expires_at = iif(sliding IS NOT NULL AND :last < coalesce(stale_at, expires_at),"
+    "  expires_at + max(0, :last + sliding - coalesce(stale_at, expires_at)), expires_at),"
+    " stale_at = iif(sliding IS NOT NULL AND :last < stale_at,"
+    "  max(stale_at, :last + sliding), stale_at)"
+    " WHERE id = :id"
+)
+_NEW_ID = "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'"
 _NOTICEABLE = 0.01
 _DELETIONS_KEPT = 100_000
 
 Order = Literal["newest", "oldest", "most_hits", "least_recently_used", "least_frequently_used"]
 
+# What was never hit counts as used when it was stored.
+_USED = "coalesce(last_hit_at, created_at)"
 ORDERS: Mapping[str, str] = {
     "newest": "id DESC",
     "oldest": "id",
     "most_hits": "hits DESC, id DESC",
-    # What was never hit counts as used when it was stored.
-    "least_recently_used": "coalesce(last_hit_at, created_at), id",
-    "least_frequently_used": "hits, coalesce(last_hit_at, created_at), id",
+    "least_recently_used": f"{_USED}, id",
+    "least_frequently_used": f"hits, {_USED}, id",
 }
 
 
@@ -76,14 +91,19 @@ class SQLiteStore:
     Args:
         path: the file; it is made, with its directory, where it is missing.
         busy_timeout: how long to wait for another process's write, in seconds.
+        vectors: the form in which new vectors are written, see `semcache.vectors`.
 
     Raises:
         StoreError: the file cannot be made, opened or read, or is no such database.
         StoreVersionError: a newer semcache wrote it.
     """
 
-    def __init__(self, path: str | Path, *, busy_timeout: float = 5.0) -> None:
+    def __init__(
+        self, path: str | Path, *, busy_timeout: float = 5.0, vectors: Form = "float32"
+    ) -> None:
         self.path = Path(path)
+        self._form = vectors
+        self._ordered: set[str] = set()
         self._busy_timeout = busy_timeout
         self._local = threading.local()
         self._write_lock = threading.Lock()
@@ -261,9 +281,15 @@ class SQLiteStore:
             entry_id = rows[-1][0]
 
     def vector(self, entry_id: int) -> bytes | None:
-        """The stored vector (float32[d] as bytes) of one entry."""
+        """The stored vector of one entry, in a form of `semcache.vectors`."""
         row = self._one("SELECT vector FROM embeddings WHERE entry_id = ?", (entry_id,))
         return None if row is None else row[0]
+
+    def vectors(self, ids: Sequence[int]) -> dict[int, bytes]:
+        marks = ",".join("?" * len(ids))
+        sql = f"SELECT entry_id, vector FROM embeddings WHERE entry_id IN ({marks})"
+        with self._faults("read"):
+            return dict(self._reader().execute(sql, tuple(ids)).fetchall())
 
     def deletions_after(self, sequence: int) -> tuple[list[int], int] | None:
         with self._faults("read"):
@@ -289,16 +315,30 @@ class SQLiteStore:
             store_id or "", fingerprint, int(dimension or 0), last_id or 0, last_deletion or 0
         )
 
-    def embedded_ids(self) -> set[int]:
-        """Ids of all entries that have a vector."""
-        with self._faults("read"):
-            rows = self._reader().execute("SELECT entry_id FROM embeddings").fetchall()
-        return {row[0] for row in rows}
+    def embedded_ids(self) -> NDArray[np.int64]:
+        """int64[n]: ids of all entries that have a vector, in order."""
+        import numpy as np
 
-    def totals(self) -> tuple[int, int]:
+        sql = "SELECT entry_id FROM embeddings ORDER BY entry_id"
+        with self._faults("read"):
+            rows = self._reader().execute(sql)
+            return np.fromiter((row[0] for row in rows), np.int64)
+
+    def totals(self, namespace: str | None = None) -> tuple[int, int]:
         """(entries, bytes of their texts and vectors)."""
-        row = self._one("SELECT entries, bytes FROM totals")
+        if namespace is None:
+            row = self._one("SELECT entries, bytes FROM totals")
+        else:
+            sql = "SELECT entries, bytes FROM namespaces WHERE namespace = ?"
+            row = self._one(sql, (namespace,))
         return (0, 0) if row is None else (row[0], row[1])
+
+    def ids(self, selection: Selection) -> list[int]:
+        """Ids of the selected entries."""
+        where, values = _where(selection)
+        with self._faults("read"):
+            rows = self._reader().execute(f"SELECT id FROM entries WHERE {where}", values)
+            return [row[0] for row in rows]
 
     def select(
         self,
@@ -409,8 +449,14 @@ class SQLiteStore:
             (entries, size) = reader.execute(
                 "SELECT count(*), coalesce(sum(bytes), 0) FROM entries"
             ).fetchone()
+            (namespaces,) = reader.execute(
+                "SELECT count(*) FROM (SELECT namespace, count(*), sum(bytes) FROM entries"
+                " GROUP BY namespace EXCEPT SELECT namespace, entries, bytes FROM namespaces)"
+            ).fetchone()
         if (entries, size) != self.totals():
             found.append(f"totals say {self.totals()}, the entries are {(entries, size)}")
+        if namespaces:
+            found.append(f"the totals of {namespaces} namespaces are wrong")
         return found
 
     def _one(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
@@ -420,12 +466,17 @@ class SQLiteStore:
 
     # ----------------------------------------------------------------------- writing
 
+    def blob(self, vector: Vector) -> bytes:
+        """float32[d] in the form in which this store writes vectors."""
+        return encoded(vector, self._form)
+
     def size_of(self, entry: NewEntry, vector: Vector | None) -> int:
-        return int(row_from_entry(entry)["bytes"]) + (0 if vector is None else vector.nbytes)
+        size = 0 if vector is None else len(self.blob(vector))
+        return int(row_from_entry(entry)["bytes"]) + size
 
     def add(self, entry: NewEntry, vector: Vector | None, fingerprint: str | None) -> int:
         row = row_from_entry(entry)
-        blob = None if vector is None else vector.tobytes()
+        blob = None if vector is None else self.blob(vector)
         row["bytes"] += len(blob or b"")
         with self._transaction("write to") as db:
             if vector is not None:
@@ -464,10 +515,31 @@ class SQLiteStore:
         where, values = _where(selection)
         return self._delete(f"SELECT id FROM entries WHERE {where} LIMIT ?", values, limit)
 
-    def evict(self, order: str, count: int, *, spare: int) -> list[int]:
+    def evict(
+        self, order: str, count: int, *, spare: int, namespace: str | None = None
+    ) -> list[int]:
         """Delete the first `count` entries in one of `ORDERS`, but not the one with id `spare`."""
-        select = f"SELECT id FROM entries WHERE id != ? ORDER BY {ORDERS[order]} LIMIT ?"
-        return self._delete(select, [spare], count)
+        self.keep_order(order, by_namespace=namespace is not None)
+        where, values = (
+            ("id != ?", [spare])
+            if namespace is None
+            else ("id != ? AND namespace = ?", [spare, namespace])
+        )
+        select = f"SELECT id FROM entries WHERE {where} ORDER BY {ORDERS[order]} LIMIT ?"
+        return self._delete(select, values, count)
+
+    def keep_order(self, order: str, *, by_namespace: bool) -> None:
+        """From now on keep the entries in this order, so that an eviction looks at no others."""
+        name = f"entries_{'namespace_' if by_namespace else ''}{order}"
+        if name in self._ordered:
+            return
+        columns = ORDERS[order].removesuffix("id").removesuffix(", ")
+        if by_namespace:
+            columns = f"namespace, {columns}" if columns else "namespace"
+        if columns:
+            with self._transaction("write to") as db:
+                db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON entries({columns})")
+        self._ordered.add(name)
 
     def _delete(self, select: str, values: list[Any], limit: int | None) -> list[int]:
         with self._transaction("delete from") as db:
@@ -486,10 +558,9 @@ class SQLiteStore:
     def add_up(self, counters: Mapping[str, float], hits: Mapping[int, tuple[int, float]]) -> None:
         with self._transaction("write to") as db:
             db.executemany(
-                "UPDATE entries SET hits = hits + ?, last_hit_at = ? WHERE id = ?",
-                [(count, last, entry_id) for entry_id, (count, last) in hits.items()],
+                _ADD_HITS,
+                [{"id": i, "count": count, "last": last} for i, (count, last) in hits.items()],
             )
-
             db.executemany(
                 "INSERT INTO counters VALUES (?, ?)"
                 " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
@@ -614,9 +685,14 @@ class SQLiteStore:
                 )
             db.execute("DELETE FROM meta WHERE name LIKE 'next_%'")
             # Under a new id, so that every index and snapshot of the old vectors is void.
-            db.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'")
+            db.execute(_NEW_ID)
             db.execute("DROP TABLE embeddings_next")
         return True
+
+    def renew_id(self) -> None:
+        """Make every index and snapshot of what was here before void."""
+        with self._transaction("write to") as db:
+            db.execute(_NEW_ID)
 
     def mend(self) -> None:
         """Delete rows that belong to no entry and set the totals right."""
@@ -626,6 +702,11 @@ class SQLiteStore:
             db.execute(
                 "UPDATE totals SET entries = (SELECT count(*) FROM entries),"
                 " bytes = (SELECT coalesce(sum(bytes), 0) FROM entries)"
+            )
+            db.execute("DELETE FROM namespaces")
+            db.execute(
+                "INSERT INTO namespaces SELECT namespace, count(*), sum(bytes) FROM entries"
+                " GROUP BY namespace"
             )
 
     def vacuum(self) -> None:

@@ -1,0 +1,205 @@
+"""Which process asks the model for which request: leases in a SQLite file of their own.
+
+A lease is a row: whose it is, and a beat that its holder counts up while it lives. Whoever
+waits watches the beat by its own clock: a beat that has stood still for several seconds is
+that of a dead holder, and the lease may be taken over. No two clocks are ever compared, so a
+clock that steps, or differs between containers, does no harm.
+
+The file lies beside the database and not in it, so that taking a lease wakes no index and
+waits for no large write. Nothing is lost with it: without leases every process asks for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semcache.errors import StoreError
+from semcache.types import Held
+
+if TYPE_CHECKING:
+    from semcache.protocols import Lease
+    from semcache.types import Vector
+
+BEAT = 1.0
+"""Seconds between two beats."""
+
+_PATIENCE = 0.25
+"""Seconds to wait for another process's write here: a lease is not worth more."""
+_VOID_FOR = 5.0
+_FORGOTTEN = 3600.0
+
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS leases (key BLOB PRIMARY KEY, owner TEXT NOT NULL,"
+    " beat INTEGER NOT NULL, at REAL NOT NULL, scope BLOB NOT NULL, vector BLOB) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS leases_scope ON leases(scope) WHERE vector IS NOT NULL",
+)
+
+
+class SQLiteLease:
+    """A `Lease` in the table."""
+
+    def __init__(self, table: SQLiteLeases, key: bytes) -> None:
+        self._table = table
+        self._key = key
+
+    def release(self, *, kept: bool) -> None:
+        self._table._release(self._key, kept=kept)
+
+
+class SQLiteLeases:
+    """The `Leases` of all processes that use a cache directory.
+
+    Args:
+        path: the file; made with the first lease.
+        fault: told where something fails that nobody waits for.
+    """
+
+    def __init__(self, path: Path, fault: Callable[[BaseException], None]) -> None:
+        self._path = path
+        self._fault = fault
+        self._begin()
+
+    def _begin(self) -> None:
+        self._token = f"{os.getpid()}-{os.urandom(8).hex()}"
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._held: set[bytes] = set()
+        self._beating: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._closed = False
+
+    def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | Held:
+        blob = None if vector is None else vector.tobytes()
+        row = (key, self._token, 0, time.time(), scope, blob)
+        while True:
+            taken = self._write(
+                "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", row
+            ) or self._write(
+                "UPDATE leases SET owner = ?, beat = 0, at = ? WHERE key = ? AND owner = ''"
+                " AND abs(at - ?) > ?",
+                (self._token, row[3], key, row[3], _VOID_FOR),
+            )
+            if taken:
+                return self._mine(key)
+            if (held := self.look(key)) is not None:
+                return held
+
+    def look(self, key: bytes) -> Held | None:
+        rows = self._read("SELECT owner, beat FROM leases WHERE key = ?", (key,))
+        return Held(*rows[0]) if rows else None
+
+    def take_over(self, key: bytes, dead: Held) -> Lease | None:
+        taken = self._write(
+            "UPDATE leases SET owner = ?, beat = 0, at = ?"
+            " WHERE key = ? AND owner = ? AND beat = ?",
+            (self._token, time.time(), key, dead.owner, dead.beat),
+        )
+        return self._mine(key) if taken else None
+
+    def near(self, scope: bytes, vector: Vector, floor: float) -> bytes | None:
+        import numpy as np
+
+        best = floor
+        nearest: bytes | None = None
+        sql = (
+            "SELECT key, vector FROM leases WHERE scope = ? AND vector IS NOT NULL AND owner != ''"
+        )
+        for key, blob in self._read(sql, (scope,)):
+            other = np.frombuffer(blob, np.float32)
+            if other.shape == vector.shape and (cosine := float(other @ vector)) >= best:
+                best, nearest = cosine, key
+        return nearest
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.set()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def after_fork(self) -> None:
+        """In a child process: what the parent holds is the parent's."""
+        self._begin()
+
+    # ------------------------------------------------------------------------- inside
+
+    def _mine(self, key: bytes) -> Lease:
+        self._held.add(key)
+        if self._beating is None:
+            self._beating = threading.Thread(target=self._beat, name="semcache-lease", daemon=True)
+            self._beating.start()
+        self._wake.set()
+        return SQLiteLease(self, key)
+
+    def _release(self, key: bytes, *, kept: bool) -> None:
+        self._held.discard(key)
+        values = (key, self._token)
+        try:
+            if kept:
+                self._write("DELETE FROM leases WHERE key = ? AND owner = ?", values)
+            else:
+                self._write(
+                    "UPDATE leases SET owner = '', at = ?, vector = NULL"
+                    " WHERE key = ? AND owner = ?",
+                    (time.time(), *values),
+                )
+        except StoreError as error:
+            self._fault(error)  # it lapses by itself
+
+    def _beat(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            if not self._held:
+                self._wake.clear()
+                if not self._held:
+                    continue
+            time.sleep(BEAT)
+            try:
+                self._write("UPDATE leases SET beat = beat + 1 WHERE owner = ?", (self._token,))
+            except StoreError as error:
+                self._fault(error)
+
+    def _write(self, sql: str, values: tuple[object, ...]) -> bool:
+        """Whether a row was changed."""
+        with self._lock:
+            try:
+                return self._connected().execute(sql, values).rowcount > 0
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+
+    def _read(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._connected().execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        """Called with the lock held."""
+        if self._closed:
+            raise StoreError(f"The leases in {self._path} are closed.")
+        if self._connection is None:
+            connection = sqlite3.connect(
+                self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=OFF")  # of no worth after a crash
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.execute("DELETE FROM leases WHERE at < ?", (time.time() - _FORGOTTEN,))
+            self._connection = connection
+        return self._connection
+
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        self._connection = None
+        return StoreError(
+            f"Cannot use {self._path}: {error}. Until it can be used, several processes may ask "
+            "the model for the same request. The file may be deleted."
+        )

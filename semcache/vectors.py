@@ -1,0 +1,56 @@
+"""Vectors as bytes: the form is told by the length.
+
+float32: 4 d bytes. float16: 2 d bytes. int8: a float32 scale, the d numbers divided by it, and
+a byte 0 where the length would be even, since the others' are. Vectors have length 1, so that
+float16 moves a cosine by less than 0.001 and int8 by a few thousandths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence  # numpy: only where vectors are; a program may have none
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from semcache.types import Vector
+
+Form = Literal["float32", "float16", "int8"]
+FORMS: tuple[Form, ...] = ("float32", "float16", "int8")
+
+_SCALE = 4
+
+
+def encoded(vector: Vector, form: Form) -> bytes:
+    """float32[d] as bytes of this form."""
+    if form == "float32":
+        return bytes(vector.astype("<f4", copy=False))
+    if form == "float16":
+        return bytes(vector.astype("<f2"))
+    import numpy as np
+
+    scale = np.array([max(float(np.abs(vector).max()) / 127, 1e-12)], "<f4")
+    raw = bytes(scale) + bytes(np.rint(vector / scale).astype(np.int8))
+    return raw if len(raw) % 2 else raw + b"\0"
+
+
+def decoded(blobs: Sequence[bytes], dimension: int) -> Vector:
+    """float32[n, d] of blobs of any forms.
+
+    Raises:
+        ValueError: a blob has the length of no form.
+    """
+    import numpy as np
+
+    lengths = set(map(len, blobs))
+    if len(lengths) > 1:
+        return np.stack([decoded([blob], dimension)[0] for blob in blobs])
+    length = lengths.pop() if lengths else 4 * dimension
+    raw = np.frombuffer(b"".join(blobs), np.uint8).reshape(len(blobs), length)
+    if length == 4 * dimension:
+        return np.ascontiguousarray(raw).view("<f4").astype(np.float32, copy=False)
+    if length == 2 * dimension:
+        return np.ascontiguousarray(raw).view("<f2").astype(np.float32)
+    if length % 2 and length in (dimension + _SCALE, dimension + _SCALE + 1):
+        scales = np.ascontiguousarray(raw[:, :_SCALE]).view("<f4").astype(np.float32)
+        numbers = raw[:, _SCALE : _SCALE + dimension].view(np.int8).astype(np.float32)
+        return numbers * scales
+    raise ValueError(f"{length} bytes are no vector of {dimension} numbers")

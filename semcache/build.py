@@ -124,13 +124,11 @@ def semantics(embedder: Embedder, *, long_prompts: LongPrompts, timeout: float |
         raise ConfigError(f"long_prompts is {long_prompts!r}; it is 'exact' or 'chunks'.")
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"embed_timeout is {timeout!r}; give seconds above 0, or None.")
-    from semcache.embedders.default import DefaultEmbedder
-    from semcache.embedders.onnx import OnnxEmbedder
     from semcache.embedders.pool import EmbedderPool
 
     limited = embedder
     # The default model looks at 256 tokens at most: it cannot hang, and a thread costs it more.
-    bounded = isinstance(embedder, DefaultEmbedder | OnnxEmbedder)
+    bounded = type(embedder).__module__ in ("semcache.embedders.default", "semcache.embedders.onnx")
     if timeout is not None and not bounded:
         from semcache.embedders.time_limit import TimeLimited
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from semcache.errors import IndexMismatchError, StoreError, StoreVersionError
 from semcache.stores.migrations import SCHEMA_VERSION
-from semcache.stores.sqlite import SQLiteStore
+from semcache.stores.sqlite import ORDERS, SQLiteStore
 from semcache.types import Completion, NewEntry, Observation, Selection, Serve, Usage
+from semcache.vectors import FORMS, Form, decoded, encoded
 
+DATA = Path(__file__).parents[1] / "data"
 VECTOR = np.ones(4, np.float32) / 2
 
 
@@ -231,21 +237,117 @@ def test_serves_are_remembered_judged_and_let_go(
     assert store.refuted() == set()
 
 
-def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Its entries are there, and it can learn."""
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_a_file_of_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    """Written by that version itself: everything is there, and everything new can be done."""
     path = tmp_path / "semcache.db"
-    old = SQLiteStore(path)
-    old.add(new(1), VECTOR, "f")
-    old.close()
     with sqlite3.connect(path) as db:
-        for what in ("TRIGGER served_entry_deleted", "TABLE observations", "TABLE serves"):
-            db.execute(f"DROP {what}")
-        db.execute("DELETE FROM _sqlite_migrations WHERE name = '0002_observations'")
-        db.execute("PRAGMA user_version=1")
+        db.executescript((DATA / f"schema-{version}.sql").read_text())
+    db.close()
     opened = SQLiteStore(path)
     try:
-        assert opened.count() == 1
+        assert opened.problems() == []
+        assert opened.totals()[0] == 4
+        assert opened.totals("default")[0] == 3
+        assert opened.totals("tenant")[0] == 1
+        entry = opened.get_exact(bytes([1]) * 32)
+        assert entry is not None
+        assert (entry.completion.text, entry.hits, opened.tags(1)) == ("answer 1", 2, ("a", "b"))
+        assert sorted(opened.vectors([1, 2, 3, 4])) == [1, 2, 4]
+        assert opened.deletions_after(0) == ([5], 1)
+        assert opened.counters() == {"hits:exact": 2.0}
+        assert opened.add(new(9), None, None) == 6
+        assert opened.evict("least_recently_used", 1, spare=6) == [2]
         opened.observe([observation(1)], [serve(1)])
-        assert opened.last_observation() == 1
+        assert opened.last_observation() == version
     finally:
         opened.close()
+
+
+def test_many_processes_migrate_one_file(tmp_path: Path) -> None:
+    """At once: one of them does it, the others find it done."""
+    path = tmp_path / "semcache.db"
+    with sqlite3.connect(path) as db:
+        db.executescript((DATA / "schema-1.sql").read_text())
+    db.close()
+    code = "import sys; from semcache.stores.sqlite import SQLiteStore; SQLiteStore(sys.argv[1])"
+    running = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(6)]
+    assert [process.wait(60) for process in running] == [0] * 6
+    opened = SQLiteStore(path)
+    assert opened.problems() == []
+    opened.close()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_vectors_come_back_in_any_form(tmp_path: Path, form: Form) -> None:
+    """float32 as they were, the others rounded; one store may hold several."""
+    path = tmp_path / "semcache.db"
+    plain = SQLiteStore(path)
+    plain.add(new(1), VECTOR, "f")
+    plain.close()
+    opened = SQLiteStore(path, vectors=form)
+    try:
+        opened.add(new(2), VECTOR, "f")
+        blobs = opened.vectors([1, 2, 99])
+        assert sorted(blobs) == [1, 2]
+        for row in decoded([blobs[1], blobs[2]], len(VECTOR)):
+            np.testing.assert_allclose(row, VECTOR, atol=0.01)
+        assert opened.size_of(new(2), VECTOR) - opened.size_of(new(2), None) == len(blobs[2])
+        assert opened.problems() == []
+    finally:
+        opened.close()
+
+
+@given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.sampled_from(FORMS))
+def test_a_form_is_told_by_its_length(dimension: int, seed: int, form: Form) -> None:
+    """At any dimension, and the cosine moves by little."""
+    vector = np.random.default_rng(seed).normal(size=dimension).astype(np.float32)
+    vector /= np.linalg.norm(vector)
+    row = decoded([encoded(vector, form)], dimension)[0]
+    assert row.dtype == np.float32
+    assert float(row @ vector) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("order", "first"), [("least_recently_used", 3), ("least_frequently_used", 3), ("oldest", 1)]
+)
+def test_an_eviction_looks_at_no_others_than_it_deletes(
+    store: SQLiteStore, order: str, first: int
+) -> None:
+    """In the whole and in one namespace: SQLite walks an index and sorts nothing."""
+    for number in range(1, 5):
+        store.add(new(number), None, None)
+    store.add_up({}, {1: (5, 1000.5), 2: (1, 3000.0), 4: (2, 2000.0)})
+    store.keep_order(order, by_namespace=False)
+    store.keep_order(order, by_namespace=True)
+    with sqlite3.connect(store.path) as db:
+        for where in ("id != 9", "id != 9 AND namespace = 'n'"):
+            sql = f"SELECT id FROM entries WHERE {where} ORDER BY {ORDERS[order]} LIMIT 1"
+            plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+            assert not any("TEMP B-TREE" in step for step in plan), plan
+            assert len(plan) == 1
+    db.close()
+    assert store.evict(order, 1, spare=0, namespace="n") == [first]
+    assert store.evict(order, 1, spare=2, namespace="other") == []
+
+
+def test_a_sliding_ttl_begins_anew_with_each_hit(store: SQLiteStore) -> None:
+    """While it is good; what has gone stale or expired is not brought back by being served."""
+    made = {
+        "plain": new(1, expires_at=1100.0),
+        "sliding": new(2, expires_at=1100.0, sliding=100.0),
+        "soft": new(3, expires_at=1150.0, stale_at=1100.0, sliding=100.0),
+    }
+    ids = {name: store.add(entry, None, None) for name, entry in made.items()}
+
+    def ends(at: float) -> dict[str, tuple[float | None, float | None]]:
+        store.add_up({}, dict.fromkeys(ids.values(), (1, at)))
+        found = store.get_many(list(ids.values()))
+        return {name: (found[i].expires_at, found[i].stale_at) for name, i in ids.items()}
+
+    assert ends(1060.0) == {
+        "plain": (1100.0, None), "sliding": (1160.0, None), "soft": (1210.0, 1160.0)
+    }  # fmt: skip
+    assert ends(1040.0)["sliding"] == (1160.0, None), "a late note of an earlier hit"
+    assert ends(1170.0)["soft"] == (1210.0, 1160.0), "served stale"
+    assert ends(1170.0)["sliding"] == (1160.0, None), "expired"

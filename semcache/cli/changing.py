@@ -124,6 +124,8 @@ def _damaged(cache: Path, *, fix: bool) -> bool:
         f"saved {rows['entries']:,} entries and {rows['embeddings']:,} vectors; "
         f"{saved.lost:,} rows could not be read. The damaged file is kept: {saved.kept_at}"
     )
+    if rows["embeddings"] < rows["entries"]:
+        typer.echo("entries that have lost their vector get a new one from: semcache reembed")
     return False
 
 

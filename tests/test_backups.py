@@ -1,0 +1,205 @@
+"""Backup, restore, and getting entries out of a damaged file."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from semcache.backups import backup, restore
+from semcache.build import DATABASE, SNAPSHOT
+from semcache.cli.app import application
+from semcache.errors import ConfigError, StoreError
+from semcache.stores.salvage import damaged, salvage
+from semcache.stores.sqlite import SQLiteStore
+from tests.helpers import open_cache
+
+WORDS = "one two three four five six seven"
+
+
+def quiet(done: int, total: int) -> None:
+    """Says nothing."""
+
+
+def run(*args: str) -> tuple[int, str]:
+    found = CliRunner().invoke(application(args), list(args))
+    assert not isinstance(found.exception, AssertionError)
+    return found.exit_code, found.output
+
+
+def filled(path: Path, count: int = 300) -> None:
+    with open_cache(path) as cache:
+        for number in range(count):
+            lookup = cache.lookup(f"tell me all about question number {number}")
+            cache.record(lookup, f"answer {number} " * 30, tags=("t",))
+
+
+def test_a_backup_is_of_one_moment(tmp_path: Path) -> None:
+    """While others write: sound, and holding all that was acknowledged before it began."""
+    filled(tmp_path / "cache")
+    stop = threading.Event()
+    with open_cache(tmp_path / "cache") as cache:
+
+        def write() -> None:
+            number = 0
+            while not stop.is_set():
+                cache.put(f"meanwhile {number}", "x")
+                number += 1
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        count = backup(tmp_path / "cache", tmp_path / "copy", quiet)
+        stop.set()
+        writer.join()
+    assert count >= 300
+    with open_cache(tmp_path / "copy") as copy:
+        assert len(copy) == count
+        assert copy._store.problems() == []
+        assert copy.lookup("tell me all about number question 7").tier == "semantic"
+
+
+def test_a_backup_never_overwrites_a_cache(tmp_path: Path) -> None:
+    """Nor is one made of nothing."""
+    filled(tmp_path / "cache", 2)
+    backup(tmp_path / "cache", tmp_path / "copy", quiet)
+    with pytest.raises(ConfigError, match="holds a cache already"):
+        backup(tmp_path / "cache", tmp_path / "copy", quiet)
+    with pytest.raises(ConfigError, match="no cache"):
+        backup(tmp_path / "nothing", tmp_path / "other", quiet)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_restore_is_seen_by_those_who_have_the_cache_open(tmp_path: Path) -> None:
+    """Entries of after the backup are gone, those of before are found again, by nearness too."""
+    with open_cache(tmp_path / "cache") as cache:
+        cache.put(WORDS, "kept")
+        backup(tmp_path / "cache", tmp_path / "copy", quiet)
+        cache.put("entirely different words here", "later")
+        cache.invalidate(ids=[1])
+        assert cache.lookup(f"{WORDS} please").tier is None
+        assert restore(tmp_path / "copy", tmp_path / "cache", quiet) == 1
+        assert cache.lookup(f"{WORDS} please").tier == "semantic"
+        assert cache.get("entirely different words here") is None
+        cache.put("new after it", "x")
+        assert str(cache.get("new after it")) == "x"
+
+
+def test_a_damaged_backup_is_not_restored(tmp_path: Path) -> None:
+    """The cache stays as it was, and the file is named."""
+    filled(tmp_path / "cache")
+    backup(tmp_path / "cache", tmp_path / "copy", quiet)
+    overwrite_page(tmp_path / "copy" / DATABASE, 9)
+    with pytest.raises(StoreError, match=str(tmp_path / "copy")):
+        restore(tmp_path / "copy", tmp_path / "cache", quiet)
+    with open_cache(tmp_path / "cache") as cache:
+        assert len(cache) == 300
+
+
+def test_an_older_schema_is_restored(tmp_path: Path) -> None:
+    """And brought up to date in its new place."""
+    (tmp_path / "copy").mkdir()
+    with sqlite3.connect(tmp_path / "copy" / DATABASE) as db:
+        db.executescript((Path(__file__).parent / "data" / "schema-1.sql").read_text())
+    db.close()
+    assert restore(tmp_path / "copy", tmp_path / "cache", quiet) == 4
+    opened = SQLiteStore(tmp_path / "cache" / DATABASE)
+    assert opened.problems() == []
+    opened.close()
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    """backup, restore, and their words."""
+    filled(tmp_path / "cache", 5)
+    assert run("backup", str(tmp_path / "copy"), "--cache", str(tmp_path / "cache"))[0] == 0
+    run("clear", "--yes", "--cache", str(tmp_path / "cache"))
+    code, said = run("restore", str(tmp_path / "copy"), "--yes", "--cache", str(tmp_path / "cache"))
+    assert (code, "5 entries" in said) == (0, True)
+    with open_cache(tmp_path / "cache") as cache:
+        assert len(cache) == 5
+
+
+# -------------------------------------------------------------------------------- damage
+
+
+def overwrite_page(path: Path, number: int, count: int = 1) -> None:
+    """Overwrite pages with rubbish, after everything has been moved out of the log."""
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    db.close()
+    with path.open("r+b") as file:
+        file.seek(size * (number - 1))
+        file.write(b"\xa5" * size * count)
+
+
+@pytest.mark.parametrize("page", [3, 9, 20, 60])
+def test_an_overwritten_page_costs_what_was_on_it(tmp_path: Path, page: int) -> None:
+    """check says so; check --fix saves the rest, keeps the damaged file, and says what is lost."""
+    path = tmp_path / "cache"
+    filled(path)
+    overwrite_page(path / DATABASE, page)
+    assert damaged(path / DATABASE) is not None
+    code, said = run("check", "--cache", str(path))
+    assert code == 3
+    assert str(path / DATABASE) in said.replace("\n", "")
+    code, said = run("check", "--fix", "--cache", str(path))
+    assert code == 0, said
+    assert "saved" in said
+    kept = list(path.glob(f"{DATABASE}.damaged-*"))
+    assert len([name for name in kept if not name.name.endswith(("-wal", "-shm"))]) == 1
+    assert run("check", "--cache", str(path))[0] == 0
+    with open_cache(path) as cache:
+        assert len(cache) > 200
+        for entry in cache.entries():
+            number = entry.question and entry.question.split()[-1]
+            assert entry.completion.text == f"answer {number} " * 30
+        found = [cache.lookup(f"{e.question} please").tier for e in cache.entries()]
+        assert found.count("semantic") > 200, "vectors on the page are lost, and no others"
+        assert cache.put("goes on", "x") is not None
+
+
+def test_a_file_that_is_no_database_is_moved_aside(tmp_path: Path) -> None:
+    """What cannot be read at all is kept, and an empty cache begins."""
+    filled(tmp_path, 3)
+    for suffix in ("-wal", "-shm"):
+        Path(f"{tmp_path / DATABASE}{suffix}").unlink(missing_ok=True)
+    (tmp_path / DATABASE).write_bytes(b"garbage" * 1000)
+    assert run("check", "--cache", str(tmp_path))[0] == 3
+    assert run("check", "--fix", "--cache", str(tmp_path))[0] == 0
+    with open_cache(tmp_path) as cache:
+        assert len(cache) == 0
+        assert cache.put("goes on", "x") is not None
+
+
+def test_salvaging_a_sound_file_loses_nothing(tmp_path: Path) -> None:
+    """Every row of every table is carried over under its id."""
+    filled(tmp_path, 50)
+    before = SQLiteStore(tmp_path / DATABASE)
+    entries = before.select(order="oldest")
+    before.close()
+    saved = salvage(tmp_path / DATABASE)
+    after = SQLiteStore(tmp_path / DATABASE)
+    assert after.select(order="oldest") == entries
+    assert after.problems() == []
+    assert after.tags(entries[0].id) == ("t",)
+    assert (saved.lost, saved.rows["entries"], saved.rows["embeddings"]) == (0, 50, 50)
+    after.close()
+
+
+def test_a_damaged_snapshot_is_named_and_mended(tmp_path: Path) -> None:
+    """check says which file; --fix makes it anew."""
+    filled(tmp_path)
+    raw = bytearray((tmp_path / SNAPSHOT).read_bytes())
+    raw[-100] ^= 1
+    (tmp_path / SNAPSHOT).write_bytes(raw)
+    code, said = run("check", "--json", "--cache", str(tmp_path))
+    assert code == 3
+    found: dict[str, Any] = json.loads(said[said.index("{") :])
+    assert SNAPSHOT in found["problems"][0]
+    assert run("check", "--fix", "--cache", str(tmp_path))[0] == 0
+    assert run("check", "--cache", str(tmp_path))[0] == 0

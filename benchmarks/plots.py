@@ -389,3 +389,26 @@ def _kinds(streams: dict[str, Any], path: Path) -> None:
         fontsize=9,
     )
     _save(figure, path)
+
+
+def soak(result: dict[str, Any], path: Path) -> None:
+    """Memory of the processes and size of the files over time."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for axis, name, title in (
+        (axes[0], "memory_mb", "resident memory of a process, MB"),
+        (axes[1], "file_mb", "size of the cache's files, MB"),
+    ):
+        at, value = zip(*result[name], strict=True)
+        axis.plot([second / 60 for second in at], value, ".", color=BLUE, markersize=3)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("minutes")
+        axis.set_ylim(bottom=0)
+        axis.spines[["top", "right"]].set_visible(False)
+    lives = result["processes_started"]
+    figure.suptitle(f"TTLs, evictions, invalidations and {lives} processes at random", fontsize=11)
+    _save(figure, path.with_suffix(""))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
+import re
 import tempfile
 import time
 from collections import Counter
@@ -207,7 +208,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, default=prompts.DEFAULT)
     parser.add_argument("--json", type=Path, default=RESULTS / "processes.json")
     args = parser.parse_args()
-    texts, source = prompts.load(args.prompts, 3000)
+    texts, source = prompts.load(args.prompts, 4000)
+    # To the embedder these are the same, and would rightly be served for each other.
+    texts = list({re.sub(r"\W+", " ", text.casefold()).strip(): text for text in texts}.values())
     np.random.default_rng(7).shuffle(texts)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -20,6 +20,7 @@ import random
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from semcache.maintenance import check
 
 QUESTIONS = 4000
 QUOTA = 1500
+TAGS = 100
 RESTART_SECONDS = (5.0, 25.0)
 """A process lives for so long."""
 
@@ -57,10 +59,15 @@ class Listener:
             self.heard[f"fault {event.where}: {event.error}"[:200]] += 1
 
 
+def near(texts: Sequence[str]) -> Any:
+    """One direction for a question with and without its mark."""
+    return vectors([text.rstrip("?") for text in texts])
+
+
 def opened(path: Path, listener: Listener) -> SemanticCache:
     return SemanticCache(
         path,
-        embedder=FunctionEmbedder(vectors, name="a", dimension=DIMENSION),
+        embedder=FunctionEmbedder(near, name="a", dimension=DIMENSION),
         threshold=0.9,
         max_entries=QUOTA,
         namespace_max_entries=QUOTA // 2,
@@ -83,19 +90,20 @@ def living(path: Path, seed: int, seconds: float, pipe: Connection) -> None:
         what = rng.random()
         namespace = f"tenant {rng.randrange(4)}"
         question = f"question {int(QUESTIONS * rng.random() ** 3)}"
-        if what < 0.9:
-            lookup = cache.lookup(question, namespace=namespace)
+        if what < 0.98:
+            asked = question + rng.choice(("", "?"))
+            lookup = cache.lookup(asked, namespace=namespace)
             if lookup.completion is not None:
                 wrong += lookup.completion.text != answer(question)
             else:
                 ttl = rng.choice((0.5, 3, 20, 60, None))
-                tags = (f"tag {rng.randrange(30)}",)
+                tags = (f"tag {rng.randrange(TAGS)}",)
                 cache.record(lookup, answer(question), ttl=ttl, tags=tags)
-        elif what < 0.97:
-            cache.invalidate(tag=f"tag {rng.randrange(30)}")
-        elif what < 0.98:
+        elif what < 0.99:
+            cache.invalidate(tag=f"tag {rng.randrange(TAGS)}")
+        elif what < 0.991:
             cache.invalidate(namespace=namespace)
-        elif what < 0.995:
+        elif what < 0.999:
             ids = [entry.id for entry in cache.entries(limit=5)]
             cache.invalidate(ids=ids)
         else:
@@ -115,18 +123,17 @@ class Place:
         self.wrong = self.lives = 0
         self.memory: list[tuple[float, float]] = []
         self._process: Any = None
+        self._pipe: Any = None
 
     def tend(self, start: float, left: float) -> None:
         """Hear what it says; start another where it has ended."""
         if self._process is not None:
-            while self._pipe.poll():
-                try:
+            try:
+                while self._pipe.poll():
                     self._hear(self._pipe.recv(), time.monotonic() - start)
-                except EOFError:
-                    break
-            if self._process.is_alive() or self._pipe.poll():
                 return
-            self._process.join()
+            except EOFError:  # it has ended, and all that it said has been heard
+                self._process.join()
             assert self._process.exitcode == 0, "a process has failed"
             self._process = None
         if left > 1:

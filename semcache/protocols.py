@@ -100,6 +100,10 @@ class Index(Protocol):
         """Forget these ids at once. Unknown ids are passed over."""
         ...
 
+    def retain(self, ids: NDArray[np.int64], up_to: int) -> None:
+        """Forget all but these (int64[n], in order), as far as they are not above `up_to`."""
+        ...
+
     def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
         """Up to k nearest of `scope` by cosine similarity, the nearest first."""
         ...

@@ -354,8 +354,7 @@ class Repository(Generic[IndexT]):
             deleted = self.store.deletions_after(self._last_deletion)
             if deleted is None:  # too long ago: compare all ids
                 self._last_deletion = position.last_deletion
-                kept = set(self.store.embedded_ids().tolist())
-                index.remove(i for i in index.ids().tolist() if i not in kept)
+                index.retain(self.store.embedded_ids(), position.last_id)
             else:
                 ids, self._last_deletion = deleted
                 index.remove(ids)

@@ -72,6 +72,7 @@ class FaissIndex:
         self._aside: _Level | None = None
         self._dead_then: list[int] = []
         self._gone: list[int] = []
+        self._retained: tuple[NDArray[np.int64], int] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -119,6 +120,13 @@ class FaissIndex:
                 left = [entry_id for entry_id in left if not self._aside.remove(entry_id)]
             self._rest.remove(left)
 
+    def retain(self, ids: NDArray[np.int64], up_to: int) -> None:
+        mine = self.ids()
+        self.remove(_others(mine, ids, up_to).tolist())
+        with self._lock:
+            if self._aside is not None:  # the segment to come may know more than is here
+                self._retained = (ids, up_to)
+
     def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
         levels = self._levels()  # before the rest: what a merge moves is then found, if twice
         found = self._rest.search(scope, vector, k)
@@ -156,7 +164,7 @@ class FaissIndex:
             if self._aside is not None:
                 return False
             self._aside, self._level = self._level, self._new_level()
-            self._dead_then, self._gone = list(self._rest.dead), []
+            self._dead_then, self._gone, self._retained = list(self._rest.dead), [], None
             return True
 
     def merge(self, make: Maker) -> None:
@@ -180,9 +188,15 @@ class FaissIndex:
             raise
         with self._lock:
             gone = np.concatenate([gone, np.asarray(self._gone, np.int64)])
+            if self._retained is not None:
+                gone = np.concatenate([gone, _others(segment.arrays.ids, *self._retained)])
             left = left[~np.isin(fresh.ids[left], gone)]
             self._rest = _Rest(segment, set(gone[segment.contains(gone)].tolist()))
             self._aside, self._dead_then, self._gone = None, [], []
+            # Another process's segment may hold what has come in here since: once is enough.
+            fresher = np.fromiter(self._level.scope_of, np.int64)
+            for entry_id in fresher[segment.contains(fresher)].tolist():
+                self._level.remove(entry_id)
             scopes = [fresh.scopes[row] for row in left.tolist()]
             self._level.add(fresh.ids[left], scopes, fresh.vectors[left])
 
@@ -199,6 +213,11 @@ class FaissIndex:
         known = np.array([any(i in level.scope_of for level in levels) for i in ids.tolist()], bool)
         segment = self._rest.segment
         return known if segment is None else known | segment.contains(ids)
+
+
+def _others(ids: NDArray[np.int64], kept: NDArray[np.int64], up_to: int) -> NDArray[np.int64]:
+    """Those up to `up_to` that are not among the kept."""
+    return np.setdiff1d(ids[ids <= up_to], kept)
 
 
 class _Rest:

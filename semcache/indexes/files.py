@@ -129,7 +129,7 @@ class FaissFiles:
     ) -> None:
         def make(old: Segment | None, fresh: Fresh, dead: NDArray[np.int64]) -> Made:
             with _alone(self.path):
-                newer = self._newer(store, fingerprint, index.dimension, at[0], fresh.ids)
+                newer = self._newer(store, fingerprint, index.dimension, old, fresh.ids)
                 if newer is not None:
                     return newer
                 made = self._made(old, fresh, dead, index.dimension, store, fingerprint, at)
@@ -142,7 +142,7 @@ class FaissFiles:
         store: Store,
         fingerprint: str,
         dimension: int,
-        last_id: int,
+        old: Segment | None,
         fresh: NDArray[np.int64],
     ) -> Made | None:
         """What another process has kept, if it holds most of what is to be merged here."""
@@ -151,8 +151,10 @@ class FaissFiles:
         from semcache.indexes import snapshot
 
         there = snapshot.read_facts(self.path)
-        if there is None or not len(fresh) or there.last_id < (fresh.min() + last_id) // 2:
+        if there is None or not len(fresh) or there.last_id < np.median(fresh):
             return None
+        if old is not None and old.count and there.last_id < old.arrays.sorted_ids[-1]:
+            return None  # it lacks what is here already
         try:
             segment, found = snapshot.load(self.path, _facts(store, fingerprint), dimension)
         except snapshot.SnapshotError:

@@ -294,13 +294,17 @@ class SQLiteStore:
     def deletions_after(self, sequence: int) -> tuple[list[int], int] | None:
         with self._faults("read"):
             reader = self._reader()
-            rows = reader.execute(
-                "SELECT sequence, entry_id FROM deletions WHERE sequence > ? ORDER BY sequence",
-                (sequence,),
-            ).fetchall()
-            newest = reader.execute(
-                "SELECT seq FROM sqlite_sequence WHERE name = 'deletions'"
-            ).fetchone()
+            reader.execute("BEGIN")  # both of one moment
+            try:
+                rows = reader.execute(
+                    "SELECT sequence, entry_id FROM deletions WHERE sequence > ? ORDER BY sequence",
+                    (sequence,),
+                ).fetchall()
+                newest = reader.execute(
+                    "SELECT seq FROM sqlite_sequence WHERE name = 'deletions'"
+                ).fetchone()
+            finally:
+                reader.execute("COMMIT")
         last = newest[0] if newest else 0
         if len(rows) < last - sequence or last < sequence:
             return None

@@ -73,6 +73,14 @@ class IndexMachine(RuleBasedStateMachine):
             [n.similarity for n in found], best, atol=2e-3 + self.index.tolerance
         )
 
+    @rule(data=st.data())
+    def retain(self, data: st.DataObject) -> None:
+        up_to = data.draw(st.integers(0, self.next_id))
+        kept = data.draw(st.sets(st.sampled_from(sorted(self.known)))) if self.known else set()
+        self.index.retain(np.array(sorted(kept), np.int64), up_to)
+        for entry_id in [i for i in self.known if i <= up_to and i not in kept]:
+            del self.known[entry_id]
+
     @rule()
     def set_aside(self) -> None:
         """A merge begins; `finish` ends it, with whatever happens in between."""
@@ -225,6 +233,31 @@ def test_a_merge_that_fails_changes_nothing() -> None:
     assert index.search(SCOPES[1], ROWS[2], 1)[0].id == 3
     assert not index.due
     assert index.set_aside(), "the next merge may begin"
+
+
+def test_what_another_process_s_segment_holds_is_held_once() -> None:
+    """An entry that came in here during the merge and is in the segment too is deleted once."""
+    index = FaissIndex(D)
+    index.add_many([1], [SCOPES[0]], ROWS[1:2])
+    index.set_aside()
+    index.add_many([2, 9], [SCOPES[0]] * 2, ROWS[2:4])
+    theirs = Fresh(IDS[1:4], [SCOPES[0]] * 3, ROWS[1:4])
+    index.merge(lambda *_: (merged(None, theirs, IDS[:0], exact_below=99)[0], IDS[:0]))
+    assert len(index) == 4
+    index.remove([2])
+    assert index.ids().tolist() == [1, 3, 9]
+    assert 2 not in {n.id for n in index.search(SCOPES[0], ROWS[2], 9)}
+
+
+def test_what_is_retained_during_a_merge_holds_for_its_segment() -> None:
+    """Another process's segment may hold a row that was deleted before we knew of it."""
+    index = FaissIndex(D)
+    index.add_many([5], [SCOPES[0]], ROWS[5:6])
+    index.set_aside()
+    index.retain(np.array([1, 5]), 6)
+    theirs = Fresh(IDS[1:9], [SCOPES[0]] * 8, ROWS[1:9])
+    index.merge(lambda *_: (merged(None, theirs, IDS[:0], exact_below=99)[0], IDS[:0]))
+    assert index.ids().tolist() == [1, 5, 7, 8]
 
 
 def test_another_process_s_segment_takes_the_place_of_ones_own() -> None:

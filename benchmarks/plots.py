@@ -412,3 +412,43 @@ def soak(result: dict[str, Any], path: Path) -> None:
     lives = result["processes_started"]
     figure.suptitle(f"TTLs, evictions, invalidations and {lives} processes at random", fontsize=11)
     _save(figure, path.with_suffix(""))
+
+
+def large(result: dict[str, Any], path: Path) -> None:
+    """What calls cost by the number of entries, against their floors, and what it all takes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    sizes = result["sizes"]
+    entries = [figures["entries"] for figures in sizes]
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.9), layout="constrained")
+    for name, colour, title in (
+        ("semantic_hit", BLUE, "semantic hit"),
+        ("miss", "#E69F00", "miss"),
+        ("exact_hit", "#009E73", "exact hit"),
+        ("record", "#CC79A7", "record"),
+    ):
+        for axis, value in (
+            (axes[0], [figures[name]["ratio_p50"] for figures in sizes]),
+            (axes[1], [figures[name]["p50_ms"] for figures in sizes]),
+        ):
+            axis.plot(entries, value, "o-", color=colour, label=title, markersize=4)
+    axes[0].set_title("median, as a ratio to its floor", fontsize=10)
+    axes[0].set_ylim(bottom=0)
+    axes[1].set_title("median, milliseconds", fontsize=10)
+    axes[1].set_yscale("log")
+    axes[0].legend(fontsize=8, frameon=False)
+    recall = [figures["recall"]["recall_at_1"] for figures in sizes]
+    axes[2].plot(entries, recall, "o-", color=BLUE, markersize=4)
+    axes[2].axhline(0.98, color=GREY, lw=1, ls=":")
+    axes[2].set_ylim(0.9, 1.005)
+    axes[2].set_title("recall@1 against exact search", fontsize=10)
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.set_xlabel("entries")
+        axis.spines[["top", "right"]].set_visible(False)
+    machine = result["environment"]["machine"]
+    figure.suptitle(f"Cost against size  ({machine})", fontsize=11)
+    _save(figure, path.with_suffix(""))

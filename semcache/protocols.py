@@ -83,9 +83,8 @@ class Index(Protocol):
     - May be called from many threads at once.
     """
 
-    @property
-    def tolerance(self) -> float:
-        """How far a similarity may be off; 0.0: they are exact."""
+    def tolerance(self, scope: bytes) -> float:
+        """How far a similarity found in this scope may be off; 0.0: they are exact."""
         ...
 
     def add(self, entry_id: int, scope: bytes, vector: Vector) -> None:

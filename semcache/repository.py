@@ -162,12 +162,15 @@ class Repository(Generic[IndexT]):
         index = self._followed()
         now = self._clock()
         while True:
-            tolerance = index.tolerance
+            tolerance = index.tolerance(scope)
             wanted = 2 * k + 2 if tolerance else k
             neighbours = index.search(scope, vector, wanted)
             all_of_them = len(neighbours) < wanted
             if tolerance:
-                neighbours = self._measured(neighbours, vector, floor - tolerance)[:k]
+                # What cannot come among the first k is not measured.
+                last = neighbours[k - 1].similarity if len(neighbours) > k else -1.0
+                least = max(floor - tolerance, last - 2 * tolerance)
+                neighbours = self._measured(neighbours, vector, least)[:k]
             candidates = self._candidates(scope, neighbours, floor)
             dead = sum(n.similarity >= floor for n in neighbours) - sum(
                 c.entry.fresh(now) for c in candidates

@@ -75,9 +75,10 @@ class FaissIndex:
         self._retained: tuple[NDArray[np.int64], int] | None = None
         self._lock = threading.Lock()
 
-    @property
-    def tolerance(self) -> float:
-        return 0.0 if self._rest.segment is None else TOLERANCE
+    def tolerance(self, scope: bytes) -> float:
+        if self._rest.segment is None and all(level.exact(scope) for level in self._levels()):
+            return 0.0
+        return TOLERANCE
 
     def __len__(self) -> int:
         rest = self._rest
@@ -296,6 +297,11 @@ class _Level:
     def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
         partition = self.partitions.get(scope)
         return [] if partition is None else partition.search(vector, k)
+
+    def exact(self, scope: bytes) -> bool:
+        """Whether its similarities are not rounded."""
+        partition = self.partitions.get(scope)
+        return partition is None or partition.exact
 
     def contents(self, dimension: int) -> Fresh:
         parts = [(scope, *p.contents()) for scope, p in list(self.partitions.items())]

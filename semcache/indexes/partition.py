@@ -194,6 +194,11 @@ class Partition:
     def count(self) -> int:
         return self._rows.count
 
+    @property
+    def exact(self) -> bool:
+        """Whether its vectors are kept as they came."""
+        return isinstance(self._rows, Flat)
+
     def contents(self) -> tuple[NDArray[np.int64], Vector]:
         """(int64[n], float32[n, d]): all ids with their vectors, copied."""
         with self._lock:

@@ -169,7 +169,7 @@ class Segment:
         first, end = self.arrays.first_centroid[at : at + 2].tolist()
         scan = _Scan(self, vector, min(WIDE, end - first))
         scan.codes(self.arrays.coarse[first:end], self._numbers[: end - first])
-        return [neighbour.id for neighbour in scan.found()]
+        return scan.ids()
 
     def _rows_of(self, lists: Iterable[int]) -> list[tuple[int, int]]:
         first_row = self.arrays.first_row
@@ -205,7 +205,13 @@ class _Scan:
                 len(self._ids),
             )
 
+    def ids(self) -> list[int]:
+        """Those found so far, the nearest first."""
+        found: list[int] = self._ids[np.argsort(-self._best, kind="stable")].tolist()
+        return found
+
     def found(self) -> list[Neighbour]:
+        """The same with their similarities."""
         order = np.argsort(-self._best, kind="stable")
         return [
             Neighbour(entry_id, min(similarity, 1.0))

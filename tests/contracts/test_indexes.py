@@ -70,7 +70,7 @@ class IndexMachine(RuleBasedStateMachine):
         assert len(found) == min(k, len(mine))
         best = sorted(mine.values(), reverse=True)[: len(found)]
         np.testing.assert_allclose(
-            [n.similarity for n in found], best, atol=2e-3 + self.index.tolerance
+            [n.similarity for n in found], best, atol=1e-6 + self.index.tolerance(scope)
         )
 
     @rule(data=st.data())
@@ -212,7 +212,7 @@ def test_rows_far_out_of_the_range_so_far_are_kept_as_they_are() -> None:
     for number in range(1, 400, 40):
         found = index.search(SCOPES[0], ROWS[number], 1)[0]
         assert found.id == number
-        assert found.similarity == pytest.approx(1.0, abs=index.tolerance)
+        assert found.similarity == pytest.approx(1.0, abs=index.tolerance(SCOPES[0]))
     assert index.search(SCOPES[0], small[0], 1)[0].id == 0
 
 

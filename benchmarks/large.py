@@ -1,0 +1,266 @@
+"""A million entries: what `python -m benchmarks.latency --large` measures beside the latencies.
+
+- opened: a new process opens the cache and its index, and looks things up: seconds, memory;
+- rebuild: lookups at rest, and while the whole index is made from the database beside them;
+- deleted: 30% of the entries are deleted: memory, disk and recall before and after;
+- small_scopes: the same vectors as 100,000 tenants with 10 entries each;
+- forms: bytes of an entry on disk and recall with vectors as float32, float16 and int8.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.common import percentiles, say, timed
+from semcache import SemanticCache
+from semcache.build import DATABASE, SNAPSHOT
+from semcache.core import keys
+from semcache.indexes.files import FaissFiles
+from semcache.types import Completion, NewEntry, Query, Selection
+from semcache.vectors import FORMS
+
+if TYPE_CHECKING:
+    from benchmarks.latency import Bench
+    from semcache.types import Vector
+
+TENANTS, EACH = 100_000, 10
+ROUNDS = 1000
+_OPENED = """
+import json, sys, time
+import numpy as np
+from benchmarks.common import resident_mb
+from benchmarks.large import looked_up
+from semcache import SemanticCache
+cache = SemanticCache(sys.argv[1], threshold=0.5)
+repository = cache._cache.repository
+cache._embedder.fingerprint
+import faiss
+imported = resident_mb()
+start = time.perf_counter()
+SemanticCache(sys.argv[1], threshold=0.5)._cache.repository.store.totals()
+index = repository.refresh_index()
+opened = time.perf_counter() - start
+print(json.dumps({
+    "open_s": opened, "entries": len(index), "without_index_mb": imported,
+    **looked_up(cache, json.load(open(sys.argv[2]))), "resident_mb": resident_mb(),
+}))
+"""
+
+
+def looked_up(cache: SemanticCache, questions: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+    """Semantic hits on (question, model, namespace), beside the embedding alone, in turns."""
+    embedder: Any = cache._embedder
+    embedder.load()
+    ours, floor, hits = [], [], 0
+    for number, (question, model, namespace) in enumerate(questions):
+        for which in (0, 1) if number % 2 else (1, 0):
+            if which:
+                floor.append(timed(lambda q=question: embedder.embed([q])))  # type: ignore[misc]
+            else:
+                start = time.perf_counter()
+                hits += cache.lookup(question, model=model, namespace=namespace).hit
+                ours.append(time.perf_counter() - start)
+    ratio = float(np.median(ours) / np.median(floor))
+    return {"hits": hits, "lookup": percentiles(ours), "ratio_p50": round(ratio, 3)}
+
+
+def opened(directory: Path, questions: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+    """In new processes: seconds to open, memory, and semantic hits (medians of three)."""
+    listed = directory.parent / "questions.json"
+    listed.write_text(json.dumps(list(questions)))
+    runs = [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", _OPENED, str(directory), str(listed)],
+                capture_output=True, text=True, check=True,
+            ).stdout
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    middle: dict[str, Any] = sorted(runs, key=lambda run: run["ratio_p50"])[1]
+    for name in ("open_s", "resident_mb", "without_index_mb"):
+        middle[name] = round(float(np.median([run[name] for run in runs])), 3)
+    return middle
+
+
+def measured(
+    bench: Bench, directory: Path, queries: Vector, scope: tuple[str, str]
+) -> dict[str, Any]:
+    """Everything; the cache of `bench` is smaller afterwards, and closed."""
+    asked = [(f"please: {text}", *scope) for text in random.Random(3).sample(bench.stored, ROUNDS)]
+    say("rebuilding beside the traffic")
+    found: dict[str, Any] = {"rebuild": rebuilt(bench, directory, asked)}
+    bench.cache._cache.repository.save_snapshot()
+    found["opened"] = opened(directory, asked)
+    say(f"opened: {found['opened']}")
+    found["deleted"] = deleted(bench, directory, queries, asked)
+    return found
+
+
+def rebuilt(bench: Bench, directory: Path, asked: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+    """Lookups at rest and while an index is made from all of the database."""
+    bench.dial.threshold = 0.5
+    repository = bench.cache._cache.repository
+    other = FaissFiles(directory.parent / "rebuilt.index")
+    position = repository.store.position()
+
+    def once(number: int) -> float:
+        question, model, namespace = asked[number % len(asked)]
+        return timed(lambda: bench.cache.lookup(question, model=model, namespace=namespace))
+
+    rest = [once(number) for number in range(len(asked))]
+    started = time.perf_counter()
+    builder = threading.Thread(
+        target=lambda: other.build(
+            repository.store, position.fingerprint or "", position.dimension, anew=True
+        )
+    )
+    builder.start()
+    during: list[float] = []
+    while builder.is_alive():
+        during.append(once(len(during)))
+    seconds = time.perf_counter() - started
+    rest += [once(number) for number in range(len(asked))]
+    ratio = np.percentile(during, 99) / np.percentile(rest, 99)
+    return {
+        "seconds": round(seconds, 1),
+        "at_rest": percentiles(rest),
+        "during": percentiles(during),
+        "ratio_p99": round(float(ratio), 3),
+    }
+
+
+def deleted(
+    bench: Bench, directory: Path, queries: Vector, asked: Sequence[tuple[str, str, str]]
+) -> dict[str, Any]:
+    """30% of the entries, at random."""
+    say("deleting 30%")
+    store = bench.cache._store
+    ids = store.ids(Selection())
+    gone = random.Random(5).sample(ids, int(0.3 * len(ids)))
+    recall = bench.recall(queries)
+    start, slowest = time.perf_counter(), 0.0
+    for at in range(0, len(gone), 1000):
+        bench.cache.invalidate(ids=gone[at : at + 1000])
+        if at % 10_000 == 0:
+            question, model, namespace = asked[at % len(asked)]
+            slowest = max(
+                slowest,
+                timed(lambda q=question, m=model, n=namespace: bench.cache.lookup(  # type: ignore[misc]
+                    q, model=m, namespace=n)),
+            )  # fmt: skip
+    seconds = time.perf_counter() - start
+    bench.cache.lookup(asked[0][0], model=asked[0][1], namespace=asked[0][2])
+    bench.cache.wait()
+    left = set(ids) - set(gone)
+    bench.keep_only(left)
+    after = bench.recall(queries)
+    size = store.file_bytes()
+    store.vacuum()
+    smaller = store.file_bytes()
+    bench.cache._cache.repository.save_snapshot()
+    bench.cache.close()
+    return {
+        "entries": len(gone),
+        "ms_per_entry": round(seconds / len(gone) * 1e3, 4),
+        "slowest_lookup_meanwhile_ms": round(slowest * 1e3, 2),
+        "recall_before": recall,
+        "recall_after": after,
+        "file_mb": [round(size / 1e6, 1), round(smaller / 1e6, 1)],
+        "opened": opened(directory, asked),
+    }
+
+
+# ------------------------------------------------------------------------- other shapes
+
+
+def entry(query: Query, answer: str) -> NewEntry:
+    """An entry for a query, as the cache would make it."""
+    request = query.request
+    return NewEntry(
+        query.exact_key,
+        query.scope.digest,
+        request.namespace,
+        request.model,
+        query.question,
+        {},
+        Completion(answer),
+        keys.KEY_VERSION,
+        time.time(),
+        None,
+    )
+
+
+def small_scopes(
+    directory: Path, texts: Sequence[str], vectors: Vector, model: str, answer: str
+) -> dict[str, Any]:
+    """Many tenants with a few entries each."""
+    say(f"filling {TENANTS:,} tenants with {EACH} entries each")
+    cache = SemanticCache(directory, threshold=0.5)
+    repository = cache._cache.repository
+    start = time.perf_counter()
+    count = min(TENANTS * EACH, len(texts))
+    for number in range(count):
+        namespace = f"tenant {number % (count // EACH)}"
+        query = cache.query(texts[number], model=model, namespace=namespace)
+        repository.record(entry(query, answer), vectors[number])
+        if number % 100_000 == 0:
+            say(f"  {number:,}")
+            repository.refresh_index()
+    fill = (time.perf_counter() - start) / count
+    repository.refresh_index()
+    cache.wait()
+    cache.close()
+    chosen = random.Random(4).sample(range(count), ROUNDS)
+    asked = [(f"please: {texts[n]}", model, f"tenant {n % (count // EACH)}") for n in chosen]
+    found = opened(directory, asked)
+    return {
+        "scopes": count // EACH,
+        "fill_ms_per_entry": round(fill * 1e3, 4),
+        "snapshot_mb": round((directory / SNAPSHOT).stat().st_size / 1e6, 1),
+        **found,
+    }
+
+
+def forms(
+    folder: Path, texts: Sequence[str], vectors: Vector, queries: Vector, model: str, answer: str
+) -> list[dict[str, Any]]:
+    """What an entry takes on disk, and what rounding costs, by the form of its vector."""
+    rows = []
+    best = np.argmax(queries @ vectors.T, axis=1)
+    for form in FORMS:
+        directory = folder / form
+        cache = SemanticCache(directory, threshold=0.5, vectors=form)
+        repository = cache._cache.repository
+        for text, vector in zip(texts, vectors, strict=True):
+            query = cache.query(text, model=model)
+            repository.record(entry(query, answer), vector)
+        scope = cache.query("-", model=model).scope.digest
+        found = [repository.nearest(scope, query, 1, -1.0)[0][0] for query in queries]
+        exact = (queries * vectors[best]).sum(axis=1)
+        off = np.abs(np.array([n.similarity for n in found]) - exact)
+        right = np.array([n.id - 1 for n in found]) == best
+        cache._store.vacuum()
+        size = (directory / DATABASE).stat().st_size
+        cache.close()
+        rows.append(
+            {
+                "form": form,
+                "entries": len(texts),
+                "bytes_per_entry": round(size / len(texts)),
+                "recall_at_1": round(float(right.mean()), 4),
+                "similarity_off_p99": round(float(np.percentile(off, 99)), 5),
+            }
+        )
+        say(f"  {rows[-1]}")
+    return rows

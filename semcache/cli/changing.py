@@ -120,10 +120,13 @@ def _damaged(cache: Path, *, fix: bool) -> bool:
         saved = salvage(database, bar)
     rows = saved.rows
     typer.echo(f"mended: {database} was damaged: {problem}")
+    lost = "an unknown number of" if saved.lost is None else f"{saved.lost:,}"
     typer.echo(
-        f"saved {rows['entries']:,} entries and {rows['embeddings']:,} vectors; "
-        f"{saved.lost:,} rows could not be read. The damaged file is kept: {saved.kept_at}"
+        f"saved {rows['entries']:,} entries and {rows['embeddings']:,} vectors; {lost} entries "
+        f"could not be read. The damaged file is kept: {saved.kept_at}"
     )
+    if "tags" in saved.incomplete:
+        typer.echo("some tags may be lost: invalidate(tag=...) may miss entries of before")
     if rows["embeddings"] < rows["entries"]:
         typer.echo("entries that have lost their vector get a new one from: semcache reembed")
     return False

@@ -264,3 +264,94 @@ def forms(
         )
         say(f"  {rows[-1]}")
     return rows
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures of a million entries in Markdown."""
+    figures = {found["entries"]: found for found in result["sizes"]}
+    most = max(figures)
+    at, large, scopes = figures[most], result["large"], result["small_scopes"]
+    small = figures.get(10_000, figures[min(figures)])
+    record = at["record"]["p50_ms"] / small["record"]["p50_ms"]
+    deleted, rebuild = large["deleted"], large["rebuild"]
+    rows: list[tuple[str, str, str]] = [
+        ("open, in a new process, the index checked", _seconds(large["opened"]["open_s"]), "2 s"),
+        (
+            "resident memory of that process after 1,000 lookups",
+            f"{large['opened']['resident_mb']:,.0f} MB",
+            "1,200 MB",
+        ),
+        ("semantic hit, median", _ratio(at["semantic_hit"]["ratio_p50"], "embedding"), "1.35 ×"),
+        (
+            "the same in the new process",
+            _ratio(large["opened"]["ratio_p50"], "embedding"),
+            "1.35 ×",
+        ),
+        ("record, median", _ratio(record, f"that at {small['entries']:,} entries"), "2 ×"),
+        ("recall@1 against exact search", f"{at['recall']['recall_at_1']:.1%}", "98%"),
+        (
+            "the same, where a neighbour of 0.8 exists",
+            f"{at['recall']['recall_at_1_near']:.1%}",
+            "",
+        ),
+        (
+            f"p99 of lookups during a rebuild of {rebuild['seconds']:.0f} s",
+            _ratio(rebuild["ratio_p99"], "that at rest"),
+            "3 ×",
+        ),
+        ("disk per entry, answers of 330 characters", f"{at['bytes_per_entry']:,} B", ""),
+        (
+            "30% deleted: memory of a new process",
+            f"{large['opened']['resident_mb']:,.0f} → {deleted['opened']['resident_mb']:,.0f} MB",
+            "",
+        ),
+        (
+            "30% deleted: recall@1",
+            f"{deleted['recall_before']['recall_at_1']:.1%} → "
+            f"{deleted['recall_after']['recall_at_1']:.1%}",
+            "",
+        ),
+        (
+            "30% deleted: the database, after `vacuum`",
+            f"{deleted['file_mb'][0]:,.0f} → {deleted['file_mb'][1]:,.0f} MB",
+            "",
+        ),
+        (
+            f"as {scopes['scopes']:,} tenants: open",
+            f"{_seconds(scopes['open_s'])} ({_seconds(large['opened']['open_s'])} as one)",
+            "",
+        ),
+        (
+            f"as {scopes['scopes']:,} tenants: memory",
+            f"{scopes['resident_mb']:,.0f} MB ({large['opened']['resident_mb']:,.0f} MB as one)",
+            "",
+        ),
+        (
+            f"as {scopes['scopes']:,} tenants: semantic hit, median",
+            f"{_ratio(scopes['ratio_p50'], 'embedding')} "
+            f"({large['opened']['ratio_p50']:.2f} × as one)",
+            "",
+        ),
+    ]
+    lines = [f"| at {most:,} entries | | asked for |", "| --- | ---: | ---: |"]
+    lines += [f"| {title} | {found} | {wanted} |" for title, found, wanted in rows]
+    lines += [
+        "",
+        "| vectors on disk | bytes per entry | recall@1 | similarity off, p99 |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {row['form']} | {row['bytes_per_entry']:,} | {row['recall_at_1']:.1%} "
+        f"| {row['similarity_off_p99']:.4f} |"
+        for row in result["forms"]
+    ]
+    machine = result["environment"]["machine"]
+    return "\n".join([*lines, "", f"Prompts: {result['prompts']}. {machine}."]) + "\n"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s"
+
+
+def _ratio(value: float, floor: str) -> str:
+    return f"{value:.2f} × {floor}"

@@ -6,7 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import latency, peers, routing, throughput, verifying
+from benchmarks import (
+    durability,
+    large,
+    latency,
+    peers,
+    processes,
+    routing,
+    soak,
+    throughput,
+    verifying,
+)
 from benchmarks.common import RESULTS, say
 
 
@@ -46,6 +56,16 @@ def page() -> str:
         ]
     if (found := load("latency")) is not None:
         parts += ["## Latency", _about(found), latency.table(found), "![latency](latency.png)"]
+    if (found := load("latency_large")) is not None:
+        parts += ["## A million entries", _about(found), large.table(found)]
+        parts.append("![cost against size](latency_large.png)")
+    if (found := load("durability")) is not None:
+        parts += ["## Killed at any moment", _about(found), durability.table(found)]
+    if (found := load("processes")) is not None:
+        parts += ["## Processes", _about(found), processes.table(found)]
+    if (found := load("soak")) is not None:
+        parts += ["## Ten minutes of everything", _about(found), soak.table(found)]
+        parts.append("![memory and file size](soak.png)")
     if (found := load("throughput")) is not None:
         parts += ["## Throughput", _about(found), throughput.table(found)]
     routes, batch = load("routing"), load("batch")

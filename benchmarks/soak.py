@@ -229,6 +229,23 @@ def _thinned(points: list[tuple[float, float]], most: int = 300) -> list[list[fl
     return [[round(at, 1), round(value, 2)] for at, value in points[::step]]
 
 
+def table(result: dict[str, Any]) -> str:
+    """The results in Markdown."""
+    heard = result["heard"]
+    rows = (
+        ("minutes, processes that came and went", f"{result['minutes']:g}, "
+         f"{result['processes_started']}"),
+        ("lookups, records", f"{heard['exact'] + heard['semantic'] + heard['miss']:,}, "
+         f"{heard['record']:,}"),
+        ("memory of a process, last fifth against second fifth", f"{result['memory_ratio']:.2f} ×"),
+        ("largest size of the files, second half against first", f"{result['file_ratio']:.2f} ×"),
+        ("wrong answers", f"{result['wrong_answers']}"),
+        ("problems that `semcache check` found", f"{len(result['problems'])}"),
+        ("counters equal the events", "yes" if result["counters_equal_events"] else "no"),
+    )  # fmt: skip
+    return "| | |\n| --- | ---: |\n" + "".join(f"| {a} | {b} |\n" for a, b in rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10)
@@ -242,7 +259,8 @@ def main() -> None:
     write_json(args.json, result)
     plots.soak(result, args.plot)
     say(f"wrote {args.plot}")
-    say(str({name: value for name, value in found.items() if not name.endswith("_mb")}))
+    say(table(result))
+    say(str(found["problems"]))
 
 
 if __name__ == "__main__":

@@ -346,7 +346,10 @@ class SemanticCache:
             raise ConfigError(
                 "Which directory? Give path=, SEMCACHE_PATH, or path in the settings."
             )
-        names = ("embedder", "ttl", "max_entries", "max_bytes", "eviction")
+        names = (
+            "embedder", "ttl", "sliding", "stale_while_revalidate", "max_entries", "max_bytes",
+            "namespace_max_entries", "namespace_max_bytes", "eviction",
+        )  # fmt: skip
         told = {name: getattr(settings, name) for name in names}
         if not options.keys() & {"policy", "threshold", "max_false_hit_rate"}:
             told["threshold"] = settings.threshold

@@ -152,8 +152,12 @@ class Settings(BaseSettings):
     threshold: float | None = Field(default=None, gt=0, le=1)
     embedder: str | None = None
     ttl: float | None = Field(default=None, gt=0)
+    sliding: bool = False
+    stale_while_revalidate: float | None = Field(default=None, gt=0)
     max_entries: int | None = Field(default=None, ge=1)
     max_bytes: int | None = Field(default=None, ge=1)
+    namespace_max_entries: int | None = Field(default=None, ge=1)
+    namespace_max_bytes: int | None = Field(default=None, ge=1)
     eviction: str = "least-recently-used"
     deadline: float | None = Field(default=120.0, gt=0)
     connect_timeout: float = Field(default=10.0, gt=0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report, routing, verifying
+from benchmarks import durability, large, processes, report, routing, soak, verifying
 from benchmarks.latency import table
 from semcache import SemanticCache
 from semcache.embedders.default import DefaultEmbedder
@@ -94,6 +94,32 @@ def test_the_bound_s_figures_are_those_of_the_results() -> None:
     assert section("bound").strip() == report.bound_in_short(found).strip()
     assert section("bound", page).strip() == report.bound(found).strip()
     assert section("cost", page).strip() == verifying.table(cost).strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "results", "table"),
+    [
+        ("processes", "processes", processes.table),
+        ("durability", "durability", durability.table),
+        ("large", "latency_large", large.table),
+        ("soak", "soak", soak.table),
+    ],
+)
+def test_the_figures_of_durability_are_those_of_the_results(
+    name: str, results: str, table: Any
+) -> None:
+    """Word for word; nothing that was killed has lost anything."""
+    found = json.loads((ROOT / "benchmarks" / "results" / f"{results}.json").read_text())
+    page = (ROOT / "docs" / "durability.md").read_text()
+    assert section(name, page).strip() == table(found).strip()
+
+
+def test_every_fault_of_the_table_is_a_test() -> None:
+    """And every test of faults is in the table."""
+    page = (ROOT / "docs" / "durability.md").read_text()
+    rows = set(re.findall(r"^\| `(test_\w+)` \|", page, re.MULTILINE))
+    source = (ROOT / "tests" / "test_faults.py").read_text()
+    assert rows == set(re.findall(r"^def (test_\w+)\(", source, re.MULTILINE))
 
 
 def test_the_page_of_results_is_generated() -> None:

@@ -83,6 +83,11 @@ class Index(Protocol):
     - May be called from many threads at once.
     """
 
+    @property
+    def dimension(self) -> int:
+        """Length d of a vector; 0 before the first."""
+        ...
+
     def tolerance(self, scope: bytes) -> float:
         """How far a similarity found in this scope may be off; 0.0: they are exact."""
         ...

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from semcache.core.retention import EVICTION, Quota, Retention
@@ -85,19 +86,18 @@ class IndexFiles(Protocol[IndexT]):
         self,
         index: IndexT,
         store: Store,
-        fingerprint: str,
-        at: tuple[int, int],
+        at: Position,
         failed: Callable[[BaseException], None],
     ) -> None:
         """Put what has come in with what was there, and keep a snapshot, beside the traffic.
 
-        The index has followed the store up to `at`. `failed` is told if it went wrong; the
-        index then stays as it was.
+        The index is of the store, embedder and dimension that `at` names, and has followed
+        the store that far. `failed` is told if it went wrong; the index then stays as it was.
         """
         ...
 
-    def save(self, index: IndexT, store: Store, fingerprint: str, at: tuple[int, int]) -> None:
-        """Keep a snapshot now, if much has changed since the last."""
+    def save(self, index: IndexT, store: Store, at: Position) -> None:
+        """Keep a snapshot now, if much has changed since the last and nobody else keeps one."""
         ...
 
     def wait(self) -> None:
@@ -371,13 +371,18 @@ class Repository(Generic[IndexT]):
     def _merge_if_due(self, index: IndexT) -> None:
         """Called with the lock held."""
         if index.due:
-            self._files.merge(
-                index,
-                self.store,
-                self._fingerprint(),
-                (self._last_id, self._last_deletion),
-                lambda error: self.fault("index", error),
-            )
+            failed = partial(self.fault, "index")
+            self._files.merge(index, self.store, self._reached(index), failed)
+
+    def _reached(self, index: IndexT) -> Position:
+        """What the index is of, and how far it has followed it."""
+        return Position(
+            self._store_id or "",
+            self._fingerprint(),
+            index.dimension,
+            self._last_id,
+            self._last_deletion,
+        )
 
     def refresh_index(self) -> IndexT:
         """The index, opened and up to date, however long it takes; for tools."""
@@ -416,8 +421,7 @@ class Repository(Generic[IndexT]):
         with self._lock:
             if self._index is None or not len(self._index):
                 return
-            at = (self._last_id, self._last_deletion)
-            self._files.save(self._index, self.store, self._fingerprint(), at)
+            self._files.save(self._index, self.store, self._reached(self._index))
 
     def after_fork(self) -> None:
         """In a child process: locks may be held by threads that are not here."""

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from semcache.indexes.merging import Fresh
     from semcache.indexes.segment import Segment
     from semcache.indexes.snapshot import Facts
+    from semcache.types import Position
 
 logger = logging.getLogger("semcache")
 
@@ -31,6 +33,8 @@ _UNSAVED = 1 / 16
 """Changes, as a share of the snapshot's rows, below which it is not written anew."""
 _BUILD_ROWS = 65_536
 """Rows that are read from the store at a time."""
+_PATIENCE = 5.0
+"""Seconds that closing waits for a merge under way: what is not saved is made anew."""
 _NICE = 10
 """How far a merge steps back behind the traffic."""
 
@@ -81,25 +85,18 @@ class FaissFiles:
             segment: Segment | None = None
             for last_id, fresh in _read(store, facts.last_id, dimension):
                 # Deletions since the start are not in the rows, or are followed later.
-                at = (last_id, facts.last_deletion)
-                segment = self._made(segment, fresh, _no_ids(), dimension, store, fingerprint, at)
+                so_far = replace(facts, last_id=last_id)
+                segment = self._made(segment, fresh, _no_ids(), dimension, so_far)
         return self._index(dimension, segment), facts.last_id, facts.last_deletion
 
-    def merge(
-        self,
-        index: FaissIndex,
-        store: Store,
-        fingerprint: str,
-        at: tuple[int, int],
-        failed: Failed,
-    ) -> None:
+    def merge(self, index: FaissIndex, store: Store, at: Position, failed: Failed) -> None:
         if not index.set_aside():
             return
 
         def run() -> None:
             try:
-                with _stepped_back(self.background):
-                    self._merge(index, store, fingerprint, at)
+                with _alone(self.path), _stepped_back(self.background):
+                    self._merge(index, store, at)
             except Exception as error:
                 failed(error)
 
@@ -109,10 +106,12 @@ class FaissFiles:
         else:
             run()
 
-    def save(self, index: FaissIndex, store: Store, fingerprint: str, at: tuple[int, int]) -> None:
-        self.wait()
-        if index.unsaved > _UNSAVED and index.set_aside():
-            self._merge(index, store, fingerprint, at)
+    def save(self, index: FaissIndex, store: Store, at: Position) -> None:
+        if (merging := self._merging) is not None:
+            merging.join(_PATIENCE)
+        with _alone(self.path, wait=False) as free:
+            if free and index.unsaved > _UNSAVED and index.set_aside():
+                self._merge(index, store, at)
 
     def wait(self) -> None:
         """Until no merge is under way."""
@@ -124,23 +123,24 @@ class FaissFiles:
 
     # ------------------------------------------------------------------------- inside
 
-    def _merge(
-        self, index: FaissIndex, store: Store, fingerprint: str, at: tuple[int, int]
-    ) -> None:
+    def _merge(self, index: FaissIndex, store: Store, at: Position) -> None:
+        """Called with what was set aside, and alone."""
+        from semcache.indexes.snapshot import Facts
+
+        facts = Facts(at.store_id, at.fingerprint or "", at.last_id, at.last_deletion)
+
         def make(old: Segment | None, fresh: Fresh, dead: NDArray[np.int64]) -> Made:
-            with _alone(self.path):
-                newer = self._newer(store, fingerprint, index.dimension, old, fresh.ids)
-                if newer is not None:
-                    return newer
-                made = self._made(old, fresh, dead, index.dimension, store, fingerprint, at)
-                return made, _no_ids()
+            newer = self._newer(store, facts, at.dimension, old, fresh.ids)
+            if newer is not None:
+                return newer
+            return self._made(old, fresh, dead, at.dimension, facts), _no_ids()
 
         index.merge(make)
 
     def _newer(
         self,
         store: Store,
-        fingerprint: str,
+        mine: Facts,
         dimension: int,
         old: Segment | None,
         fresh: NDArray[np.int64],
@@ -155,8 +155,11 @@ class FaissFiles:
             return None
         if old is not None and old.count and there.last_id < old.arrays.sorted_ids[-1]:
             return None  # it lacks what is here already
+        now = _facts(store, mine.fingerprint)
+        if now.store_id != mine.store_id:
+            return None  # another store's content has taken this one's place
         try:
-            segment, found = snapshot.load(self.path, _facts(store, fingerprint), dimension)
+            segment, found = snapshot.load(self.path, now, dimension)
         except snapshot.SnapshotError:
             return None
         deleted = store.deletions_after(found.last_deletion)
@@ -168,17 +171,15 @@ class FaissFiles:
         fresh: Fresh,
         dead: NDArray[np.int64],
         dimension: int,
-        store: Store,
-        fingerprint: str,
-        at: tuple[int, int],
+        facts: Facts,
     ) -> Segment:
         """The merged segment, mapped from its file; in memory where none can be written."""
         from semcache.indexes import snapshot
         from semcache.indexes.merging import merge
 
-        facts = snapshot.Facts(store.meta("store_id") or "", fingerprint, *at)
         plan = merge(old, fresh, dead, exact_below=self._least_lists(), dimension=dimension)
         try:
+            snapshot.sweep(self.path)
             snapshot.write(self.path, facts, plan)
             return snapshot.load(self.path, facts, dimension)[0]
         except (OSError, snapshot.SnapshotError) as error:
@@ -244,19 +245,28 @@ def _array(ids: list[int]) -> NDArray[np.int64]:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time; where files cannot be locked, all at once, which costs work only."""
+def _alone(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """One process at a time; gives whether it is this one, which without `wait` it may not be.
+
+    Where files cannot be locked, all go at once, which costs work and nothing else. The lock
+    is of the kind that a forked child does not inherit.
+    """
     try:
         import fcntl
 
         file = open(f"{path}.lock", "ab")  # noqa: SIM115 - closed below, whatever happens
     except (ImportError, OSError):
-        yield
+        yield True
         return
     with file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass  # a file system without locks
+        yield True
 
 
 @contextmanager

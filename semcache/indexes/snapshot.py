@@ -70,7 +70,8 @@ def write(path: Path, facts: Facts, plan: Plan) -> None:
     Raises:
         OSError: it cannot be written; what was there before is there still.
     """
-    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
+    prefix = f"{path.name}.{os.getpid()}."
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(bytes(_PAGE))
@@ -87,6 +88,13 @@ def write(path: Path, facts: Facts, plan: Plan) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def sweep(path: Path) -> None:
+    """Delete what processes that were killed have left half written. Call while alone."""
+    for left in path.parent.glob(f"{path.name}.*.tmp"):
+        if not left.name.startswith(f"{path.name}.{os.getpid()}."):
+            left.unlink(missing_ok=True)
 
 
 def _parts(plan: Plan) -> Iterator[tuple[str, list[int], Iterator[bytes]]]:

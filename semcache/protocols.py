@@ -216,8 +216,13 @@ class Store(Protocol):
         """(id, scope, vector) of all entries with one and a larger id; see `semcache.vectors`."""
         ...
 
-    def deletions_after(self, sequence: int) -> tuple[list[int], int] | None:
-        """Ids deleted since `sequence` and the newest sequence; None: too long ago to know."""
+    def deletions_after(
+        self, sequence: int, up_to: int | None = None
+    ) -> tuple[list[int], int] | None:
+        """(ids deleted since `sequence`, the newest sequence or `up_to`).
+
+        None: too long ago to know.
+        """
         ...
 
     def add_up(self, counters: Mapping[str, float], hits: Mapping[int, tuple[int, float]]) -> None:

@@ -19,14 +19,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from semcache.core.retention import EVICTION, Quota, Retention
 from semcache.errors import IndexMismatchError
 from semcache.protocols import Index, Store
 from semcache.types import Candidate, Entry, Neighbour, NewEntry, Position, Selection
-from semcache.vectors import decoded
+from semcache.vectors import decoded, readable
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -46,7 +45,7 @@ _EVICTIONS = 8
 """Steps of eviction that one record makes; what is still too much then waits for the next."""
 _SWEEP_SECONDS = 10.0
 _REST = 30.0
-"""Seconds after which an index that could not be made is tried again."""
+"""Seconds after which an index that could not be made or merged is tried again."""
 
 
 class TooLargeError(Exception):
@@ -140,6 +139,7 @@ class Repository(Generic[IndexT]):
         self._last_id = 0
         self._last_deletion = 0
         self._swept_at = 0.0
+        self._merges_rest_until = 0.0
         self._store_id: str | None = None
         self._building: _Building[IndexT] | None = None
         self.before_eviction: Callable[[], None] = _nothing
@@ -165,6 +165,8 @@ class Repository(Generic[IndexT]):
             tolerance = index.tolerance(scope)
             wanted = 2 * k + 2 if tolerance else k
             neighbours = index.search(scope, vector, wanted)
+            if index.tolerance(scope) > tolerance:
+                continue  # a merge has ended meanwhile, and these may be rounded
             all_of_them = len(neighbours) < wanted
             if tolerance:
                 # What cannot come among the first k is not measured.
@@ -229,7 +231,8 @@ class Repository(Generic[IndexT]):
 
     def _add_to_index(self, entry_id: int, scope: bytes, vector: Vector) -> None:
         with self._lock:
-            if self._index is not None:
+            # Up to the last id it has caught up already: what is not in it has been deleted.
+            if self._index is not None and entry_id > self._last_id:
                 self._index.add(entry_id, scope, vector)
                 if entry_id == self._last_id + 1:  # nobody else wrote in between
                     self._last_id = entry_id
@@ -305,7 +308,8 @@ class Repository(Generic[IndexT]):
             position = self.store.position()
             self._check_fingerprint(position)
             if self._index is None or position.store_id != self._store_id:
-                self._index = self._open(position)  # new, or everything was embedded anew
+                self._index = None  # new, embedded anew, or restored: the old one is of no use
+                self._index = self._open(position)
             self._catch_up(self._index, position)
             self.store.mark_revision(revision)
             return self._index
@@ -354,10 +358,11 @@ class Repository(Generic[IndexT]):
     def _catch_up(self, index: IndexT, position: Position) -> None:
         """Take over what was committed since the last time."""
         if position.last_deletion != self._last_deletion:
-            deleted = self.store.deletions_after(self._last_deletion)
+            # Not beyond the position: an entry above it may still be on its way into the index.
+            deleted = self.store.deletions_after(self._last_deletion, position.last_deletion)
             if deleted is None:  # too long ago: compare all ids
-                self._last_deletion = position.last_deletion
                 index.retain(self.store.embedded_ids(), position.last_id)
+                self._last_deletion = position.last_deletion
             else:
                 ids, self._last_deletion = deleted
                 index.remove(ids)
@@ -370,9 +375,12 @@ class Repository(Generic[IndexT]):
 
     def _merge_if_due(self, index: IndexT) -> None:
         """Called with the lock held."""
-        if index.due:
-            failed = partial(self.fault, "index")
-            self._files.merge(index, self.store, self._reached(index), failed)
+        if index.due and time.monotonic() >= self._merges_rest_until:
+            self._files.merge(index, self.store, self._reached(index), self._merge_failed)
+
+    def _merge_failed(self, error: BaseException) -> None:
+        self._merges_rest_until = time.monotonic() + _REST
+        self.fault("index", error)
 
     def _reached(self, index: IndexT) -> Position:
         """What the index is of, and how far it has followed it."""
@@ -389,8 +397,10 @@ class Repository(Generic[IndexT]):
         while True:
             try:
                 return self._followed()
-            except NotReadyError:
+            except NotReadyError as error:
                 self.wait()
+                if error.__cause__ is not None:
+                    raise error.__cause__ from None
 
     def rebuild_index(self) -> IndexT:
         """Throw the index away and make it from the store."""
@@ -482,6 +492,7 @@ class _Building(Generic[IndexT]):
 
 
 def _add_rows(index: Index, rows: Sequence[tuple[int, bytes, bytes]], dimension: int) -> None:
+    rows = readable(rows, dimension)
     vectors = decoded([row[2] for row in rows], dimension)
     index.add_many([row[0] for row in rows], [row[1] for row in rows], vectors)
 

@@ -90,10 +90,14 @@ class Tally:
     def _rouse(self) -> None:
         if self._closed:
             return
-        self._awake = True
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="semcache-tally", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="semcache-tally", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there are too many: the next note tries again
+                return
+            self._thread = thread
+        self._awake = True
         self._wake.set()
 
     def _run(self) -> None:

@@ -32,6 +32,22 @@ def encoded(vector: Vector, form: Form) -> bytes:
     return raw if len(raw) % 2 else raw + b"\0"
 
 
+def is_vector(length: int, dimension: int) -> bool:
+    """Whether so many bytes can be a vector of so many numbers."""
+    if length % 2:
+        return length in (dimension + _SCALE, dimension + _SCALE + 1)
+    return length in (4 * dimension, 2 * dimension)
+
+
+def readable(
+    rows: Sequence[tuple[int, bytes, bytes]], dimension: int
+) -> Sequence[tuple[int, bytes, bytes]]:
+    """Those of (id, scope, vector) whose vector is one; the others cannot be found by it."""
+    if all(is_vector(len(row[2]), dimension) for row in rows):
+        return rows
+    return [row for row in rows if is_vector(len(row[2]), dimension)]
+
+
 def decoded(blobs: Sequence[bytes], dimension: int) -> Vector:
     """float32[n, d] of blobs of any forms.
 
@@ -49,7 +65,7 @@ def decoded(blobs: Sequence[bytes], dimension: int) -> Vector:
         return np.ascontiguousarray(raw).view("<f4").astype(np.float32, copy=False)
     if length == 2 * dimension:
         return np.ascontiguousarray(raw).view("<f2").astype(np.float32)
-    if length % 2 and length in (dimension + _SCALE, dimension + _SCALE + 1):
+    if is_vector(length, dimension):
         scales = np.ascontiguousarray(raw[:, :_SCALE]).view("<f4").astype(np.float32)
         numbers = raw[:, _SCALE : _SCALE + dimension].view(np.int8).astype(np.float32)
         return numbers * scales

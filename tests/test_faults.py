@@ -308,6 +308,64 @@ def test_large_store_without_index(
     assert caplog.text.count("it is being made") == 1
 
 
+def test_vector_unreadable(tmp_path: Path) -> None:
+    """One row of rubbish: its entry is found by equal requests, all others by nearness too."""
+    kept(tmp_path)
+    with open_cache(tmp_path) as cache:
+        cache.put(OTHER, "no vector")
+    with sqlite3.connect(tmp_path / DATABASE) as db:
+        db.execute("UPDATE embeddings SET vector = x'0102' WHERE entry_id = 2")
+    db.close()
+    (tmp_path / SNAPSHOT).unlink()
+    with open_cache(tmp_path) as cache:
+        assert cache.lookup(NEAR).tier == "semantic"
+        assert str(cache.get(OTHER)) == "no vector"
+        assert cache.stats().faults == {}
+        assert "vectors have a length" in cache._store.problems()[0]
+        cache._store.mend()
+    served(tmp_path)
+
+
+def test_restored_under_a_large_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another content in its place: the index is made anew, and nothing of the old one stays."""
+    from semcache import repository
+    from semcache.backups import backup, restore
+
+    with open_cache(tmp_path / "old") as old:
+        for number in range(40):
+            old.put(f"{WORDS} {number}", f"old {number}")
+        backup(tmp_path / "old", tmp_path / "copy", lambda *_: None)
+    monkeypatch.setattr(repository, "_LARGE", 10)
+    with open_cache(tmp_path / "new") as cache:
+        for number in range(30):
+            cache.put(f"{OTHER} {number}", f"new {number}")
+        cache.lookup(f"{OTHER} please")
+        cache.wait()
+        cache.lookup(f"{OTHER} please")
+        restore(tmp_path / "copy", tmp_path / "new", lambda *_: None)
+        cache.lookup(NEAR)
+        cache.wait()
+        found = [cache.lookup(f"{WORDS} {number} !") for number in range(40)]
+        assert [lookup.tier for lookup in found] == ["semantic"] * 40
+        assert cache.lookup(f"{OTHER} please").tier is None
+
+
+def test_opened_while_locked(tmp_path: Path) -> None:
+    """Another program holds the database: a cache with quotas opens and serves."""
+    kept(tmp_path)
+    with open_cache(tmp_path, max_entries=10, namespace_max_entries=5):
+        pass
+    blocker = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with open_cache(
+        tmp_path, max_entries=10, namespace_max_entries=5, busy_timeout=0.2, hooks=[]
+    ) as cache:
+        assert str(cache.get(WORDS)) == "kept"
+        blocker.execute("ROLLBACK")
+        blocker.close()
+    served(tmp_path)
+
+
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     """See benchmarks/durability.py, which does this hundreds of times; here a few rounds."""
     from benchmarks.durability import KINDS, rounds

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from semcache import Completion, SemanticCache
+from semcache import Completion, SemanticCache, StoreError
 from semcache.events import FaultEvent
 from tests.helpers import Heard, open_cache
 
@@ -326,3 +326,161 @@ def test_the_parent_s_leases_are_not_the_child_s(tmp_path: Path) -> None:
 
         cache.answer(WORDS, send)
         assert status == [0]
+
+
+# ------------------------------------------------------------------------ found in review
+
+
+ORPHAN = """
+    import os, sys, time
+    from tests.helpers import open_cache
+    cache = open_cache(sys.argv[1])
+    cache.put("before", "x")
+    if os.fork():
+        os._exit(0)  # the parent is gone, as when a program goes into the background
+    while not os.path.exists(sys.argv[1] + "/go"):
+        time.sleep(0.01)
+    assert cache.put("one two three four five six seven eight nine ten", "kept") is not None
+    open(sys.argv[1] + "/done", "w").close()
+    time.sleep(60)
+"""
+
+
+def test_a_child_whose_parent_has_gone_holds_its_own_locks(tmp_path: Path) -> None:
+    """Another program that opens and closes the cache takes no log away under it."""
+    path = tmp_path / "cache"
+    parent = started(ORPHAN, str(path))
+    parent.wait(60)
+    with open_cache(path) as tool:
+        assert str(tool.get("before")) == "x"
+    (path / "go").touch()
+    end = time.monotonic() + 30
+    while not (path / "done").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    with open_cache(path) as cache:
+        assert str(cache.get(WORDS)) == "kept"
+    assert parent.stdout is not None
+    parent.stdout.close()
+    if parent.stdin is not None:
+        parent.stdin.close()
+
+
+FORKED_LISTS = """
+    import os, sys
+    import numpy as np
+    from semcache.indexes.faiss import FaissIndex
+    from semcache.indexes.files import FaissFiles
+    rows = np.random.default_rng(1).normal(size=(3000, 64)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    index = FaissIndex(64, exact_below=500, background=False)
+    index.add_many(list(range(2900)), [b"s" * 32] * 2900, rows[:2900])
+    pid = os.fork()
+    if pid == 0:
+        from pathlib import Path
+        FaissFiles(Path("x")).after_fork()
+        index.add_many(list(range(2900, 3000)), [b"s" * 32] * 100, rows[2900:])
+        os._exit(0 if index.search(b"s" * 32, rows[2950], 1)[0].id == 2950 else 1)
+    print(os.waitpid(pid, 0)[1])
+"""
+
+
+def test_a_forked_child_adds_to_inverted_lists(tmp_path: Path) -> None:
+    """FAISS's threads do not survive a fork; the child does without them."""
+    process = started(FORKED_LISTS, str(tmp_path))
+    out, _ = process.communicate(timeout=60)
+    assert out.strip() == "0"
+
+
+def test_an_interrupted_begin_leaves_no_transaction_open(tmp_path: Path) -> None:
+    """Ctrl-C just when the write lock was had: others can write, and so can we."""
+    with open_cache(tmp_path) as ours, open_cache(tmp_path, busy_timeout=0.5) as theirs:
+        store = ours._store
+        writer: Any = store._writer
+
+        class Interrupted:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(writer, name)
+
+            def execute(self, sql: str, *args: Any) -> Any:
+                found = writer.execute(sql, *args)
+                if sql.startswith("BEGIN"):
+                    raise KeyboardInterrupt
+                return found
+
+        store._writer = Interrupted()  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            ours.put(WORDS, "a")
+        store._writer = writer
+        assert theirs.put(WORDS, "b") is not None
+        assert ours.put("another", "c") is not None
+
+
+def test_no_thread_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no more threads, calls are answered and stored all the same."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with open_cache(tmp_path, ttl=100, stale_while_revalidate=50) as cache:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        for number in range(3):
+            text = f"{WORDS} {number}"
+            assert cache.answer(text, lambda _: Completion("a")).text == "a"
+            assert cache.lookup(text).tier == "exact"
+        monkeypatch.undo()
+        assert cache.stats().records == 3
+
+
+def test_a_lease_that_could_not_be_released_lapses(tmp_path: Path) -> None:
+    """It beats no more, whatever else the process holds."""
+    from semcache.stores import leases as module
+    from semcache.stores.leases import SQLiteLeases
+    from semcache.types import Held
+
+    table = SQLiteLeases(tmp_path / "l.db", lambda _: None)
+    first = table.take(b"1" * 32, b"s" * 32, None)
+    table.take(b"2" * 32, b"s" * 32, None)
+    assert not isinstance(first, Held)
+    write = table._write
+    table._write = lambda *_: (_ for _ in ()).throw(StoreError("locked"))  # type: ignore[assignment,method-assign]
+    table._held.discard(b"1" * 32)
+    table._releases.append((b"1" * 32, True))
+    table._release_all()
+    table._write = write  # type: ignore[method-assign]
+    before = table.look(b"1" * 32), table.look(b"2" * 32)
+    time.sleep(2.5 * module.BEAT)
+    after = table.look(b"1" * 32), table.look(b"2" * 32)
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    table.close()
+
+
+def test_a_renewal_of_a_closed_loop_holds_nobody_up(tmp_path: Path) -> None:
+    """The loop ended before the model came back: the next one asks."""
+    import asyncio
+
+    from tests.helpers import Clock
+
+    clock = Clock()
+    with open_cache(tmp_path, ttl=100, stale_while_revalidate=50, clock=clock) as cache:
+        cache.put(WORDS, "old")
+        clock.now += 120
+
+        async def never(_: Any) -> Completion:
+            await asyncio.sleep(600)
+            return Completion("never")
+
+        async def at_once(_: Any) -> Completion:
+            return Completion("new")
+
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(cache.aanswer(WORDS, never)).text == "old"
+        loop.run_until_complete(asyncio.sleep(0.3))
+        loop.close()
+
+        async def main() -> str:
+            await cache.aanswer(WORDS, at_once)
+            await asyncio.sleep(0.5)
+            return (await cache.aanswer(WORDS, at_once)).text
+
+        assert asyncio.run(main()) == "new"

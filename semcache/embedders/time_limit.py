@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from semcache.protocols import Embedder
     from semcache.types import Vector
 
+MOST_HUNG = 4
+"""Calls that may hang at once; beyond these none is made."""
 REST = 30.0
 """Seconds for which an embedder that hung is left alone."""
 
@@ -39,6 +41,7 @@ class TimeLimited:
         self._rest = rest
         self._hung_until = 0.0
         self._idle: list[_Worker] = []
+        self._hung: list[_Worker] = []
 
     @property
     def fingerprint(self) -> str:
@@ -64,10 +67,17 @@ class TimeLimited:
                 f"{self.fingerprint} did not answer within {self._seconds} s a short while ago "
                 "and is left alone for now."
             )
+        self._hung = [worker for worker in self._hung if worker.alive]
+        if len(self._hung) >= MOST_HUNG:
+            raise EmbedderError(
+                f"{self.fingerprint} has {len(self._hung)} calls that do not come back; it is "
+                "asked again when one of them does."
+            )
         self._embedder.load()
         worker = self._worker()
         outcome = worker.run(lambda: self._embedder.embed(texts), self._seconds)
         if outcome is None:
+            self._hung.append(worker)
             self._hung_until = time.monotonic() + self._rest
             raise EmbedderError(f"{self.fingerprint} did not answer within {self._seconds} s.")
         self._idle.append(worker)
@@ -83,9 +93,15 @@ class TimeLimited:
             try:
                 worker = self._idle.pop()
             except IndexError:
-                return _Worker()
+                return self._new_worker()
             if worker.pid == os.getpid():
                 return worker
+
+    def _new_worker(self) -> _Worker:
+        try:
+            return _Worker()
+        except RuntimeError as error:
+            raise EmbedderError(f"no thread for {self.fingerprint}: {error}") from error
 
 
 class _Worker:
@@ -95,7 +111,12 @@ class _Worker:
         self.pid = os.getpid()
         self._work: SimpleQueue[Callable[[], Vector] | None] = SimpleQueue()
         self._done: SimpleQueue[Vector | BaseException] = SimpleQueue()
-        threading.Thread(target=self._run, name="semcache-embed", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="semcache-embed", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def run(self, work: Callable[[], Vector], seconds: float) -> Vector | BaseException | None:
         """What the work returned or raised; None: it is not done in time."""

@@ -69,9 +69,14 @@ def aafter_hit(
 def _later(cache: Cache, work: Callable[[], None]) -> None:
     global _working
     if _working is None or _working[0] != os.getpid():
-        _tasks.clear()
-        _working = (os.getpid(), Queue(_MOST))
-        Thread(target=_work_on, args=(_working[1],), name="semcache-aside", daemon=True).start()
+        waiting: Queue[Callable[[], None]] = Queue(_MOST)
+        thread = Thread(target=_work_on, args=(waiting,), name="semcache-aside", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # there are too many
+            cache.fault("background", error)
+            return
+        _working = (os.getpid(), waiting)
 
     def guarded() -> None:
         try:
@@ -91,6 +96,7 @@ def _work_on(waiting: Queue[Callable[[], None]]) -> None:
 def _task(cache: Cache, work: Callable[[], Awaitable[None]]) -> None:
     import asyncio
 
+    _let_go()
     if len(_tasks) >= _MOST:
         return
 
@@ -103,6 +109,15 @@ def _task(cache: Cache, work: Callable[[], Awaitable[None]]) -> None:
     task = asyncio.get_running_loop().create_task(guarded())
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
+
+
+def _let_go() -> None:
+    """Tasks of loops that were closed will never end by themselves, nor let others go on."""
+    for task in list(_tasks):
+        if task.get_loop().is_closed():
+            _tasks.discard(task)
+            with suppress(Exception):
+                task.get_coro().close()
 
 
 # -------------------------------------------------------------------------------- audits

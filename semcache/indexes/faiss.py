@@ -115,9 +115,10 @@ class FaissIndex:
 
     def remove(self, ids: Iterable[int]) -> None:
         with self._lock:
-            left = [entry_id for entry_id in ids if not self._level.remove(entry_id)]
+            every = list(ids)
+            left = [entry_id for entry_id in every if not self._level.remove(entry_id)]
             if self._aside is not None:
-                self._gone += left
+                self._gone += every  # the segment to come may hold any of them
                 left = [entry_id for entry_id in left if not self._aside.remove(entry_id)]
             self._rest.remove(left)
 
@@ -182,28 +183,34 @@ class FaissIndex:
             segment, gone = make(self._rest.segment, fresh, dead)
             left = np.flatnonzero(~segment.contains(fresh.ids))
         except BaseException:
-            with self._lock:
-                self._aside = None
-                aside.take(self._level)
-                self._level = aside
+            self.give_up()
             raise
         with self._lock:
             gone = np.concatenate([gone, np.asarray(self._gone, np.int64)])
             if self._retained is not None:
                 gone = np.concatenate([gone, _others(segment.arrays.ids, *self._retained)])
             left = left[~np.isin(fresh.ids[left], gone)]
+            scopes = [fresh.scopes[row] for row in left.tolist()]
+            self._level.add(fresh.ids[left], scopes, fresh.vectors[left])
+            # In this order, so that a search may find a row twice and never not at all.
             self._rest = _Rest(segment, set(gone[segment.contains(gone)].tolist()))
             self._aside, self._dead_then, self._gone = None, [], []
             # Another process's segment may hold what has come in here since: once is enough.
             fresher = np.fromiter(self._level.scope_of, np.int64)
             for entry_id in fresher[segment.contains(fresher)].tolist():
                 self._level.remove(entry_id)
-            scopes = [fresh.scopes[row] for row in left.tolist()]
-            self._level.add(fresh.ids[left], scopes, fresh.vectors[left])
+
+    def give_up(self) -> None:
+        """Undo `set_aside`."""
+        with self._lock:
+            if (aside := self._aside) is not None:
+                aside.take(self._level)
+                self._level, self._aside = aside, None
 
     def _levels(self) -> list[_Level]:
+        level = self._level  # before what is set aside: it may be set aside meanwhile
         aside = self._aside
-        return [self._level] if aside is None else [self._level, aside]
+        return [level] if aside is None or aside is level else [level, aside]
 
     def _new_level(self) -> _Level:
         return _Level(self.dimension, exact_below=self.exact_below, background=self._background)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -98,13 +99,19 @@ class FaissFiles:
                 with _alone(self.path), _stepped_back(self.background):
                     self._merge(index, store, at)
             except Exception as error:
+                index.give_up()
                 failed(error)
 
-        if self.background:
-            self._merging = threading.Thread(target=run, name="semcache-merge", daemon=True)
-            self._merging.start()
-        else:
+        if not self.background:
             run()
+            return
+        thread = threading.Thread(target=run, name="semcache-merge", daemon=True)
+        try:
+            thread.start()
+            self._merging = thread
+        except RuntimeError as error:  # there are too many
+            index.give_up()
+            failed(error)
 
     def save(self, index: FaissIndex, store: Store, at: Position) -> None:
         if (merging := self._merging) is not None:
@@ -120,6 +127,9 @@ class FaissFiles:
 
     def after_fork(self) -> None:
         self._merging = None
+        _here.clear()
+        if (faiss := sys.modules.get("faiss")) is not None:
+            faiss.omp_set_num_threads(1)  # the parent's pool of threads is not here
 
     # ------------------------------------------------------------------------- inside
 
@@ -181,7 +191,10 @@ class FaissFiles:
         try:
             snapshot.sweep(self.path)
             snapshot.write(self.path, facts, plan)
-            return snapshot.load(self.path, facts, dimension)[0]
+            segment, found = snapshot.load(self.path, facts, dimension)
+            if found != facts:
+                raise snapshot.SnapshotError("another process has put its own in its place")
+            return segment
         except (OSError, snapshot.SnapshotError) as error:
             logger.warning("the index could not be saved, it stays in memory: %s", error)
             return plan.in_memory()
@@ -218,14 +231,15 @@ def _no_ids() -> NDArray[np.int64]:
 def _read(store: Store, last_id: int, dimension: int) -> Iterator[tuple[int, Fresh]]:
     """(last id so far, rows) of all vectors in the store up to `last_id`, piece by piece."""
     from semcache.indexes.merging import Fresh
-    from semcache.vectors import decoded
+    from semcache.vectors import decoded, readable
 
     rows: list[tuple[int, bytes, bytes]] = []
 
     def piece() -> tuple[int, Fresh]:
-        ids = _no_ids() if not rows else _array([row[0] for row in rows])
-        vectors = decoded([row[2] for row in rows], dimension)
-        return rows[-1][0] if rows else last_id, Fresh(ids, [row[1] for row in rows], vectors)
+        found = readable(rows, dimension)
+        vectors = decoded([row[2] for row in found], dimension)
+        fresh = Fresh(_array([row[0] for row in found]), [row[1] for row in found], vectors)
+        return rows[-1][0], fresh
 
     for row in store.vectors_after(0):
         if row[0] > last_id:
@@ -246,11 +260,31 @@ def _array(ids: list[int]) -> NDArray[np.int64]:
 
 @contextmanager
 def _alone(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """One process at a time; gives whether it is this one, which without `wait` it may not be.
+    """One at a time; gives whether it is this one, which without `wait` it may not be.
 
-    Where files cannot be locked, all go at once, which costs work and nothing else. The lock
-    is of the kind that a forked child does not inherit.
+    Where files cannot be locked, all processes go at once, which costs work and nothing else.
+    The lock is of the kind that a forked child does not inherit; within a process it excludes
+    nobody, so there is one for its threads too.
     """
+    with _lock:
+        mine = _here.setdefault(str(path), threading.Lock())
+    if not mine.acquire(blocking=wait):
+        yield False
+        return
+    try:
+        with _alone_of_all(path, wait=wait) as free:
+            yield free
+    finally:
+        mine.release()
+
+
+_lock = threading.Lock()
+_here: dict[str, threading.Lock] = {}
+
+
+@contextmanager
+def _alone_of_all(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Of all processes."""
     try:
         import fcntl
 

@@ -239,10 +239,14 @@ class Partition:
         if not self._background:
             self._rows = Lists.build(ids, vectors)
             return
-        self._building = threading.Thread(
+        building = threading.Thread(
             target=self._build, args=(ids, vectors), name="semcache-index", daemon=True
         )
-        self._building.start()
+        try:
+            building.start()
+        except RuntimeError:  # there are too many: the next add tries again
+            return
+        self._building = building
 
     def _build(self, ids: NDArray[np.int64], vectors: Vector) -> None:
         try:

@@ -15,6 +15,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ BEAT = 1.0
 
 _PATIENCE = 0.25
 """Seconds to wait for another process's write here: a lease is not worth more."""
+_REST = 5.0
+"""Seconds for which a file that could not be used is left alone."""
 _VOID_FOR = 5.0
 _FORGOTTEN = 3600.0
 
@@ -70,8 +73,10 @@ class SQLiteLeases:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._held: set[bytes] = set()
+        self._releases: deque[tuple[bytes, bool]] = deque()
         self._beating: threading.Thread | None = None
         self._wake = threading.Event()
+        self._rest_until = 0.0
         self._closed = False
 
     def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | Held:
@@ -117,6 +122,7 @@ class SQLiteLeases:
         return nearest
 
     def close(self) -> None:
+        self._release_all()
         self._closed = True
         self._wake.set()
         with self._lock:
@@ -133,38 +139,54 @@ class SQLiteLeases:
     def _mine(self, key: bytes) -> Lease:
         self._held.add(key)
         if self._beating is None:
-            self._beating = threading.Thread(target=self._beat, name="semcache-lease", daemon=True)
-            self._beating.start()
+            thread = threading.Thread(target=self._beat, name="semcache-lease", daemon=True)
+            try:
+                thread.start()
+                self._beating = thread
+            except RuntimeError as error:  # without a beat it lapses, which costs a call
+                self._fault(error)
         self._wake.set()
         return SQLiteLease(self, key)
 
     def _release(self, key: bytes, *, kept: bool) -> None:
+        """Soon: whoever releases may be an event loop, which waits for no file."""
         self._held.discard(key)
-        values = (key, self._token)
-        try:
-            if kept:
-                self._write("DELETE FROM leases WHERE key = ? AND owner = ?", values)
-            else:
-                self._write(
-                    "UPDATE leases SET owner = '', at = ?, vector = NULL"
-                    " WHERE key = ? AND owner = ?",
-                    (time.time(), *values),
-                )
-        except StoreError as error:
-            self._fault(error)  # it lapses by itself
+        self._releases.append((key, kept))
+        if self._beating is None or self._closed:
+            self._release_all()
+        self._wake.set()
 
-    def _beat(self) -> None:
-        while not self._closed:
-            self._wake.wait()
-            if not self._held:
-                self._wake.clear()
-                if not self._held:
-                    continue
-            time.sleep(BEAT)
+    def _release_all(self) -> None:
+        """What cannot be released lapses by itself: it beats no more."""
+        while self._releases:
+            key, kept = self._releases.popleft()
+            values = (key, self._token)
             try:
-                self._write("UPDATE leases SET beat = beat + 1 WHERE owner = ?", (self._token,))
+                if kept:
+                    self._write("DELETE FROM leases WHERE key = ? AND owner = ?", values)
+                else:
+                    self._write(
+                        "UPDATE leases SET owner = '', at = ?, vector = NULL"
+                        " WHERE key = ? AND owner = ?",
+                        (time.time(), *values),
+                    )
             except StoreError as error:
                 self._fault(error)
+
+    def _beat(self) -> None:
+        last = time.monotonic()
+        while not self._closed:
+            self._wake.wait(BEAT if self._held else None)
+            self._wake.clear()
+            self._release_all()
+            if time.monotonic() - last >= BEAT and (held := list(self._held)):
+                last = time.monotonic()
+                marks = ",".join("?" * len(held))
+                sql = "UPDATE leases SET beat = beat + 1, at = ? WHERE owner = ? AND key IN"
+                try:
+                    self._write(f"{sql} ({marks})", (time.time(), self._token, *held))
+                except StoreError as error:
+                    self._fault(error)
 
     def _write(self, sql: str, values: tuple[object, ...]) -> bool:
         """Whether a row was changed."""
@@ -185,6 +207,8 @@ class SQLiteLeases:
         """Called with the lock held."""
         if self._closed:
             raise StoreError(f"The leases in {self._path} are closed.")
+        if time.monotonic() < self._rest_until:
+            raise StoreError(f"{self._path} could not be used a moment ago and is left alone.")
         if self._connection is None:
             connection = sqlite3.connect(
                 self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
@@ -193,12 +217,15 @@ class SQLiteLeases:
             connection.execute("PRAGMA synchronous=OFF")  # of no worth after a crash
             for statement in _SCHEMA:
                 connection.execute(statement)
-            connection.execute("DELETE FROM leases WHERE at < ?", (time.time() - _FORGOTTEN,))
             self._connection = connection
+            connection.execute("DELETE FROM leases WHERE at < ?", (time.time() - _FORGOTTEN,))
         return self._connection
 
     def _unusable(self, error: sqlite3.Error) -> StoreError:
-        self._connection = None
+        self._rest_until = time.monotonic() + _REST
+        if "locked" not in str(error) and self._connection is not None:
+            self._connection.close()
+            self._connection = None
         return StoreError(
             f"Cannot use {self._path}: {error}. Until it can be used, several processes may ask "
             "the model for the same request. The file may be deleted."

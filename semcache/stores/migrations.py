@@ -40,7 +40,9 @@ def migrate(connection: sqlite3.Connection, where: str, *, patience: float) -> N
         try:
             return _migrate(connection, where)
         except sqlite3.OperationalError as error:
-            passing = ("locked", "busy", "already exists", "schema has changed")
+            passing = (
+                "locked", "busy", "already exists", "duplicate column", "schema has changed"
+            )  # fmt: skip
             if time.monotonic() > end or not any(word in str(error) for word in passing):
                 raise
             time.sleep(0.02)

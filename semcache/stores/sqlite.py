@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -40,7 +40,7 @@ from semcache.stores.learned import (
 from semcache.stores.migrations import migrate
 from semcache.stores.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
 from semcache.types import Entry, NewEntry, Observation, Position, Selection, Serve
-from semcache.vectors import Form, encoded
+from semcache.vectors import Form, encoded, is_vector
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,9 +68,17 @@ _ADD_HITS = (
     "  max(stale_at, :last + sliding), stale_at)"
     " WHERE id = :id"
 )
+_LAST_DELETION = "SELECT seq FROM sqlite_sequence WHERE name = 'deletions'"
+_FORGET_DELETIONS = (
+    "DELETE FROM deletions WHERE sequence <= (SELECT max(sequence) FROM deletions) - ?"
+)
+_CARRIED = (
+    "SELECT vector FROM embeddings WHERE entry_id ="
+    " (SELECT id FROM entries WHERE exact_key = ? AND question IS ?)"
+)
 _NEW_ID = "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'"
 _NOTICEABLE = 0.01
-_DELETIONS_KEPT = 100_000
+_DELETIONS_KEPT, _DELETIONS_LOOKED_AT = 100_000, 1000
 
 Order = Literal["newest", "oldest", "most_hits", "least_recently_used", "least_frequently_used"]
 
@@ -207,14 +215,23 @@ class SQLiteStore:
             self._write_lock.release()
 
     def after_fork(self) -> None:
+        # Inherited connections must be gone before the first of our own: SQLite counts its
+        # locks by process, and would take the parent's for ours.
+        connection = getattr(self._local, "connection", None)
+        self._local = threading.local()
+        busy = self._write_lock.locked()  # by a thread that is not here: its mutex is held too
+        for inherited in (connection, None if busy else self._writer):
+            if inherited is not None:
+                with suppress(sqlite3.Error):
+                    inherited.close()
         self._write_lock = threading.Lock()
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
         with self._writing(doing), self._faults(doing):
             writer = self._writer
-            writer.execute("BEGIN IMMEDIATE")
-            try:
+            try:  # an interrupt may come when it has just begun
+                writer.execute("BEGIN IMMEDIATE")
                 yield writer
             except BaseException:
                 if writer.in_transaction:
@@ -291,24 +308,22 @@ class SQLiteStore:
         with self._faults("read"):
             return dict(self._reader().execute(sql, tuple(ids)).fetchall())
 
-    def deletions_after(self, sequence: int) -> tuple[list[int], int] | None:
+    def deletions_after(
+        self, sequence: int, up_to: int | None = None
+    ) -> tuple[list[int], int] | None:
         with self._faults("read"):
             reader = self._reader()
-            reader.execute("BEGIN")  # both of one moment
-            try:
-                rows = reader.execute(
-                    "SELECT sequence, entry_id FROM deletions WHERE sequence > ? ORDER BY sequence",
-                    (sequence,),
-                ).fetchall()
-                newest = reader.execute(
-                    "SELECT seq FROM sqlite_sequence WHERE name = 'deletions'"
-                ).fetchone()
-            finally:
-                reader.execute("COMMIT")
-        last = newest[0] if newest else 0
-        if len(rows) < last - sequence or last < sequence:
+            if up_to is None:
+                row = reader.execute(_LAST_DELETION).fetchone()
+                up_to = row[0] if row else 0
+            rows = reader.execute(
+                "SELECT entry_id FROM deletions WHERE sequence > ? AND sequence <= ?"
+                " ORDER BY sequence",
+                (sequence, up_to),
+            ).fetchall()
+        if len(rows) != up_to - sequence:
             return None
-        return [row[1] for row in rows], last
+        return [row[0] for row in rows], up_to
 
     def position(self) -> Position:
         """How far the store has come, and whose vectors it holds."""
@@ -461,7 +476,18 @@ class SQLiteStore:
             found.append(f"totals say {self.totals()}, the entries are {(entries, size)}")
         if namespaces:
             found.append(f"the totals of {namespaces} namespaces are wrong")
+        if unreadable := len(self._unreadable()):
+            found.append(f"{unreadable} vectors have a length that no vector has here")
         return found
+
+    def _unreadable(self) -> list[int]:
+        """Entries whose vector is none."""
+        dimension = int(self.meta("dimension") or 0)
+        lengths = [n for n in range(4 * dimension + 1) if is_vector(n, dimension)]
+        marks = ",".join("?" * len(lengths))
+        sql = f"SELECT entry_id FROM embeddings WHERE length(vector) NOT IN ({marks})"
+        with self._faults("read"):
+            return [row[0] for row in self._reader().execute(sql, lengths)]
 
     def _one(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
         with self._faults("read"):
@@ -485,6 +511,9 @@ class SQLiteStore:
         with self._transaction("write to") as db:
             if vector is not None:
                 self._claim(db, fingerprint or "", len(vector))
+            elif old := db.execute(_CARRIED, (entry.exact_key, entry.question)).fetchone():
+                (blob,) = old  # the same question: its vector stays, though none was made now
+                row["bytes"] += len(blob)
             cursor = db.execute(_insert(tuple(row)), tuple(row.values()))
             entry_id = int(cursor.lastrowid or 0)
             if blob is not None:
@@ -493,6 +522,8 @@ class SQLiteStore:
                 db.executemany(
                     "INSERT INTO tags VALUES (?, ?)", [(tag, entry_id) for tag in entry.tags]
                 )
+            if entry_id % _DELETIONS_LOOKED_AT == 0:  # replacing is deleting, too
+                db.execute(_FORGET_DELETIONS, (_DELETIONS_KEPT,))
         return entry_id
 
     def _claim(self, db: sqlite3.Connection, fingerprint: str, dimension: int) -> None:
@@ -540,7 +571,8 @@ class SQLiteStore:
         columns = ORDERS[order].removesuffix("id").removesuffix(", ")
         if by_namespace:
             columns = f"namespace, {columns}" if columns else "namespace"
-        if columns:
+        known = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
+        if columns and self._one(known, (name,)) is None:
             with self._transaction("write to") as db:
                 db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON entries({columns})")
         self._ordered.add(name)
@@ -553,10 +585,7 @@ class SQLiteStore:
                 batch = ids[start : start + _BATCH]
                 db.execute(f"DELETE FROM entries WHERE id IN ({','.join('?' * len(batch))})", batch)
             if ids:
-                db.execute(
-                    "DELETE FROM deletions WHERE sequence <= (SELECT max(sequence) FROM deletions)"
-                    f" - {_DELETIONS_KEPT}"
-                )
+                db.execute(_FORGET_DELETIONS, (_DELETIONS_KEPT,))
         return ids
 
     def add_up(self, counters: Mapping[str, float], hits: Mapping[int, tuple[int, float]]) -> None:
@@ -699,10 +728,12 @@ class SQLiteStore:
             db.execute(_NEW_ID)
 
     def mend(self) -> None:
-        """Delete rows that belong to no entry and set the totals right."""
+        """Delete rows that belong to no entry, vectors that are none; set the totals right."""
+        unreadable = [(entry_id,) for entry_id in self._unreadable()]
         with self._transaction("mend") as db:
             for table in ("embeddings", "tags"):
                 db.execute(f"DELETE FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)")
+            db.executemany("DELETE FROM embeddings WHERE entry_id = ?", unreadable)
             db.execute(
                 "UPDATE totals SET entries = (SELECT count(*) FROM entries),"
                 " bytes = (SELECT coalesce(sum(bytes), 0) FROM entries)"

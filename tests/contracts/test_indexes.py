@@ -249,6 +249,18 @@ def test_what_another_process_s_segment_holds_is_held_once() -> None:
     assert 2 not in {n.id for n in index.search(SCOPES[0], ROWS[2], 9)}
 
 
+def test_what_is_removed_during_a_merge_is_not_in_its_segment() -> None:
+    """Even if it had only just come in here, and is in another process's segment."""
+    index = FaissIndex(D)
+    index.add_many([1], [SCOPES[0]], ROWS[1:2])
+    index.set_aside()
+    index.add_many([2], [SCOPES[0]], ROWS[2:3])
+    index.remove([2])
+    theirs = Fresh(IDS[1:4], [SCOPES[0]] * 3, ROWS[1:4])
+    index.merge(lambda *_: (merged(None, theirs, IDS[:0], exact_below=99)[0], IDS[:0]))
+    assert index.ids().tolist() == [1, 3]
+
+
 def test_what_is_retained_during_a_merge_holds_for_its_segment() -> None:
     """Another process's segment may hold a row that was deleted before we knew of it."""
     index = FaissIndex(D)

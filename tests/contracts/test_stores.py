@@ -174,6 +174,37 @@ def test_counters_and_hits_add_up(store: SQLiteStore) -> None:
     assert (entry.hits, entry.last_hit_at) == (9, 900.0)
 
 
+def test_a_vector_stays_when_its_answer_is_replaced_without_one(store: SQLiteStore) -> None:
+    """The embedder was down: the question is the same, and so is its vector."""
+    store.add(new(1), VECTOR, "f")
+    entry_id = store.add(replace(new(1), completion=Completion("newer")), None, None)
+    assert store.vectors([entry_id]) == {entry_id: VECTOR.tobytes()}
+    assert store.problems() == []
+
+
+def test_deletions_are_told_up_to_a_point(store: SQLiteStore) -> None:
+    """So that a reader takes none that is later than the entries it knows."""
+    ids = [store.add(new(number), None, None) for number in range(4)]
+    store.delete(Selection(ids=tuple(ids)))
+    assert store.deletions_after(1, 3) == (ids[1:3], 3)
+    assert store.deletions_after(4) == ([], 4)
+    assert store.deletions_after(0, 9) is None
+
+
+def test_a_vector_that_is_none_is_found_and_mended(store: SQLiteStore) -> None:
+    """By its length; the entry stays."""
+    store.add(new(1), VECTOR, "f")
+    store.add(new(2), VECTOR, "f")
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE embeddings SET vector = x'00' WHERE entry_id = 1")
+    db.close()
+    assert "1 vectors have a length" in store.problems()[0]
+    store.mend()
+    assert store.problems() == []
+    assert store.embedded_ids().tolist() == [2]
+    assert store.count() == 2
+
+
 def test_a_long_gap_in_the_log_of_deletions_is_admitted(store: SQLiteStore) -> None:
     """Who asks for deletions that were forgotten is told so, and not given a part of them."""
     ids = [store.add(new(number), None, None) for number in range(4)]
@@ -264,11 +295,12 @@ def test_a_file_of_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, ve
         opened.close()
 
 
-def test_many_processes_migrate_one_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_many_processes_migrate_one_file(tmp_path: Path, version: int) -> None:
     """At once: one of them does it, the others find it done."""
     path = tmp_path / "semcache.db"
     with sqlite3.connect(path) as db:
-        db.executescript((DATA / "schema-1.sql").read_text())
+        db.executescript((DATA / f"schema-{version}.sql").read_text())
     db.close()
     code = "import sys; from semcache.stores.sqlite import SQLiteStore; SQLiteStore(sys.argv[1])"
     running = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(6)]

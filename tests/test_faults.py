@@ -7,10 +7,11 @@ log, and that nothing acknowledged was lost. `tests/test_docs.py` holds the page
 from __future__ import annotations
 
 import logging
-import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -88,19 +89,50 @@ def test_disk_full(tmp_path: Path) -> None:
     served(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_permissions_taken_away(tmp_path: Path) -> None:
-    """A directory that may not be written: hits are served, nothing is stored."""
-    kept(tmp_path)
-    heard = Heard()
-    with open_cache(tmp_path, hooks=[heard]) as cache:
-        assert str(cache.get(WORDS)) == "kept"
-        for path in (tmp_path, *tmp_path.iterdir()):
-            path.chmod(0o500 if path.is_dir() else 0o400)
-        assert str(cache.get(WORDS)) == "kept"
-    for path in (tmp_path, *tmp_path.iterdir()):
-        path.chmod(0o700)
-    served(tmp_path)
+def test_permissions_taken_away() -> None:
+    """Stored answers are served, also to who opens it anew; nothing is stored, and told."""
+    code = """
+        import os, sys
+        from pathlib import Path
+        from semcache import Completion
+        from semcache.events import FaultEvent
+        from semcache.indexes import files, merging, snapshot
+        from tests.helpers import Heard, open_cache
+
+        words, path = "one two three four five six seven eight nine ten", Path(sys.argv[1])
+        cache = open_cache(path, hooks=[])
+        cache.record(cache.lookup(words), "kept")
+        cache.flush()
+        for name in path.iterdir():
+            name.chmod(0o444)
+        path.chmod(0o555)
+        if os.geteuid() == 0:  # who may everything may this too: become nobody
+            os.setgid(65534)
+            os.setuid(65534)
+        heard = Heard()
+        for opened in (cache, open_cache(path, hooks=[heard])):
+            assert str(opened.get(words)) == "kept"
+            assert opened.lookup(words + " please").tier == "semantic"
+            text = f"another of {id(opened)}"
+            assert opened.answer(text, lambda _: Completion("a")).text == "a"
+        told = [str(event.error) for event in heard.of(FaultEvent) if event.where == "record"]
+        assert told and str(path) in told[0] and "may be written to by this user" in told[0], told
+        os._exit(0)
+    """
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), str(path / "cache")],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (path / "cache").chmod(0o755)
+        for name in (path / "cache").iterdir():
+            name.chmod(0o644)
+        served(path / "cache")
+    finally:
+        shutil.rmtree(path)
 
 
 def test_a_directory_that_may_not_be_written(tmp_path: Path) -> None:

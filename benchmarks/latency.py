@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 MODEL, NAMESPACE = "benchmark-model", "benchmark"
 ANSWER = "Open Settings, choose Security, and follow the link that we send to your address. " * 4
 THREADS = 8
+_THREADS_UP_TO = 100_000
+"""Beyond these the bare parts, a flat search, take minutes."""
 
 
 @dataclass
@@ -454,7 +456,7 @@ def main() -> None:
                     [texts[i] for i in unseen[args.rounds : 2 * args.rounds]], Path(temporary)
                 ),
                 "parts": bench.parts(vectors[-200:]),
-                "eight_threads": bench.threads(),
+                **({"eight_threads": bench.threads()} if size <= _THREADS_UP_TO else {}),
                 "miss_and_record": bench.miss_and_record([texts[i] for i in taken]),
                 # Of this whole process, its own prompts and vectors included.
                 "resident_mb": round(resident_mb(), 1),

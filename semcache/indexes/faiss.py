@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semcache.indexes.merging import Fresh
-from semcache.indexes.partition import EXACT_BELOW, Partition
-from semcache.indexes.segment import TOLERANCE, Segment
+from semcache.indexes.partition import EXACT_BELOW, HALF, Partition
+from semcache.indexes.segment import Segment
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ class FaissIndex:
         self._lock = threading.Lock()
 
     def tolerance(self, scope: bytes) -> float:
-        if self._rest.segment is None and all(level.exact(scope) for level in self._levels()):
-            return 0.0
-        return TOLERANCE
+        segment = self._rest.segment
+        if segment is not None:
+            return max(segment.codec.tolerance, HALF)
+        return 0.0 if all(level.exact(scope) for level in self._levels()) else HALF
 
     def __len__(self) -> int:
         rest = self._rest

@@ -60,7 +60,7 @@ class Plan:
 
     def in_memory(self) -> Segment:
         """The segment without a file."""
-        codes = np.empty((self.rows, len(self.arrays.low)), np.uint8)
+        codes = np.empty((self.rows, self.arrays.codes.shape[1]), np.uint8)
         at = 0
         for piece in self.codes():
             codes[at : at + len(piece)] = piece
@@ -85,7 +85,7 @@ class _Mixed:
 
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8[len(rows), d]"""
-        codes = np.empty((len(rows), len(self.codec.low)), np.uint8)
+        codes = np.empty((len(rows), self.codec.dimension), np.uint8)
         olds = rows < len(self.kept)
         if self.old is not None and olds.any():
             found = self.old.arrays.codes[self.kept[rows[olds]]]
@@ -99,7 +99,7 @@ class _Mixed:
 
     def vectors(self, rows: NDArray[np.int64]) -> Vector:
         """float32[len(rows), d]; of old rows what their codes say."""
-        found = np.empty((len(rows), len(self.codec.low)), np.float32)
+        found = np.empty((len(rows), self.codec.dimension), np.float32)
         olds = rows < len(self.kept)
         if self.old is not None and olds.any():
             found[olds] = self.old.codec.decode(self.old.arrays.codes[self.kept[rows[olds]]])
@@ -133,8 +133,7 @@ def merge(
     no_centroids = np.empty((0, dimension), np.float32)
     centroids = np.concatenate([no_centroids, *lists.centroids]).astype(np.float32)
     arrays = Arrays(
-        low=codec.low,
-        width=codec.width,
+        scale=np.array([codec.scale], np.float32),
         keys=keys.view(np.uint8).reshape(len(keys), KEY),
         first_list=first_list,
         first_centroid=_firsts(np.where(lists.many > 1, lists.many, 0)),
@@ -249,7 +248,7 @@ def _placed(mixed: _Mixed, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     sample = min(len(rows), many * _TRAINING_POINTS)
     chosen = np.sort(np.random.default_rng(1234).permutation(rows)[:sample])
     means = faiss.Kmeans(
-        len(mixed.codec.low), many, niter=6, seed=1234, spherical=True,
+        mixed.codec.dimension, many, niter=6, seed=1234, spherical=True,
         max_points_per_centroid=_TRAINING_POINTS, min_points_per_centroid=1,
     )  # fmt: skip
     means.train(mixed.vectors(chosen))

@@ -5,7 +5,7 @@ dimensions this takes less than a tenth of one embedding, and it grows
 with their number, so a larger scope is moved to inverted lists.
 
 Inverted lists (`IndexIVFScalarQuantizer`, float16): about 3 * sqrt(n) lists. A search looks
-into 16 of them, and into 64 where those held nothing near: a question that will be served has
+into 16 of them, and into 128 where those held nothing near: a question that will be served has
 a near neighbour, which lies in the first lists almost always, and only the others pay for the
 wide search. Unlike a graph (HNSW), lists take deletes at once and are built in seconds. What
 exact search costs by size, and the recall of the lists, is in `benchmarks/results/latency.json`.
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 EXACT_BELOW = 8_192
 """A scope with fewer vectors is searched exactly."""
+
+HALF = 0.001
+"""How far a cosine of float16 vectors may be off."""
 
 _REGROW = 4
 """Lists are made anew when a partition has this many times the vectors they were made for."""

@@ -12,6 +12,7 @@ stored vectors (`Index.tolerance`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -27,56 +28,67 @@ if TYPE_CHECKING:
 
     from semcache.types import Vector
 
-NARROW, WIDE = 16, 64
+NARROW, WIDE = 16, 128
 """Lists that a search looks into; the wide search follows where the narrow one found ..."""
 NEAR = 0.8
 """... nothing of at least this cosine similarity."""
-TOLERANCE = 0.01
-"""How far a similarity computed from codes may be off."""
-
 KEY = 32
-_MARGIN = 0.05
+_MARGIN, _DEVIATIONS = 1.05, 6.0
 _CLIPPED = 1e-4
 """Share of new vectors' numbers outside the codec's range for which the range is widened."""
+_MIDDLE = 127.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Codec:
-    """float32[n, d] to uint8[n, d] and back; each dimension has a range of its own.
+    """float32[n, d] to uint8[n, d] and back, from -scale to scale.
 
-    Attributes:
-        low, width: float32[d]: the smallest number of each dimension, and how far it goes up.
+    One scale for all dimensions, so that distances between codes are distances between
+    vectors, which FAISS computes in whole numbers.
     """
 
-    low: NDArray[np.float32]
-    width: NDArray[np.float32]
+    scale: float
+    dimension: int
     quantizer: Any
 
     @classmethod
-    def of(cls, low: NDArray[np.float32], width: NDArray[np.float32]) -> Codec:
-        quantizer = faiss.ScalarQuantizer(len(low), faiss.ScalarQuantizer.QT_8bit)
-        faiss.copy_array_to_vector(np.concatenate([low, width]), quantizer.trained)
-        return cls(low, width, quantizer)
+    def of(cls, scale: float, dimension: int) -> Codec:
+        kind = faiss.ScalarQuantizer.QT_8bit_direct
+        return cls(scale, dimension, faiss.ScalarQuantizer(dimension, kind))
 
     @classmethod
     def around(cls, vectors: Vector, other: Codec | None = None) -> Codec:
         """A codec for these vectors; `other` itself if they lie in its range."""
-        low, high = vectors.min(axis=0), vectors.max(axis=0)
+        sizes = np.abs(vectors)
         if other is not None:
-            top = other.low + other.width
-            outside = np.count_nonzero((vectors < other.low) | (vectors > top))
+            outside = np.count_nonzero(sizes > other.scale)
             if outside <= _CLIPPED * vectors.size:
                 return other
-            low, high = np.minimum(low, other.low), np.maximum(high, top)
-        room = np.maximum((high - low) * _MARGIN, 1e-3)
-        return cls.of((low - room).astype(np.float32), (high - low + 2 * room).astype(np.float32))
+        dimension = vectors.shape[1]
+        # Vectors to come lie in the range too: few numbers are beyond so many deviations.
+        scale = max(_MARGIN * float(sizes.max(initial=0.0)), _DEVIATIONS / math.sqrt(dimension))
+        return cls.of(min(1.0, scale), dimension)
+
+    @property
+    def step(self) -> float:
+        """What a code's last digit stands for."""
+        return self.scale / _MIDDLE
+
+    @property
+    def tolerance(self) -> float:
+        """How far a cosine from codes may be off: four deviations or so of its rounding."""
+        return 4 * self.step
+
+    def codes_of(self, vectors: Vector) -> NDArray[np.float32]:
+        """Codes, as numbers."""
+        found: NDArray[np.float32] = np.clip(np.rint(vectors / self.step + _MIDDLE), 0, 255)
+        return found
 
     def encode(self, vectors: Vector) -> NDArray[np.uint8]:
-        codes: NDArray[np.uint8] = self.quantizer.compute_codes(np.ascontiguousarray(vectors))
-        return codes
+        return self.codes_of(vectors).astype(np.uint8)
 
     def decode(self, codes: NDArray[np.uint8]) -> Vector:
-        vectors: Vector = self.quantizer.decode(np.ascontiguousarray(codes))
+        vectors: Vector = ((codes.astype(np.float32) - _MIDDLE) * self.step).astype(np.float32)
         return vectors
 
 
@@ -85,7 +97,7 @@ class Arrays:
     """What a segment consists of: s scopes, l lists, c centroids, n rows of d numbers.
 
     Attributes:
-        low, width: float32[d], the codec's.
+        scale: float32[1], the codec's.
         keys: uint8[s, 32], sorted. first_list: int64[s + 1]: where each scope's lists begin.
         first_centroid: int64[s + 1]; a scope with one list has no centroid.
         made_for: int64[s]: rows that the centroids were placed for.
@@ -94,8 +106,7 @@ class Arrays:
         ids: int64[n], row by row; sorted_ids: the same in order. codes: uint8[n, d].
     """
 
-    low: NDArray[np.float32]
-    width: NDArray[np.float32]
+    scale: NDArray[np.float32]
     keys: NDArray[np.uint8]
     first_list: NDArray[np.int64]
     first_centroid: NDArray[np.int64]
@@ -117,9 +128,9 @@ class Segment:
 
     def __init__(self, arrays: Arrays) -> None:
         self.arrays = arrays
-        self.codec = Codec.of(np.array(arrays.low), np.array(arrays.width))
+        self.codec = Codec.of(float(arrays.scale[0]), arrays.codes.shape[1])
         self.keys = as_keys(arrays.keys)
-        self._nothing = faiss.IndexFlatIP(len(arrays.low))  # a scanner wants a quantizer
+        self._nothing = faiss.IndexFlatL2(self.codec.dimension)  # a scanner wants a quantizer
         self._numbers = np.arange(len(arrays.coarse), dtype=np.int64)
 
     @property
@@ -181,13 +192,16 @@ class _Scan:
 
     def __init__(self, segment: Segment, vector: Vector, k: int) -> None:
         self._arrays = segment.arrays
-        self._vector = np.ascontiguousarray(vector, np.float32)  # held while FAISS points to it
-        self._scanner = segment.codec.quantizer.select_InvertedListScanner(
-            faiss.METRIC_INNER_PRODUCT, segment._nothing, False, None, False
+        codec = segment.codec
+        # Of unit vectors |a - b|^2 is 2 - 2 cos; a code's digit is a step.
+        self._half_step = 0.5 * codec.step**2
+        self._vector = np.ascontiguousarray(codec.codes_of(vector), np.float32)  # FAISS points here
+        self._scanner = codec.quantizer.select_InvertedListScanner(
+            faiss.METRIC_L2, segment._nothing, False, None, False
         )
         self._scanner.set_query(faiss.swig_ptr(self._vector))
         self._scanner.set_list(0, 0.0)
-        self._best = np.full(k, -np.inf, np.float32)
+        self._distances = np.full(k, np.inf, np.float32)
         self._ids = np.full(k, -1, np.int64)
 
     def rows(self, ranges: Iterable[tuple[int, int]]) -> None:
@@ -200,23 +214,24 @@ class _Scan:
                 len(ids),
                 faiss.swig_ptr(codes),
                 faiss.swig_ptr(ids),
-                faiss.swig_ptr(self._best),
+                faiss.swig_ptr(self._distances),
                 faiss.swig_ptr(self._ids),
                 len(self._ids),
             )
 
     def ids(self) -> list[int]:
         """Those found so far, the nearest first."""
-        found: list[int] = self._ids[np.argsort(-self._best, kind="stable")].tolist()
+        found: list[int] = self._ids[np.argsort(self._distances, kind="stable")].tolist()
         return found
 
     def found(self) -> list[Neighbour]:
         """The same with their similarities."""
-        order = np.argsort(-self._best, kind="stable")
+        order = np.argsort(self._distances, kind="stable")
+        cosines = 1.0 - self._half_step * self._distances[order]
         return [
-            Neighbour(entry_id, min(similarity, 1.0))
+            Neighbour(entry_id, similarity)
             for entry_id, similarity in zip(
-                self._ids[order].tolist(), self._best[order].tolist(), strict=True
+                self._ids[order].tolist(), cosines.tolist(), strict=True
             )
             if entry_id >= 0
         ]

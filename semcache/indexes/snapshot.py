@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from semcache.indexes.merging import Plan
 
-_FORMAT = "semcache-index-2"
+_FORMAT = "semcache-index-3"
 _PAGE = 4096
 _ALIGNED = 64
 _PIECE = 1 << 24
 _TYPES = {
-    "low": "<f4", "width": "<f4", "keys": "|u1", "first_list": "<i8", "first_centroid": "<i8",
+    "scale": "<f4", "keys": "|u1", "first_list": "<i8", "first_centroid": "<i8",
     "made_for": "<i8", "centroids": "<f4", "coarse": "|u1", "first_row": "<i8", "ids": "<i8",
     "sorted_ids": "<i8", "codes": "|u1",
 }  # fmt: skip
@@ -101,7 +101,7 @@ def _parts(plan: Plan) -> Iterator[tuple[str, list[int], Iterator[bytes]]]:
     """(name, shape, bytes in pieces, the last filled up) of each array."""
     for name, dtype in _TYPES.items():
         if name == "codes":
-            shape = [plan.rows, len(plan.arrays.low)]
+            shape = [plan.rows, plan.arrays.codes.shape[1]]
             yield name, shape, _filled(piece.tobytes() for piece in plan.codes())
         else:
             array = np.ascontiguousarray(getattr(plan.arrays, name), dtype)
@@ -159,7 +159,7 @@ def _header(page: bytes) -> Any:
     """The header, if its own checksum says that it is whole."""
     checksum, _, text = page.rstrip(b"\0").removesuffix(b"\n").partition(b" ")
     try:
-        if int(checksum, 16) != zlib.crc32(text):
+        if checksum != b"%08x" % zlib.crc32(text):
             raise SnapshotError("the snapshot's header is damaged")
         header = json.loads(text)
         if header["format"] != _FORMAT:
@@ -197,6 +197,6 @@ def _arrays(mapped: mmap.mmap, shapes: dict[str, list[int]], dimension: int) -> 
         at += size + -size % _ALIGNED
     if at != len(mapped):
         raise SnapshotError("the snapshot is cut short")
-    if len(arrays["low"]) != dimension:
+    if arrays["codes"].shape[1] != dimension:
         raise SnapshotError("the snapshot has another dimension")
     return Arrays(**arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from semcache.cache import Semantics
 from semcache.core.retention import EVICTION, Retention
 from semcache.embedders.minilm import HUB_NAME, MODEL, default_fingerprint, form_of
-from semcache.errors import ConfigError, IndexMismatchError
+from semcache.errors import ConfigError, IndexMismatchError, StoreError
 from semcache.indexes.files import FaissFiles
 from semcache.protocols import Embedder, Judge, Leases, Verifier
 from semcache.repository import Repository
@@ -177,10 +178,11 @@ def open_repository(
 ) -> Repository[FaissIndex]:
     """The repository of a cache directory."""
     order = EVICTION[retention.eviction]
-    if retention.quota is not None:
-        store.keep_order(order, by_namespace=False)
-    if retention.by_namespace:
-        store.keep_order(order, by_namespace=True)
+    with suppress(StoreError):  # locked, perhaps: the first eviction sees to it then
+        if retention.quota is not None:
+            store.keep_order(order, by_namespace=False)
+        if retention.by_namespace:
+            store.keep_order(order, by_namespace=True)
     files = FaissFiles(directory / SNAPSHOT, exact_below=exact_below, background=background)
     return Repository(store, files, fingerprint=fingerprint, retention=retention, clock=clock)
 

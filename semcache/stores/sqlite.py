@@ -1,10 +1,4 @@
-"""Entries in one SQLite file in WAL mode.
-
-Reading: each thread has a connection of its own, so lookups wait neither for each
-other nor for a writer. Writing: one connection behind a lock, one `BEGIN IMMEDIATE`
-transaction for each call. `synchronous=NORMAL` in WAL mode: a committed
-transaction survives the death of the process; the loss of power may take the last
-ones, and never damages the file (https://sqlite.org/pragma.html#pragma_synchronous).
+"""Entries in one SQLite file: a `Store`.
 
 Schema and migrations use sqlite-utils; the statements below are plain `sqlite3`,
 whose statement cache keeps them prepared.
@@ -12,35 +6,17 @@ whose statement cache keeps them prepared.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 from semcache.errors import IndexMismatchError, StoreError
-from semcache.stores.learned import (
-    FORGET_OBSERVATIONS,
-    FORGET_SERVES,
-    OBSERVATIONS_AFTER,
-    OBSERVATIONS_KEPT,
-    OBSERVE,
-    SERVE,
-    SERVES,
-    SERVES_KEPT,
-    as_observation,
-    as_serve,
-    observation_row,
-    serve_row,
-)
-from semcache.stores.migrations import migrate
+from semcache.stores.ledger import LedgerTables
 from semcache.stores.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
-from semcache.types import Entry, NewEntry, Observation, Position, Selection, Serve
-from semcache.vectors import Form, encoded, is_vector
+from semcache.stores.upkeep import Upkeep
+from semcache.types import Entry, NewEntry, Position, Selection
+from semcache.vectors import Form, encoded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,8 +52,6 @@ _CARRIED = (
     "SELECT vector FROM embeddings WHERE entry_id ="
     " (SELECT id FROM entries WHERE exact_key = ? AND question IS ?)"
 )
-_NEW_ID = "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'"
-_NOTICEABLE = 0.01
 _DELETIONS_KEPT, _DELETIONS_LOOKED_AT = 100_000, 1000
 
 Order = Literal["newest", "oldest", "most_hits", "least_recently_used", "least_frequently_used"]
@@ -93,8 +67,8 @@ ORDERS: Mapping[str, str] = {
 }
 
 
-class SQLiteStore:
-    """A `Store` in one file.
+class SQLiteStore(LedgerTables, Upkeep):
+    """A `Store` in one file, with its `Ledger`.
 
     Args:
         path: the file; it is made, with its directory, where it is missing.
@@ -109,153 +83,9 @@ class SQLiteStore:
     def __init__(
         self, path: str | Path, *, busy_timeout: float = 5.0, vectors: Form = "float32"
     ) -> None:
-        self.path = Path(path)
         self._form = vectors
         self._ordered: set[str] = set()
-        self._busy_timeout = busy_timeout
-        self._local = threading.local()
-        self._write_lock = threading.Lock()
-        self._hurried = False
-        self._closed = False
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"Cannot make the cache directory {self.path.parent}: {error.strerror}. "
-                "Give a directory that this user may write to."
-            ) from error
-        with self._faults("open"):
-            self._writer = self._connect()
-            try:
-                migrate(self._writer, str(self.path), patience=max(busy_timeout, 5.0))
-            except BaseException:
-                self._writer.close()
-                raise
-        self._writer_pid = os.getpid()
-
-    @property
-    def name(self) -> str:
-        """The cache directory, for messages."""
-        return str(self.path.parent)
-
-    # ------------------------------------------------------------------- connections
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"file:{quote(str(self.path.absolute()))}",
-            uri=True,
-            timeout=self._busy_timeout,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA cache_size=-4000")  # kB
-        connection.execute("PRAGMA recursive_triggers=ON")  # REPLACE must log its deletion
-        return connection
-
-    def _reader(self) -> sqlite3.Connection:
-        """This thread's connection; never one that was opened before a fork."""
-        local = self._local
-        try:
-            if local.pid == os.getpid() and not self._closed:
-                return local.connection  # type: ignore[no-any-return]
-        except AttributeError:
-            pass
-        if self._closed:
-            raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
-        local.connection = self._connect()
-        local.pid = os.getpid()
-        local.revision = None  # revisions compare within one connection
-        return local.connection  # type: ignore[no-any-return]
-
-    @contextmanager
-    def _faults(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(self._explain(error, doing)) from error
-
-    def _explain(self, error: sqlite3.Error, doing: str) -> str:
-        message = str(error)
-        if "locked" in message or "busy" in message:
-            advice = "Another program holds the database; end its transaction and try again."
-        elif "unable to open" in message or "readonly" in message:
-            advice = "Check that the file and its directory may be written to by this user."
-        elif "full" in message:
-            advice = "Free some space on the disk, or give the cache a size limit (max_bytes)."
-        elif "not a database" in message or "malformed" in message:
-            advice = "The file is damaged or no database: run `semcache check`, or move it away."
-        else:
-            advice = "Run `semcache check` on the directory."
-        return f"Cannot {doing} {self.path}: {message}. {advice}"
-
-    @contextmanager
-    def _writing(self, doing: str) -> Iterator[None]:
-        """Hold the writing connection. Waiting for it counts against the time limit too."""
-        start = time.monotonic()
-        if not self._write_lock.acquire(timeout=self._busy_timeout):
-            raise StoreError(
-                f"Cannot {doing} {self.path}: it was locked for {self._busy_timeout} s. "
-                "Another program holds the database; end its transaction and try again."
-            )
-        try:
-            with self._faults(doing):
-                if self._closed:
-                    raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
-                if self._writer_pid != os.getpid():
-                    self._writer = self._connect()
-                    self._writer_pid = os.getpid()
-                waited = time.monotonic() - start
-                if waited > _NOTICEABLE or self._hurried:
-                    self._hurried = waited > _NOTICEABLE
-                    left = max(self._busy_timeout - waited, 0.0)
-                    self._writer.execute(f"PRAGMA busy_timeout={int(left * 1000)}")
-            yield
-        finally:
-            self._write_lock.release()
-
-    def after_fork(self) -> None:
-        # Inherited connections must be gone before the first of our own: SQLite counts its
-        # locks by process, and would take the parent's for ours.
-        connection = getattr(self._local, "connection", None)
-        self._local = threading.local()
-        busy = self._write_lock.locked()  # by a thread that is not here: its mutex is held too
-        for inherited in (connection, None if busy else self._writer):
-            if inherited is not None:
-                with suppress(sqlite3.Error):
-                    inherited.close()
-        self._write_lock = threading.Lock()
-
-    @contextmanager
-    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._writing(doing), self._faults(doing):
-            writer = self._writer
-            try:  # an interrupt may come when it has just begun
-                writer.execute("BEGIN IMMEDIATE")
-                yield writer
-            except BaseException:
-                if writer.in_transaction:
-                    writer.execute("ROLLBACK")
-                raise
-            try:
-                writer.execute("COMMIT")
-            except sqlite3.Error:
-                if writer.in_transaction:
-                    writer.execute("ROLLBACK")
-                raise
-
-    def close(self) -> None:
-        """Close this thread's and the writing connection. Others end with their threads."""
-        with self._write_lock:
-            if self._closed:
-                return
-            self._closed = True
-            if self._writer_pid == os.getpid():
-                self._writer.close()
-        connection = getattr(self._local, "connection", None)
-        if connection is not None and self._local.pid == os.getpid():
-            del self._local.connection, self._local.pid
-            connection.close()
+        super().__init__(path, busy_timeout=busy_timeout)
 
     # ----------------------------------------------------------------------- reading
 
@@ -432,67 +262,10 @@ class SQLiteStore:
         with self._faults("read"):
             return dict(self._reader().execute("SELECT name, value FROM counters").fetchall())
 
-    def meta(self, name: str) -> str | None:
-        row = self._one("SELECT value FROM meta WHERE name = ?", (name,))
-        return None if row is None else row[0]
-
-    def metas(self, prefix: str) -> dict[str, str]:
-        """The facts whose names begin like this, by the rest of the name."""
-        with self._faults("reading"):
-            rows = self._reader().execute(
-                "SELECT name, value FROM meta WHERE substr(name, 1, ?) = ?", (len(prefix), prefix)
-            )
-            return {name[len(prefix) :]: value for name, value in rows}
-
-    def set_meta(self, name: str, value: str) -> None:
-        """Note a fact about the store."""
-        with self._transaction("noting a fact") as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
-
     def file_bytes(self) -> int:
         """What the database takes on disk, its write-ahead log included."""
         names = (self.path, Path(f"{self.path}-wal"))
         return sum(p.stat().st_size for p in names if p.exists())
-
-    def problems(self) -> list[str]:
-        """What SQLite and our own rules find wrong with the file; empty if nothing."""
-        with self._faults("check"):
-            reader = self._reader()
-            found = [r[0] for r in reader.execute("PRAGMA integrity_check(20)") if r[0] != "ok"]
-            for table in ("embeddings", "tags"):
-                (orphans,) = reader.execute(
-                    f"SELECT count(*) FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)"
-                ).fetchone()
-                if orphans:
-                    found.append(f"{orphans} rows of {table} belong to no entry")
-            (entries, size) = reader.execute(
-                "SELECT count(*), coalesce(sum(bytes), 0) FROM entries"
-            ).fetchone()
-            (namespaces,) = reader.execute(
-                "SELECT count(*) FROM (SELECT namespace, count(*), sum(bytes) FROM entries"
-                " GROUP BY namespace EXCEPT SELECT namespace, entries, bytes FROM namespaces)"
-            ).fetchone()
-        if (entries, size) != self.totals():
-            found.append(f"totals say {self.totals()}, the entries are {(entries, size)}")
-        if namespaces:
-            found.append(f"the totals of {namespaces} namespaces are wrong")
-        if unreadable := len(self._unreadable()):
-            found.append(f"{unreadable} vectors have a length that no vector has here")
-        return found
-
-    def _unreadable(self) -> list[int]:
-        """Entries whose vector is none."""
-        dimension = int(self.meta("dimension") or 0)
-        lengths = [n for n in range(4 * dimension + 1) if is_vector(n, dimension)]
-        marks = ",".join("?" * len(lengths))
-        sql = f"SELECT entry_id FROM embeddings WHERE length(vector) NOT IN ({marks})"
-        with self._faults("read"):
-            return [row[0] for row in self._reader().execute(sql, lengths)]
-
-    def _one(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
-        with self._faults("read"):
-            row: tuple[Any, ...] | None = self._reader().execute(sql, values).fetchone()
-        return row
 
     # ----------------------------------------------------------------------- writing
 
@@ -599,156 +372,6 @@ class SQLiteStore:
                 " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
                 list(counters.items()),
             )
-
-    # ------------------------------------------------------------------ what was learned
-
-    def observe(self, observations: Sequence[Observation], serves: Sequence[Serve]) -> None:
-        """Append labels and serves in one transaction."""
-        with self._transaction("write to") as db:
-            db.executemany(OBSERVE, [observation_row(found) for found in observations])
-            db.executemany(SERVE, [serve_row(found) for found in serves])
-            if serves:
-                db.execute(FORGET_SERVES, (SERVES_KEPT,))
-            if observations:
-                db.execute(FORGET_OBSERVATIONS, (OBSERVATIONS_KEPT,))
-
-    def observations_after(self, number: int, limit: int) -> list[tuple[int, Observation]]:
-        with self._faults("read"):
-            rows = self._reader().execute(OBSERVATIONS_AFTER, (number, limit)).fetchall()
-        return [(row[0], as_observation(row[1:])) for row in rows]
-
-    def last_observation(self) -> int:
-        row = self._one("SELECT coalesce(max(id), 0) FROM observations")
-        return row[0] if row else 0
-
-    def observation_counts(self) -> list[tuple[str, int, int]]:
-        """(kind, how many, how many of them right)."""
-        sql = "SELECT kind, count(*), sum(right) FROM observations GROUP BY kind ORDER BY kind"
-        with self._faults("read"):
-            return self._reader().execute(sql).fetchall()
-
-    def served_labels(self, limit: int) -> list[bool]:
-        """The newest labels of answers that were served, or good enough to be."""
-        sql = (
-            "SELECT right FROM observations WHERE kind IN ('explore', 'audit', 'review')"
-            " ORDER BY id DESC LIMIT ?"
-        )
-        with self._faults("read"):
-            return [bool(row[0]) for row in self._reader().execute(sql, (limit,))]
-
-    def serve(self, lookup_id: str) -> Serve | None:
-        row = self._one(f"{SERVES} WHERE id = ?", (lookup_id,))
-        return None if row is None else as_serve(row)
-
-    def unreviewed(self, limit: int) -> list[Serve]:
-        sql = (
-            f"{SERVES} WHERE verdict IS NULL AND entry_id IN (SELECT id FROM entries)"
-            " ORDER BY random() LIMIT ?"
-        )
-        with self._faults("read"):
-            return [as_serve(row) for row in self._reader().execute(sql, (limit,)).fetchall()]
-
-    def refuted(self) -> set[tuple[int, str]]:
-        """(entry id, question) of serves that somebody called wrong."""
-        with self._faults("read"):
-            return set(
-                self._reader().execute("SELECT entry_id, question FROM serves WHERE verdict = 0")
-            )
-
-    def reviewed(self, lookup_id: str, right: bool) -> None:
-        with self._transaction("write to") as db:
-            db.execute("UPDATE serves SET verdict = ? WHERE id = ?", (int(right), lookup_id))
-
-    # -------------------------------------------------------------- embedding it all anew
-
-    def begin_reembedding(self, fingerprint: str, dimension: int) -> None:
-        """Prepare to replace all vectors; goes on where an interrupted run stopped."""
-        if self.meta("next_fingerprint") == fingerprint:
-            return
-        with self._transaction("write to") as db:
-            db.execute("DROP TABLE IF EXISTS embeddings_next")
-            db.execute(
-                "CREATE TABLE embeddings_next"
-                " (entry_id INTEGER PRIMARY KEY, scope BLOB, vector BLOB)"
-            )
-            facts = [("next_fingerprint", fingerprint), ("next_dimension", str(dimension))]
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
-
-    def questions_to_embed(self, limit: int) -> list[tuple[int, bytes, str]]:
-        """(entry id, scope, question) of entries that have no new vector yet."""
-        sql = (
-            "SELECT id, scope, question FROM entries WHERE question IS NOT NULL"
-            " AND id NOT IN (SELECT entry_id FROM embeddings_next) ORDER BY id LIMIT ?"
-        )
-        with self._faults("read"):
-            return self._reader().execute(sql, (limit,)).fetchall()
-
-    def count_to_embed(self) -> int:
-        """How many entries have no new vector yet."""
-        row = self._one(
-            "SELECT count(*) FROM entries WHERE question IS NOT NULL"
-            " AND id NOT IN (SELECT entry_id FROM embeddings_next)"
-        )
-        return row[0] if row else 0
-
-    def keep_reembedded(self, rows: Iterable[tuple[int, bytes, bytes | None]]) -> None:
-        """Keep new vectors (None: the question has none) until `finish_reembedding`."""
-        with self._transaction("write to") as db:
-            db.executemany("INSERT OR REPLACE INTO embeddings_next VALUES (?, ?, ?)", list(rows))
-
-    def finish_reembedding(self) -> bool:
-        """Put the new vectors in place, in one step; False if entries have come in meanwhile."""
-        with self._transaction("write to") as db:
-            (missing,) = db.execute(
-                "SELECT count(*) FROM entries WHERE question IS NOT NULL"
-                " AND id NOT IN (SELECT entry_id FROM embeddings_next)"
-            ).fetchone()
-            if missing:
-                return False
-            db.execute("DELETE FROM embeddings")
-            db.execute(
-                "INSERT INTO embeddings SELECT entry_id, scope, vector FROM embeddings_next"
-                " WHERE vector IS NOT NULL AND entry_id IN (SELECT id FROM entries)"
-            )
-            for name in ("fingerprint", "dimension"):
-                db.execute(
-                    "INSERT OR REPLACE INTO meta"
-                    " SELECT ?, value FROM meta WHERE name = 'next_' || ?",
-                    (name, name),
-                )
-            db.execute("DELETE FROM meta WHERE name LIKE 'next_%'")
-            # Under a new id, so that every index and snapshot of the old vectors is void.
-            db.execute(_NEW_ID)
-            db.execute("DROP TABLE embeddings_next")
-        return True
-
-    def renew_id(self) -> None:
-        """Make every index and snapshot of what was here before void."""
-        with self._transaction("write to") as db:
-            db.execute(_NEW_ID)
-
-    def mend(self) -> None:
-        """Delete rows that belong to no entry, vectors that are none; set the totals right."""
-        unreadable = [(entry_id,) for entry_id in self._unreadable()]
-        with self._transaction("mend") as db:
-            for table in ("embeddings", "tags"):
-                db.execute(f"DELETE FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)")
-            db.executemany("DELETE FROM embeddings WHERE entry_id = ?", unreadable)
-            db.execute(
-                "UPDATE totals SET entries = (SELECT count(*) FROM entries),"
-                " bytes = (SELECT coalesce(sum(bytes), 0) FROM entries)"
-            )
-            db.execute("DELETE FROM namespaces")
-            db.execute(
-                "INSERT INTO namespaces SELECT namespace, count(*), sum(bytes) FROM entries"
-                " GROUP BY namespace"
-            )
-
-    def vacuum(self) -> None:
-        """Give free pages back to the file system."""
-        with self._writing("vacuum"), self._faults("vacuum"):
-            self._writer.execute("VACUUM")
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _insert(columns: tuple[str, ...]) -> str:

@@ -250,7 +250,7 @@ def test_serves_are_remembered_judged_and_let_go(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest of them; what was called wrong for as long as its entry lives."""
-    monkeypatch.setattr("semcache.stores.sqlite.SERVES_KEPT", 5)
+    monkeypatch.setattr("semcache.stores.ledger.SERVES_KEPT", 5)
     entries = [store.add(new(n), VECTOR, "f") for n in range(1, 12)]
     store.observe([], [serve(n) for n in entries[:3]])
     assert {one.id for one in store.unreviewed(10)} == {"id1", "id2", "id3"}

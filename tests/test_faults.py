@@ -315,11 +315,11 @@ def test_large_store_without_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Lookups do not wait while it is made: equal requests are found, others are misses."""
-    from semcache import repository
+    from semcache.repository import following
 
     kept(tmp_path)
     (tmp_path / SNAPSHOT).unlink()
-    monkeypatch.setattr(repository, "_LARGE", 1)
+    monkeypatch.setattr(following, "LARGE", 1)
     go_on = threading.Event()
     build = FaissFiles.build
 
@@ -360,14 +360,14 @@ def test_vector_unreadable(tmp_path: Path) -> None:
 
 def test_restored_under_a_large_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another content in its place: the index is made anew, and nothing of the old one stays."""
-    from semcache import repository
     from semcache.backups import backup, restore
+    from semcache.repository import following
 
     with open_cache(tmp_path / "old") as old:
         for number in range(40):
             old.put(f"{WORDS} {number}", f"old {number}")
         backup(tmp_path / "old", tmp_path / "copy", lambda *_: None)
-    monkeypatch.setattr(repository, "_LARGE", 10)
+    monkeypatch.setattr(following, "LARGE", 10)
     with open_cache(tmp_path / "new") as cache:
         for number in range(30):
             cache.put(f"{OTHER} {number}", f"new {number}")

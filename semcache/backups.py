@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from semcache import build
-from semcache.errors import ConfigError, StoreError
+from semcache.errors import ConfigError, StoreError, StoreVersionError
+from semcache.stores.migrations import SCHEMA_VERSION
 from semcache.stores.salvage import damaged
-from semcache.stores.sqlite import SQLiteStore
 
 Progress = Callable[[int, int], None]
 """Told (pages done, all pages)."""
@@ -28,24 +30,34 @@ def backup(directory: Path, to: Path, progress: Progress) -> int:
     The index is not copied: it is made from the database.
 
     Raises:
-        ConfigError: there is no cache, or `to` holds one.
-        StoreError: it could not be read or written; `to` then holds none.
+        ConfigError: there is no cache, or `to` holds one, or lies in `directory`.
+        StoreError: it is damaged, or could not be read or written; `to` then holds none.
     """
-    source = build.open_store(directory, create=False)
-    source.close()
-    target = to / build.DATABASE
+    source, target = directory / build.DATABASE, to / build.DATABASE
+    build.open_store(directory, create=False).close()
+    if directory.resolve() in (to.resolve(), *to.resolve().parents):
+        raise ConfigError(f"{to} lies in the cache {directory}. Give a directory outside of it.")
     if target.exists():
         raise ConfigError(f"{to} holds a cache already. Give a directory that holds none.")
+    made = not to.exists()
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"Cannot make {to}: {error.strerror}.") from error
     try:
-        _copy(directory / build.DATABASE, target, progress)
-        return _count(target)
+        _copy(source, target, progress)
+        if (problem := damaged(target)) is not None:
+            raise StoreError(
+                f"{source} is damaged ({problem}), and so was the copy. Mend it first: "
+                f"semcache check --fix --cache {directory}"
+            )
+        return checked(target)
     except BaseException:
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(f"{target}{suffix}").unlink(missing_ok=True)
+        if made:
+            with suppress(OSError):
+                to.rmdir()
         raise
 
 
@@ -55,25 +67,67 @@ def restore(source: Path, directory: Path, progress: Progress) -> int:
     Processes that have `directory` open go on with the new content.
 
     Raises:
-        ConfigError: there is no cache in `source`.
+        ConfigError: there is no cache in `source`, or it is `directory` itself.
         StoreError: it is damaged, or could not be written; `directory` is then as it was.
+        StoreVersionError: a newer semcache wrote it; the same.
     """
-    from_file = source / build.DATABASE
-    if not from_file.exists():
-        raise ConfigError(f"There is no cache in {source} (no {build.DATABASE}).")
-    if (problem := damaged(from_file)) is not None:
-        raise StoreError(
-            f"{from_file} is damaged ({problem}) and was not restored. Mend it first: "
-            f"semcache check --fix --cache {source}"
-        )
+    database = restorable(source)
+    if source.resolve() == directory.resolve():
+        raise ConfigError(f"{source} is the cache itself. Give the directory of a backup.")
     build.open_store(directory).close()
-    _copy(from_file, directory / build.DATABASE, progress)
+    _copy(database, directory / build.DATABASE, progress)
     store = build.open_store(directory)  # an older schema is brought up to date
     try:
         store.renew_id()
         return store.totals()[0]
     finally:
         store.close()
+
+
+def restorable(source: Path) -> Path:
+    """The database of a backup, after looking at all of it.
+
+    Raises:
+        ConfigError: there is none. StoreError: it is damaged, or no cache's.
+        StoreVersionError: a newer semcache wrote it.
+    """
+    if source.is_file():
+        raise ConfigError(f"{source} is a file; give the directory that it lies in.")
+    database = source / build.DATABASE
+    if not database.exists():
+        raise ConfigError(f"There is no cache in {source} (no {build.DATABASE}).")
+    if (problem := damaged(database)) is not None:
+        raise StoreError(
+            f"{database} is damaged ({problem}) and was not restored. Mend it first: "
+            f"semcache check --fix --cache {source}"
+        )
+    checked(database)
+    return database
+
+
+def checked(database: Path) -> int:
+    """How many entries a sound file holds.
+
+    Raises:
+        StoreError: it is no cache's. StoreVersionError: a newer semcache wrote it.
+    """
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(database.absolute()))}?mode=ro", uri=True)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise StoreVersionError(
+                    f"{database} has schema {version}, but this semcache knows schemas up to "
+                    f"{SCHEMA_VERSION}. Upgrade semcache. Nothing was changed."
+                )
+            connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()[0]
+            return int(connection.execute("SELECT count(*) FROM entries").fetchone()[0])
+        finally:
+            connection.close()
+    except (sqlite3.Error, TypeError) as error:
+        raise StoreError(
+            f"{database} is no database of a cache ({error}). Nothing was changed."
+        ) from error
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
@@ -89,13 +143,3 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
             writing.close()
     except sqlite3.Error as error:
         raise StoreError(f"Cannot copy {source} to {target}: {error}.") from error
-
-
-def _count(database: Path) -> int:
-    if (problem := damaged(database)) is not None:
-        raise StoreError(f"The copy {database} is damaged ({problem}).")
-    store = SQLiteStore(database)
-    try:
-        return store.totals()[0]
-    finally:
-        store.close()

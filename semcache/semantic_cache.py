@@ -169,7 +169,8 @@ class SemanticCache:
         semantic: False: the exact tier only; nothing is ever embedded.
         ttl: seconds (or a timedelta) an entry may be served for; None: for ever.
         namespace_ttl: TTLs by namespace, before `ttl`.
-        sliding: a TTL begins anew whenever its entry is served.
+        sliding: a TTL begins anew whenever its entry is served (written within a second: of no
+            use for TTLs below that).
         stale_while_revalidate: seconds (or a timedelta) for which an entry is served still
             when its TTL has passed, while one caller makes it anew in the background.
         max_entries, max_bytes: quota, and `eviction`: "least-recently-used",
@@ -189,7 +190,8 @@ class SemanticCache:
         hooks: called with every event; by default the logging hook.
         embed_timeout: seconds after which an embedder that hangs is given up and the call
             goes on as a miss.
-        vectors: how vectors are kept on disk: "float32", "float16" or "int8".
+        vectors: how new vectors are kept on disk: "float32", "float16" or "int8". A directory
+            may hold several forms.
         busy_timeout: seconds that a write waits for another process's.
         clock: seconds since the epoch. draw: uniform in [0, 1), for policies that explore.
         exact_below: scopes with fewer entries are searched exactly.

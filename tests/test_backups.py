@@ -113,6 +113,38 @@ def test_an_older_schema_is_restored(tmp_path: Path) -> None:
     opened.close()
 
 
+@pytest.mark.parametrize("what", ["empty", "another's", "a newer one's"])
+def test_what_is_no_backup_is_refused_before_anything_is_touched(tmp_path: Path, what: str) -> None:
+    """An empty file, another program's database, one from a newer semcache."""
+    filled(tmp_path / "cache", 3)
+    (tmp_path / "other").mkdir()
+    with sqlite3.connect(tmp_path / "other" / DATABASE) as db:
+        if what != "empty":
+            db.execute("CREATE TABLE t (x)")
+        if what == "a newer one's":
+            db.execute("PRAGMA user_version=99")
+    db.close()
+    code, said = run(
+        "restore", str(tmp_path / "other"), "--yes", "--cache", str(tmp_path / "cache")
+    )
+    assert code == 1, said
+    with open_cache(tmp_path / "cache") as cache:
+        assert len(cache) == 3
+        assert cache._store.problems() == []
+
+
+def test_backups_do_not_go_into_their_cache_nor_caches_into_themselves(tmp_path: Path) -> None:
+    """Each is refused, with what to do."""
+    filled(tmp_path / "cache", 3)
+    with pytest.raises(ConfigError, match="outside"):
+        backup(tmp_path / "cache", tmp_path / "cache" / "sub", quiet)
+    with pytest.raises(ConfigError, match="itself"):
+        restore(tmp_path / "cache", tmp_path / "cache", quiet)
+    with pytest.raises(ConfigError, match="give the directory"):
+        restore(tmp_path / "cache" / DATABASE, tmp_path / "other", quiet)
+    assert not (tmp_path / "other").exists()
+
+
 def test_from_the_command_line(tmp_path: Path) -> None:
     """backup, restore, and their words."""
     filled(tmp_path / "cache", 5)
@@ -138,7 +170,7 @@ def overwrite_page(path: Path, number: int, count: int = 1) -> None:
         file.write(b"\xa5" * size * count)
 
 
-@pytest.mark.parametrize("page", [2, 3, 5, 9, 11, 20, 60, 100])
+@pytest.mark.parametrize("page", [1, 2, 3, 5, 9, 11, 12, 20, 60, 100])
 def test_an_overwritten_page_costs_what_was_on_it(tmp_path: Path, page: int) -> None:
     """check says so; check --fix saves the rest, keeps the damaged file, and says what is lost."""
     path = tmp_path / "cache"
@@ -170,8 +202,12 @@ def test_a_file_that_is_no_database_is_moved_aside(tmp_path: Path) -> None:
     for suffix in ("-wal", "-shm"):
         Path(f"{tmp_path / DATABASE}{suffix}").unlink(missing_ok=True)
     (tmp_path / DATABASE).write_bytes(b"garbage" * 1000)
-    assert run("check", "--cache", str(tmp_path))[0] == 3
-    assert run("check", "--fix", "--cache", str(tmp_path))[0] == 0
+    code, said = run("check", "--json", "--cache", str(tmp_path))
+    assert code == 3
+    assert "not a database" in json.loads(said)["problems"][0]
+    code, said = run("check", "--fix", "--json", "--cache", str(tmp_path))
+    assert code == 0
+    assert "saved 0 entries" in json.loads(said)["mended"][1]
     with open_cache(tmp_path) as cache:
         assert len(cache) == 0
         assert cache.put("goes on", "x") is not None

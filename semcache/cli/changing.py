@@ -83,10 +83,17 @@ def check(
     """Hold the index against the database, and the database against its rules."""
     from semcache.maintenance import check as examine
 
-    if _damaged(directory(cache), fix=fix):
+    said = _salvaged(directory(cache), fix=fix)
+    if said and not fix:
+        if as_json:
+            print_json({"problems": said, "mended": []})
+        else:
+            for line in said:
+                typer.echo(f"PROBLEM: {line}")
         raise typer.Exit(NOTHING)
     with store(cache) as opened:
         report = examine(directory(cache), opened, fix=fix)
+    report.mended[:0] = said
     if as_json:
         print_json(asdict(report))
     else:
@@ -104,32 +111,34 @@ def check(
         raise typer.Exit(NOTHING)
 
 
-def _damaged(cache: Path, *, fix: bool) -> bool:
-    """Whether the database is damaged and stays so. Says what was found and done."""
+def _salvaged(cache: Path, *, fix: bool) -> list[str]:
+    """What is wrong with a database that SQLite cannot read, or what was done about it."""
+    from semcache.indexes.snapshot import read_known
     from semcache.stores.salvage import damaged, salvage
 
     database = cache / build.DATABASE
     problem = damaged(database) if database.exists() else None
     if problem is None:
-        return False
+        return []
     if not fix:
-        typer.echo(f"PROBLEM: {database} is damaged: {problem}")
-        typer.echo("Stop the programs that use it and run this with --fix, or restore a backup.")
-        return True
+        return [
+            f"{database} is damaged: {problem}. Stop the programs that use it and run this with "
+            "--fix, or restore a backup."
+        ]
     with progress("saving") as bar:
-        saved = salvage(database, bar)
+        saved = salvage(database, bar, known=read_known(cache / build.SNAPSHOT))
     rows = saved.rows
-    typer.echo(f"mended: {database} was damaged: {problem}")
     lost = "an unknown number of" if saved.lost is None else f"{saved.lost:,}"
-    typer.echo(
+    said = [
+        f"{database} was damaged: {problem}",
         f"saved {rows['entries']:,} entries and {rows['embeddings']:,} vectors; {lost} entries "
-        f"could not be read. The damaged file is kept: {saved.kept_at}"
-    )
+        f"could not be read. The damaged file is kept: {saved.kept_at}",
+    ]
     if "tags" in saved.incomplete:
-        typer.echo("some tags may be lost: invalidate(tag=...) may miss entries of before")
+        said.append("some tags may be lost: invalidate(tag=...) may miss entries of before")
     if rows["embeddings"] < rows["entries"]:
-        typer.echo("entries that have lost their vector get a new one from: semcache reembed")
-    return False
+        said.append("entries that have lost their vector get a new one from: semcache reembed")
+    return said
 
 
 def warmup(

@@ -103,8 +103,11 @@ class Retention:
         for name in ("max_entries", "max_bytes", "namespace_max_entries", "namespace_max_bytes"):
             given = getattr(self, name)
             for quota in given.values() if isinstance(given, Mapping) else (given,):
-                if quota is not None and (not isinstance(quota, int) or quota < 1):
+                whole = isinstance(quota, int) and not isinstance(quota, bool)
+                if quota is not None and (not whole or quota < 1):
                     raise ConfigError(f"{name} is {quota!r}; give a whole number above 0, or None.")
+            if isinstance(given, Mapping) and not all(isinstance(n, str) for n in given):
+                raise ConfigError(f"{name} has a namespace that is no text: {list(given)!r}.")
         if self.eviction not in EVICTION:
             known = ", ".join(map(repr, EVICTION))
             raise ConfigError(f"eviction is {self.eviction!r}; it is one of {known}.")
@@ -156,7 +159,6 @@ def seconds(ttl: TTL, name: str = "ttl") -> float | None:
     value = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ConfigError(
-            f"{name} is {ttl!r}; it is a number of seconds, 0 or more (or a timedelta), or None "
-            "for an entry that never expires."
+            f"{name} is {ttl!r}; it is a number of seconds, 0 or more (or a timedelta), or None."
         )
     return None if math.isinf(value) else float(value)

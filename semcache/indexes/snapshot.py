@@ -134,6 +134,16 @@ def read_facts(path: Path) -> Facts | None:
         return None
 
 
+def read_known(path: Path) -> tuple[str, int] | None:
+    """(fingerprint, dimension) of the snapshot there, by its header alone; None: there is none."""
+    try:
+        with path.open("rb") as file:
+            header = _header(file.read(_PAGE))
+        return str(header["facts"]["fingerprint"]), int(header["shapes"]["codes"][1])
+    except (OSError, SnapshotError):
+        return None
+
+
 def load(path: Path, expected: Facts, dimension: int) -> tuple[Segment, Facts]:
     """Map a snapshot made for this store, embedder and dimension, and check all of it.
 

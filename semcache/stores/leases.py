@@ -77,6 +77,7 @@ class SQLiteLeases:
         self._beating: threading.Thread | None = None
         self._wake = threading.Event()
         self._rest_until = 0.0
+        self._opened = 0
         self._closed = False
 
     def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | Held:
@@ -209,6 +210,9 @@ class SQLiteLeases:
             raise StoreError(f"The leases in {self._path} are closed.")
         if time.monotonic() < self._rest_until:
             raise StoreError(f"{self._path} could not be used a moment ago and is left alone.")
+        if self._connection is not None and self._inode() != self._opened:
+            self._connection.close()  # it was deleted; the others use another by now
+            self._connection = None
         if self._connection is None:
             connection = sqlite3.connect(
                 self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
@@ -217,9 +221,15 @@ class SQLiteLeases:
             connection.execute("PRAGMA synchronous=OFF")  # of no worth after a crash
             for statement in _SCHEMA:
                 connection.execute(statement)
-            self._connection = connection
+            self._connection, self._opened = connection, self._inode()
             connection.execute("DELETE FROM leases WHERE at < ?", (time.time() - _FORGOTTEN,))
         return self._connection
+
+    def _inode(self) -> int:
+        try:
+            return os.stat(self._path).st_ino
+        except OSError:
+            return 0
 
     def _unusable(self, error: sqlite3.Error) -> StoreError:
         self._rest_until = time.monotonic() + _REST

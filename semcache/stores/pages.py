@@ -3,7 +3,8 @@
 Where an inner page of a table is lost, SQLite can no longer find the pages below it, though
 they are whole. Here every page that is a leaf of a table is read for what it holds
 (https://sqlite.org/fileformat2.html, sections 1.5 and 1.6). Pages on the list of free ones are
-left out, since they still hold rows that were deleted.
+left out, since they still hold rows that were deleted; where the header is lost, that list is
+too, and whoever reads must know by other means what was deleted.
 """
 
 from __future__ import annotations
@@ -17,20 +18,31 @@ Row = tuple[int, tuple[Value, ...]]
 """(rowid, columns; a column that is the rowid itself is None)"""
 
 _LEAF = 0x0D
+_USUAL_SIZE = 4096
+"""Bytes of a page, where the header that says so is lost."""
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
 def leaf_rows(path: Path) -> Iterator[Row]:
     """Every row of every table that can be read. Raises `OSError`; garbage is passed over."""
     raw = path.read_bytes()
-    if len(raw) < 100 or raw[:15] != b"SQLite format 3":
-        return
-    size = int.from_bytes(raw[16:18], "big")
-    file = _File(raw, 65536 if size == 1 else size, raw[20])
-    free = file.free_pages()
+    size, reserved, free = _USUAL_SIZE, 0, set[int]()
+    whole = has_header(raw)
+    if whole:
+        size = int.from_bytes(raw[16:18], "big")
+        size, reserved = 65536 if size == 1 else size, raw[20]
+    file = _File(raw, size, reserved)
+    if whole:
+        free = file.free_pages()
     for number in range(1, len(raw) // file.size + 1):
         if number not in free:
             yield from file.rows(number)
+
+
+def has_header(raw: bytes) -> bool:
+    """Whether a file says what its pages are like, and which are free."""
+    size = int.from_bytes(raw[16:18], "big") if len(raw) >= 100 else 0
+    return raw[:15] == b"SQLite format 3" and (size == 1 or (size >= 512 and not size & size - 1))
 
 
 class _File:

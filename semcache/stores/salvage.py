@@ -31,6 +31,7 @@ _TABLES = {
 }
 """What is carried over, and what each row is found by. Serves and deletions can be spared."""
 _BESIDE = ("", "-wal", "-shm")
+_FACTS = ("fingerprint", "dimension")
 _KEY = 32
 
 
@@ -61,7 +62,7 @@ def damaged(path: Path) -> str | None:
             connection.close()
     except sqlite3.DatabaseError as error:
         return None if _locked(error) else str(error)
-    return None if found is None or found[0] == "ok" else str(found[0])
+    return None if found is None or found[0] == "ok" else " ".join(str(found[0]).split())
 
 
 def _locked(error: sqlite3.Error) -> bool:
@@ -71,8 +72,14 @@ def _locked(error: sqlite3.Error) -> bool:
 def salvage(
     path: Path,
     progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005 - says nothing
+    *,
+    known: tuple[str, int] | None = None,
 ) -> Salvaged:
     """Put a sound database in place of a damaged one. Nobody else may have it open.
+
+    Args:
+        known: (fingerprint, dimension) of its vectors from elsewhere, should the file have lost
+            them. Vectors of an unknown embedder are not saved.
 
     Raises:
         StoreError: it cannot be moved aside or written; then it is where it was.
@@ -85,7 +92,7 @@ def salvage(
             if Path(f"{path}{suffix}").exists():
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
         SQLiteStore(new).close()
-        found = _Copying(copy, new, progress).run()
+        found = _Copying(copy, new, progress, known).run()
         for suffix in _BESIDE:
             if Path(f"{path}{suffix}").exists():
                 os.replace(f"{path}{suffix}", f"{kept_at}{suffix}")
@@ -107,8 +114,14 @@ def _removed(*paths: Path) -> None:
 class _Copying:
     """From a damaged file, which is a copy, to a new database."""
 
-    def __init__(self, old: Path, new: Path, progress: Callable[[int], None]) -> None:
-        self._old, self._progress, self._done = old, progress, 0
+    def __init__(
+        self,
+        old: Path,
+        new: Path,
+        progress: Callable[[int], None],
+        known: tuple[str, int] | None,
+    ) -> None:
+        self._old, self._progress, self._done, self._known = old, progress, 0, known
         self._target = sqlite3.connect(new, isolation_level=None)
         self._source = sqlite3.connect(old)
         self.rows = dict.fromkeys(_TABLES, 0)
@@ -141,7 +154,7 @@ class _Copying:
                 self._write(table, names, row)
         except sqlite3.DatabaseError:
             self.incomplete.append(table)
-            if table in ("entries", "embeddings"):
+            if table in ("entries", "embeddings", "meta"):
                 self._from_pages(table, seen)
 
     def _walk(self, table: str, key: str) -> Iterator[tuple[int, Sequence[str], tuple[Value, ...]]]:
@@ -160,13 +173,17 @@ class _Copying:
         ]
         for number, values in sorted(found, key=lambda row: row[0]):
             names = self._columns[table][: len(values)]
-            self._write(table, names, (number, *values[1:]))
+            self._write(table, names, values if table == "meta" else (number, *values[1:]))
 
     def _deleted(self) -> set[int]:
         try:
             return {row[0] for row in self._source.execute("SELECT entry_id FROM deletions")}
         except sqlite3.DatabaseError:
-            return set()
+            return {
+                values[1]
+                for _, values in leaf_rows(self._old)
+                if len(values) == 2 and values[0] is None and isinstance(values[1], int)
+            }
 
     def _write(self, table: str, names: Sequence[str], row: tuple[Value, ...]) -> None:
         known = self._columns[table]
@@ -185,6 +202,7 @@ class _Copying:
 
     def _finish(self) -> None:
         target = self._target
+        self._know_embedder()
         for table in ("embeddings", "tags"):
             orphans = target.execute(
                 f"DELETE FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)"
@@ -206,9 +224,24 @@ class _Copying:
         target.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'")
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def _know_embedder(self) -> None:
+        """Vectors are of no use without the embedder that made them."""
+        target = self._target
+        sql = "SELECT count(*) FROM meta WHERE name IN ('fingerprint', 'dimension')"
+        if target.execute(sql).fetchone()[0] == 2:
+            return
+        if self._known is None:
+            self.rows["embeddings"] -= target.execute("DELETE FROM embeddings").rowcount
+            return
+        fingerprint, dimension = self._known
+        facts = [("fingerprint", fingerprint), ("dimension", str(dimension))]
+        target.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
+
 
 def _is_row(table: str, values: tuple[Value, ...]) -> bool:
     """Whether columns read off a page are of this table."""
+    if table == "meta":
+        return len(values) == 2 and values[0] in _FACTS and isinstance(values[1], str)
     if table == "embeddings":
         return (
             len(values) == 3

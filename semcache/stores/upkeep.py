@@ -36,6 +36,8 @@ class Upkeep(Database):
             found.append(f"totals say {totals}, the entries are {(entries, size)}")
         if namespaces:
             found.append(f"the totals of {namespaces} namespaces are wrong")
+        if self.meta("dimension") is None and self._one("SELECT 1 FROM embeddings LIMIT 1"):
+            found.append("there are vectors, but not whose: semcache reembed makes them anew")
         if unreadable := len(self._unreadable()):
             found.append(f"{unreadable} vectors have a length that no vector has here")
         return found
@@ -43,6 +45,8 @@ class Upkeep(Database):
     def _unreadable(self) -> list[int]:
         """Entries whose vector is none."""
         dimension = int(self.meta("dimension") or 0)
+        if not dimension:
+            return []  # nothing is known of what a vector is
         lengths = [n for n in range(4 * dimension + 1) if is_vector(n, dimension)]
         marks = ",".join("?" * len(lengths))
         sql = f"SELECT entry_id FROM embeddings WHERE length(vector) NOT IN ({marks})"

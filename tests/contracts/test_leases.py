@@ -109,6 +109,15 @@ def test_near_questions_find_each_other_in_their_scope(pair: Pair) -> None:
     assert pair.b.near(SCOPE, -VECTOR, 0.0) is None
 
 
+def test_a_file_that_was_deleted_is_made_anew(pair: Pair, tmp_path: Path) -> None:
+    """Who had it open uses the new one, like those who come later."""
+    taken(pair.a.take(KEY, SCOPE, None))
+    for path in tmp_path.glob("leases.db*"):
+        path.unlink()
+    taken(pair.b.take(b"2" * 32, SCOPE, None))
+    assert isinstance(pair.a.take(b"2" * 32, SCOPE, None), Held)
+
+
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """A StoreError, from every method; a release raises nothing and tells its listener."""
     path = tmp_path / "leases.db"

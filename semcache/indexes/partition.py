@@ -141,7 +141,13 @@ class Lists:
         return int(self.index.ntotal)
 
     def add(self, ids: NDArray[np.int64], vectors: Vector) -> None:
-        self.index.add_with_ids(vectors, ids)
+        # FAISS would call its threads together for every row, and wait for the slowest.
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            self.index.add_with_ids(vectors, ids)
+        finally:
+            faiss.omp_set_num_threads(threads)
 
     def remove(self, ids: list[int]) -> None:
         chosen = np.asarray(ids, np.int64)

@@ -203,6 +203,7 @@ class _Scan:
         self._scanner.set_list(0, 0.0)
         self._distances = np.full(k, np.inf, np.float32)
         self._ids = np.full(k, -1, np.int64)
+        self._heap = faiss.swig_ptr(self._distances), faiss.swig_ptr(self._ids), k
 
     def rows(self, ranges: Iterable[tuple[int, int]]) -> None:
         for start, end in ranges:
@@ -211,12 +212,7 @@ class _Scan:
     def codes(self, codes: NDArray[np.uint8], ids: NDArray[np.int64]) -> None:
         if len(ids):
             self._scanner.scan_codes(
-                len(ids),
-                faiss.swig_ptr(codes),
-                faiss.swig_ptr(ids),
-                faiss.swig_ptr(self._distances),
-                faiss.swig_ptr(self._ids),
-                len(self._ids),
+                len(ids), faiss.swig_ptr(codes), faiss.swig_ptr(ids), *self._heap
             )
 
     def ids(self) -> list[int]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,10 +70,10 @@ def write(path: Path, facts: Facts, plan: Plan) -> None:
     Raises:
         OSError: it cannot be written; what was there before is there still.
     """
-    prefix = f"{path.name}.{os.getpid()}."
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
+    # Not `tempfile`, whose files nobody else may read: the database's may be.
+    name = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(name, "xb") as file:
             file.write(bytes(_PAGE))
             shapes, crc = {}, 0
             for array, shape, pieces in _parts(plan):
@@ -86,7 +86,8 @@ def write(path: Path, facts: Facts, plan: Plan) -> None:
             file.write(_first_page(header))
         os.replace(name, path)
     except BaseException:
-        os.unlink(name)
+        with suppress(OSError):
+            os.unlink(name)
         raise
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from semcache.indexes.merging import Fresh
 from semcache.indexes.partition import EXACT_BELOW, HALF, Partition
-from semcache.indexes.segment import Segment
+from semcache.indexes.segment import STAGES, Segment
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -132,12 +132,18 @@ class FaissIndex:
 
     def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
         levels = self._levels()  # before the rest: what a merge moves is then found, if twice
-        found = self._rest.search(scope, vector, k)
-        fresh = [n for level in levels for n in level.search(scope, vector, k)]
-        if not fresh:
-            return found
-        nearest = {n.id: n for n in found} | {n.id: n for n in fresh}
-        return sorted(nearest.values(), key=lambda n: -n.similarity)[:k]
+        rest = self._rest
+        found: list[Neighbour] = []
+        for lists, near in STAGES:
+            parts = [level.search(scope, vector, k, lists) for level in levels]
+            parts.append(rest.search(scope, vector, k, lists))
+            nearest = {n.id: n for part, _ in parts for n in part}
+            found = sorted(nearest.values(), key=lambda n: -n.similarity)[:k]
+            if all(everything for _, everything in parts):
+                break
+            if len(found) >= k and found[0].similarity >= near:
+                break
+        return found
 
     def wait(self) -> None:
         """Until no inverted lists are being built."""
@@ -245,16 +251,18 @@ class _Rest:
             chosen = np.asarray(ids, np.int64)
             self.dead.update(chosen[self.segment.contains(chosen)].tolist())
 
-    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
-        """The k nearest living rows."""
+    def search(
+        self, scope: bytes, vector: Vector, k: int, lists: int
+    ) -> tuple[list[Neighbour], bool]:
+        """(the k nearest living rows in so many lists, whether that was all of them)"""
         if self.segment is None:
-            return []
+            return [], True
         wanted = k
         while True:
-            found = self.segment.search(scope, vector, wanted)
+            found, everything = self.segment.search(scope, vector, wanted, lists)
             alive = [n for n in found if n.id not in self.dead]
             if len(alive) >= k or len(found) < wanted:
-                return alive[:k]
+                return alive[:k], everything
             wanted *= 4
 
 
@@ -302,9 +310,12 @@ class _Level:
             del self.partitions[scope]
         return True
 
-    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
+    def search(
+        self, scope: bytes, vector: Vector, k: int, lists: int
+    ) -> tuple[list[Neighbour], bool]:
+        """(up to k nearest in so many lists, whether that was all of them)"""
         partition = self.partitions.get(scope)
-        return [] if partition is None else partition.search(vector, k)
+        return ([], True) if partition is None else partition.search(vector, k, lists)
 
     def exact(self, scope: bytes) -> bool:
         """Whether its similarities are not rounded."""

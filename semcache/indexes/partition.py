@@ -5,10 +5,11 @@ dimensions this takes less than a tenth of one embedding, and it grows
 with their number, so a larger scope is moved to inverted lists.
 
 Inverted lists (`IndexIVFScalarQuantizer`, float16): about 3 * sqrt(n) lists. A search looks
-into 16 of them, and into 128 where those held nothing near: a question that will be served has
-a near neighbour, which lies in the first lists almost always, and only the others pay for the
-wide search. Unlike a graph (HNSW), lists take deletes at once and are built in seconds. What
-exact search costs by size, and the recall of the lists, is in `benchmarks/results/latency.json`.
+into a few of them, and into more where those held nothing near (`segment.STAGES`): a question
+that will be served has a near neighbour, which lies in the first lists almost always, and only
+the others pay for the wide search. Unlike a graph (HNSW), lists take deletes at once and are
+built in seconds. What exact search costs by size, and the recall of the lists, is in
+`benchmarks/results/latency.json`.
 
 Sooner or later all of this is merged into a segment (`FaissIndex`).
 """
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from semcache.indexes.segment import NARROW, NEAR, WIDE
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -153,14 +153,8 @@ class Lists:
         chosen = np.asarray(ids, np.int64)
         self.index.remove_ids(faiss.IDSelectorArray(chosen))
 
-    def search(self, vector: Vector, k: int) -> list[Neighbour]:
-        found = self._probe(vector, k, NARROW)
-        if len(found) < k or found[0].similarity < NEAR:
-            found = self._probe(vector, k, WIDE)
-        return found
-
-    def _probe(self, vector: Vector, k: int, lists: int) -> list[Neighbour]:
-        """The nearest in the lists whose centres are nearest."""
+    def search(self, vector: Vector, k: int, lists: int) -> list[Neighbour]:
+        """The nearest in so many lists, those whose centres are nearest."""
         self.index.nprobe = lists
         similarities, ids = self.index.search(vector[None], k)
         return [
@@ -227,9 +221,13 @@ class Partition:
             if self._building is not None:
                 self._late.append((np.asarray(ids, np.int64), None))
 
-    def search(self, vector: Vector, k: int) -> list[Neighbour]:
+    def search(self, vector: Vector, k: int, lists: int) -> tuple[list[Neighbour], bool]:
+        """(up to k nearest in so many lists, whether that was all of them)"""
         with self._lock:
-            return self._rows.search(vector, k)
+            rows = self._rows
+            if isinstance(rows, Flat):
+                return rows.search(vector, k), True
+            return rows.search(vector, k, lists), lists >= rows.index.nlist
 
     def wait(self) -> None:
         """Until no lists are being built."""

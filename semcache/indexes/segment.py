@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from semcache.types import Vector
 
-NARROW, WIDE = 16, 128
-"""Lists that a search looks into; the wide search follows where the narrow one found ..."""
-NEAR = 0.8
-"""... nothing of at least this cosine similarity."""
+WIDE = 128
+"""Lists that a search looks into at most."""
+STAGES = ((16, 0.8), (48, 0.65), (WIDE, -1.0))
+"""(lists, cosine similarity): first so many lists; more where these held nothing so near."""
 KEY = 32
 _MARGIN, _DEVIATIONS = 1.05, 6.0
 _CLIPPED = 1e-4
@@ -150,23 +150,21 @@ class Segment:
         found: NDArray[np.bool_] = known[at] == ids
         return found
 
-    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
-        """Up to k nearest rows of the scope, the nearest first."""
+    def search(
+        self, scope: bytes, vector: Vector, k: int, lists: int = WIDE
+    ) -> tuple[list[Neighbour], bool]:
+        """(up to k nearest rows of the scope in so many lists, whether that was all of them)"""
         at = self._place(scope)
         if at is None:
-            return []
+            return [], True
         first, end = self.arrays.first_list[at : at + 2].tolist()
         scan = _Scan(self, vector, k)
         if end - first == 1:
             scan.rows(self._rows_of([first]))
-            return scan.found()
-        lists = [first + number for number in self._nearest_lists(at, vector)]
-        scan.rows(self._rows_of(lists[:NARROW]))
-        found = scan.found()
-        if len(found) < k or found[0].similarity < NEAR:
-            scan.rows(self._rows_of(lists[NARROW:]))
-            found = scan.found()
-        return found
+            return scan.found(), True
+        nearest = self._nearest_lists(at, vector, lists)
+        scan.rows(self._rows_of([first + number for number in nearest]))
+        return scan.found(), lists >= end - first
 
     def _place(self, scope: bytes) -> int | None:
         key = key_of(scope)
@@ -175,10 +173,10 @@ class Segment:
         found = at < len(self.keys) and self.arrays.keys[at].tobytes() == key
         return at if found else None
 
-    def _nearest_lists(self, at: int, vector: Vector) -> list[int]:
-        """The scope's lists, those with the nearest centroids first, at most `WIDE`."""
+    def _nearest_lists(self, at: int, vector: Vector, lists: int) -> list[int]:
+        """So many of the scope's lists, those with the nearest centroids first."""
         first, end = self.arrays.first_centroid[at : at + 2].tolist()
-        scan = _Scan(self, vector, min(WIDE, end - first))
+        scan = _Scan(self, vector, min(lists, end - first))
         scan.codes(self.arrays.coarse[first:end], self._numbers[: end - first])
         return scan.ids()
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
-import re
 import tempfile
 import time
 from collections import Counter
@@ -209,8 +208,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "processes.json")
     args = parser.parse_args()
     texts, source = prompts.load(args.prompts, 4000)
-    # To the embedder these are the same, and would rightly be served for each other.
-    texts = list({re.sub(r"\W+", " ", text.casefold()).strip(): text for text in texts}.values())
+    # To the embedder texts that differ in case are the same, and so are unknown letters: these
+    # would be served for each other.
+    texts = list({" ".join(t.casefold().split()): t for t in texts if t.isascii()}.values())
     np.random.default_rng(7).shuffle(texts)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 BEAT = 1.0
 """Seconds between two beats."""
 
-_PATIENCE = 0.25
-"""Seconds to wait for another process's write here: a lease is not worth more."""
+_PATIENCE = 3.0
+"""Seconds to wait for another process's write here. Writes are short, but where many processes
+share few cores a turn may be long in coming; a call to a model is dearer."""
 _REST = 5.0
 """Seconds for which a file that could not be used is left alone."""
 _VOID_FOR = 5.0

@@ -111,6 +111,48 @@ def check(directory: Path, store: SQLiteStore, *, fix: bool = False) -> Report:
     )
 
 
+def rescue(
+    directory: Path,
+    *,
+    fix: bool,
+    progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005
+) -> list[str]:
+    """What is wrong with a database that SQLite cannot read, or what was done about it.
+
+    Args:
+        fix: save what can be read; nobody else may have the cache open.
+        progress: told how many rows are saved.
+
+    Raises:
+        StoreError: it could not be mended, and is as it was.
+    """
+    from semcache.indexes.snapshot import read_known
+    from semcache.stores.salvage import damaged, salvage
+
+    database = directory / build.DATABASE
+    problem = damaged(database) if database.exists() else None
+    if problem is None:
+        return []
+    if not fix:
+        return [
+            f"{database} is damaged: {problem}. Stop the programs that use it and run this with "
+            "--fix, or restore a backup."
+        ]
+    saved = salvage(database, progress, known=read_known(directory / build.SNAPSHOT))
+    rows = saved.rows
+    lost = "an unknown number of" if saved.lost is None else f"{saved.lost:,}"
+    said = [
+        f"{database} was damaged: {problem}",
+        f"saved {rows['entries']:,} entries and {rows['embeddings']:,} vectors; {lost} entries "
+        f"could not be read. The damaged file is kept: {saved.kept_at}",
+    ]
+    if "tags" in saved.incomplete:
+        said.append("some tags may be lost: invalidate(tag=...) may miss entries of before")
+    if rows["embeddings"] < rows["entries"]:
+        said.append("entries that have lost their vector get a new one from: semcache reembed")
+    return said
+
+
 def unusable_snapshot(directory: Path, store: SQLiteStore) -> str | None:
     """What is wrong with the file of the index's snapshot; None: nothing, or there is none."""
     from semcache.indexes.snapshot import Facts, OtherSnapshotError, SnapshotError, load

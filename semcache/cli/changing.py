@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -82,8 +81,10 @@ def check(
 ) -> None:
     """Hold the index against the database, and the database against its rules."""
     from semcache.maintenance import check as examine
+    from semcache.maintenance import rescue
 
-    said = _salvaged(directory(cache), fix=fix)
+    with progress("saving") as bar:
+        said = rescue(directory(cache), fix=fix, progress=bar)
     if said and not fix:
         if as_json:
             print_json({"problems": said, "mended": []})
@@ -109,36 +110,6 @@ def check(
             typer.echo("sound")
     if report.problems:
         raise typer.Exit(NOTHING)
-
-
-def _salvaged(cache: Path, *, fix: bool) -> list[str]:
-    """What is wrong with a database that SQLite cannot read, or what was done about it."""
-    from semcache.indexes.snapshot import read_known
-    from semcache.stores.salvage import damaged, salvage
-
-    database = cache / build.DATABASE
-    problem = damaged(database) if database.exists() else None
-    if problem is None:
-        return []
-    if not fix:
-        return [
-            f"{database} is damaged: {problem}. Stop the programs that use it and run this with "
-            "--fix, or restore a backup."
-        ]
-    with progress("saving") as bar:
-        saved = salvage(database, bar, known=read_known(cache / build.SNAPSHOT))
-    rows = saved.rows
-    lost = "an unknown number of" if saved.lost is None else f"{saved.lost:,}"
-    said = [
-        f"{database} was damaged: {problem}",
-        f"saved {rows['entries']:,} entries and {rows['embeddings']:,} vectors; {lost} entries "
-        f"could not be read. The damaged file is kept: {saved.kept_at}",
-    ]
-    if "tags" in saved.incomplete:
-        said.append("some tags may be lost: invalidate(tag=...) may miss entries of before")
-    if rows["embeddings"] < rows["entries"]:
-        said.append("entries that have lost their vector get a new one from: semcache reembed")
-    return said
 
 
 def warmup(

@@ -11,10 +11,10 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 
 from semcache import build
 from semcache.errors import ConfigError, StoreError, StoreVersionError
+from semcache.stores.database import read_only
 from semcache.stores.migrations import SCHEMA_VERSION
 from semcache.stores.salvage import damaged
 
@@ -71,7 +71,13 @@ def restore(source: Path, directory: Path, progress: Progress) -> int:
         StoreError: it is damaged, or could not be written; `directory` is then as it was.
         StoreVersionError: a newer semcache wrote it; the same.
     """
-    database = restorable(source)
+    database = database_of(source)
+    if (problem := damaged(database)) is not None:
+        raise StoreError(
+            f"{database} is damaged ({problem}) and was not restored. Mend it first: "
+            f"semcache check --fix --cache {source}"
+        )
+    checked(database)
     if source.resolve() == directory.resolve():
         raise ConfigError(f"{source} is the cache itself. Give the directory of a backup.")
     build.open_store(directory).close()
@@ -84,24 +90,17 @@ def restore(source: Path, directory: Path, progress: Progress) -> int:
         store.close()
 
 
-def restorable(source: Path) -> Path:
-    """The database of a backup, after looking at all of it.
+def database_of(source: Path) -> Path:
+    """The database of a backup.
 
     Raises:
-        ConfigError: there is none. StoreError: it is damaged, or no cache's.
-        StoreVersionError: a newer semcache wrote it.
+        ConfigError: there is none.
     """
     if source.is_file():
         raise ConfigError(f"{source} is a file; give the directory that it lies in.")
     database = source / build.DATABASE
     if not database.exists():
         raise ConfigError(f"There is no cache in {source} (no {build.DATABASE}).")
-    if (problem := damaged(database)) is not None:
-        raise StoreError(
-            f"{database} is damaged ({problem}) and was not restored. Mend it first: "
-            f"semcache check --fix --cache {source}"
-        )
-    checked(database)
     return database
 
 
@@ -112,7 +111,7 @@ def checked(database: Path) -> int:
         StoreError: it is no cache's. StoreVersionError: a newer semcache wrote it.
     """
     try:
-        connection = sqlite3.connect(f"file:{quote(str(database.absolute()))}?mode=ro", uri=True)
+        connection = read_only(database)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:

@@ -187,4 +187,5 @@ def inside(key: bytes) -> Iterator[None]:
     try:
         yield
     finally:
-        _inside.reset(token)
+        with suppress(ValueError):  # closed from another context, which is not inside
+            _inside.reset(token)

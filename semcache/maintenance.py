@@ -126,7 +126,7 @@ def rescue(
     Raises:
         StoreError: it could not be mended, and is as it was.
     """
-    from semcache.indexes.snapshot import read_known
+    from semcache.indexes.snapshot import peek
     from semcache.stores.salvage import damaged, salvage
 
     database = directory / build.DATABASE
@@ -138,7 +138,9 @@ def rescue(
             f"{database} is damaged: {problem}. Stop the programs that use it and run this with "
             "--fix, or restore a backup."
         ]
-    saved = salvage(database, progress, known=read_known(directory / build.SNAPSHOT))
+    kept = peek(directory / build.SNAPSHOT)
+    known = None if kept is None else (kept[0].fingerprint, kept[1])
+    saved = salvage(database, progress, known=known)
     rows = saved.rows
     lost = "an unknown number of" if saved.lost is None else f"{saved.lost:,}"
     said = [
@@ -161,9 +163,8 @@ def unusable_snapshot(directory: Path, store: SQLiteStore) -> str | None:
     if not path.exists():
         return None
     at = store.position()
-    expected = Facts(at.store_id, at.fingerprint or "", at.last_id, at.last_deletion)
     try:
-        load(path, expected, at.dimension)
+        load(path, Facts.of(at, at.fingerprint), at.dimension)
     except OtherSnapshotError:
         return None  # it will be made anew, as after every change of embedder or version
     except SnapshotError as error:

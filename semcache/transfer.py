@@ -39,7 +39,7 @@ def export_lines(store: SQLiteStore, selection: Selection = Selection()) -> Iter
 
 
 def _entry_json(store: SQLiteStore, entry: Entry) -> dict[str, Any]:
-    vector = store.vector(entry.id)
+    vector = store.vectors([entry.id]).get(entry.id)
     if vector is not None:
         dimension = int(store.meta("dimension") or 0)
         vector = decoded([vector], dimension).tobytes()

@@ -7,11 +7,16 @@ float16 moves a cosine by less than 0.001 and int8 by a few thousandths.
 
 from __future__ import annotations
 
-from collections.abc import Sequence  # numpy: only where vectors are; a program may have none
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from semcache.types import Vector
+
+T = TypeVar("T")
+
+# numpy is imported where vectors are: a program may have none.
 
 Form = Literal["float32", "float16", "int8"]
 FORMS: tuple[Form, ...] = ("float32", "float16", "int8")
@@ -32,20 +37,33 @@ def encoded(vector: Vector, form: Form) -> bytes:
     return raw if len(raw) % 2 else raw + b"\0"
 
 
+def lengths(dimension: int) -> tuple[int, int, int]:
+    """Bytes of a vector of so many numbers, in the order of `FORMS`."""
+    return 4 * dimension, 2 * dimension, (dimension + _SCALE) | 1
+
+
 def is_vector(length: int, dimension: int) -> bool:
     """Whether so many bytes can be a vector of so many numbers."""
-    if length % 2:
-        return length in (dimension + _SCALE, dimension + _SCALE + 1)
-    return length in (4 * dimension, 2 * dimension)
+    return length in lengths(dimension)
 
 
-def readable(
+def unpacked(
     rows: Sequence[tuple[int, bytes, bytes]], dimension: int
-) -> Sequence[tuple[int, bytes, bytes]]:
-    """Those of (id, scope, vector) whose vector is one; the others cannot be found by it."""
-    if all(is_vector(len(row[2]), dimension) for row in rows):
-        return rows
-    return [row for row in rows if is_vector(len(row[2]), dimension)]
+) -> tuple[list[int], list[bytes], Vector]:
+    """(ids, scopes, float32[n, d]) of rows of (id, scope, vector) whose vector is one.
+
+    The others cannot be found by it.
+    """
+    found = [row for row in rows if is_vector(len(row[2]), dimension)]
+    vectors = decoded([row[2] for row in found], dimension)
+    return [row[0] for row in found], [row[1] for row in found], vectors
+
+
+def pieces(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The rows in lists of so many, the last shorter."""
+    left = iter(rows)
+    while piece := list(islice(left, size)):
+        yield piece
 
 
 def decoded(blobs: Sequence[bytes], dimension: int) -> Vector:
@@ -56,16 +74,17 @@ def decoded(blobs: Sequence[bytes], dimension: int) -> Vector:
     """
     import numpy as np
 
-    lengths = set(map(len, blobs))
-    if len(lengths) > 1:
+    there = set(map(len, blobs))
+    if len(there) > 1:
         return np.stack([decoded([blob], dimension)[0] for blob in blobs])
-    length = lengths.pop() if lengths else 4 * dimension
+    length = there.pop() if there else 4 * dimension
     raw = np.frombuffer(b"".join(blobs), np.uint8).reshape(len(blobs), length)
-    if length == 4 * dimension:
+    single, half, eighth = lengths(dimension)
+    if length == single:
         return np.ascontiguousarray(raw).view("<f4").astype(np.float32, copy=False)
-    if length == 2 * dimension:
+    if length == half:
         return np.ascontiguousarray(raw).view("<f2").astype(np.float32)
-    if is_vector(length, dimension):
+    if length == eighth:
         scales = np.ascontiguousarray(raw[:, :_SCALE]).view("<f4").astype(np.float32)
         numbers = raw[:, _SCALE : _SCALE + dimension].view(np.int8).astype(np.float32)
         return numbers * scales

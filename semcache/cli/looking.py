@@ -190,7 +190,7 @@ def show(
             console(stderr=True).print(f"no entry {entry_id}")
             raise typer.Exit(NOTHING)
         summary, tags = json.loads(opened.summary(entry_id)), opened.tags(entry_id)
-        embedded = opened.vector(entry_id) is not None
+        embedded = bool(opened.vectors([entry_id]))
     if as_json:
         details = {"tags": list(tags), "embedded": embedded, "request": summary}
         print_json({**entry_json(entry), **details, "completion": asdict(entry.completion)})

@@ -103,11 +103,11 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Put a backup in place of a cache; programs that have it open go on with it."""
-    from semcache.backups import restorable
+    from semcache.backups import database_of
     from semcache.backups import restore as put_back
 
     where = directory(cache)
-    restorable(source)
+    database_of(source)  # before anything is asked
     if (where / build.DATABASE).exists() and not yes:
         with store(cache) as opened:
             count = opened.totals()[0]

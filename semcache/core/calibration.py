@@ -42,7 +42,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from semcache.core.verifier import SAME_WORDS, chance_of
+from semcache.core.verifier import SAME_WORDS, chance_of, log_odds
 
 if TYPE_CHECKING:
     import numpy as np  # loaded where something is fitted: an exact hit needs none
@@ -193,7 +193,7 @@ def place_of(logit: float) -> int:
     return bisect_right(EDGES, logit)
 
 
-_SAME_WORDS = place_of(math.log(SAME_WORDS / (1 - SAME_WORDS)))
+_SAME_WORDS = place_of(log_odds(SAME_WORDS))
 CHANCES: Counts = tuple(max(_LEAST_ERROR, chance_of(-middle)) for middle in _MIDDLES)
 """Shares of wrong answers if the verifier's chances mean what they say."""
 
@@ -202,7 +202,7 @@ def fit(bins: Bins, expected: Counts, spread: Spread) -> Fit:
     """Beliefs after the labels of `bins`, from what was expected."""
     import numpy as np
 
-    centre = np.array([_logit(error) for error in expected])
+    centre = np.array([log_odds(error) for error in expected])
     before = _covariance(spread)
     wrong = np.array(bins.wrong)
     labels = wrong + np.array(bins.right)
@@ -301,8 +301,3 @@ def alarmed(bins: Bins, right: bool, rules: Rules) -> tuple[Bins, bool]:
     if level >= _ALARM:
         return replace(bins, alarm=0.0), True
     return replace(bins, alarm=level), False
-
-
-def _logit(share: float) -> float:
-    bounded = min(1 - 1e-6, max(1e-6, share))
-    return math.log(bounded / (1 - bounded))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from semcache.core.calibration import BINS, Line, Rules, place_of
-from semcache.core.verifier import chance_of, refusal
+from semcache.core.verifier import chance_of, log_odds, refusal
 from semcache.errors import ConfigError
 from semcache.types import Candidate, Decision, Evidence, Explore, Hit, Miss
 
@@ -134,8 +133,7 @@ class Verified:
 
 def place(chance: float) -> int:
     """The bin of a chance; see `core.calibration`."""
-    bounded = min(1 - 1e-12, max(1e-12, chance))
-    return place_of(math.log(bounded / (1 - bounded)))
+    return place_of(log_odds(chance))
 
 
 def _chance(candidate: Candidate) -> float:

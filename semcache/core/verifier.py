@@ -166,6 +166,12 @@ class Prior:
     fading: float
 
 
+def log_odds(chance: float) -> float:
+    """log(chance / (1 - chance)); finite for 0 and 1, too."""
+    bounded = min(1 - 1e-12, max(1e-12, chance))
+    return math.log(bounded / (1 - bounded))
+
+
 def chance_of(logit: float) -> float:
     """1 / (1 + exp(-logit)), for any logit; 0 for what is no number."""
     if math.isnan(logit):

@@ -47,13 +47,7 @@ def after_hit(
         _later(cache, lambda: _audited(cache, lookup, terms, send()[0]))
 
 
-def aafter_hit(
-    cache: Cache,
-    flights: Flights,
-    lookup: Lookup,
-    send: Later,
-    terms: Terms,
-) -> None:
+def aafter_hit(cache: Cache, flights: Flights, lookup: Lookup, send: Later, terms: Terms) -> None:
     """`after_hit` as a task of the caller's loop."""
     if lookup.stale:
         _task(cache, partial(_arenew, cache, flights, lookup, send, terms))
@@ -148,11 +142,7 @@ def _renew(
 
 
 async def _arenew(
-    cache: Cache,
-    flights: Flights,
-    lookup: Lookup,
-    send: Later,
-    terms: Terms,
+    cache: Cache, flights: Flights, lookup: Lookup, send: Later, terms: Terms
 ) -> None:
     lead = await adrive(_leading(cache, flights, lookup, terms))
     if lead is None:

@@ -7,7 +7,7 @@ himself, which costs calls and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -82,14 +82,13 @@ def joining(
         if flights.ended == ended and whose == "nobody's":
             return Lead(flight, lookup)
         # Another call has ended since the lookup: perhaps with this very answer.
-        served = yield from answered_meanwhile(cache, lookup, terms)
+        served = yield from _shared(cache, terms, partial(cache.fresh_exact, lookup.query))
     except BaseException:
         flights.end(flight, Left())
         raise
     if served is None:
         return Lead(flight, lookup)
     flights.end(flight, Left())
-    cache.tally.note("shared")
     return served
 
 
@@ -171,14 +170,15 @@ def _taken_over(leases: Leases, flight: Flight, dead: Held) -> Held | None:
     return None
 
 
-def answered_meanwhile(
-    cache: Cache, lookup: Lookup, terms: Terms
+def _shared(
+    cache: Cache, terms: Terms, stored: Callable[[], Entry | None]
 ) -> Generator[Step, Any, Served | None]:
-    """What has been stored for the very request since the lookup."""
-    entry = yield partial(cache.fresh_exact, lookup.query)
-    if entry is None:
-        return None
-    return _loaded(cache, terms.codec, entry.completion, "shared")
+    """What another call has stored since the lookup, if it can be had."""
+    entry = yield stored
+    served = None if entry is None else _loaded(cache, terms.codec, entry.completion, "shared")
+    if served is not None:
+        cache.tally.note("shared")
+    return served
 
 
 def _after_near(
@@ -195,11 +195,7 @@ def _after_near(
         yield Wait(near, patience)
     elif not (yield from _after_near_lease(cache, lookup, patience)):
         return None
-    entry = yield partial(cache.fresh_semantic, lookup)
-    served = None if entry is None else _loaded(cache, terms.codec, entry.completion, "shared")
-    if served is not None:
-        cache.tally.note("shared")
-    return served
+    return (yield from _shared(cache, terms, partial(cache.fresh_semantic, lookup)))
 
 
 def _copied(cache: Cache, terms: Terms, completion: Completion | None) -> Served | None:

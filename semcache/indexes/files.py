@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,7 +138,7 @@ class FaissFiles:
         """Called with what was set aside, and alone."""
         from semcache.indexes.snapshot import Facts
 
-        facts = Facts(at.store_id, at.fingerprint or "", at.last_id, at.last_deletion)
+        facts = Facts.of(at, at.fingerprint)
 
         def make(old: Segment | None, fresh: Fresh, dead: NDArray[np.int64]) -> Made:
             newer = self._newer(store, facts, at.dimension, old, fresh.ids)
@@ -160,8 +161,11 @@ class FaissFiles:
 
         from semcache.indexes import snapshot
 
-        there = snapshot.read_facts(self.path)
-        if there is None or not len(fresh) or there.last_id < np.median(fresh):
+        kept = snapshot.peek(self.path)
+        if kept is None or not len(fresh):
+            return None
+        there, _ = kept
+        if there.last_id < np.median(fresh):
             return None
         if old is not None and old.count and there.last_id < old.arrays.sorted_ids[-1]:
             return None  # it lacks what is here already
@@ -218,8 +222,7 @@ class FaissFiles:
 def _facts(store: Store, fingerprint: str) -> Facts:
     from semcache.indexes.snapshot import Facts
 
-    position = store.position()
-    return Facts(position.store_id, fingerprint, position.last_id, position.last_deletion)
+    return Facts.of(store.position(), fingerprint)
 
 
 def _no_ids() -> NDArray[np.int64]:
@@ -230,32 +233,15 @@ def _no_ids() -> NDArray[np.int64]:
 
 def _read(store: Store, last_id: int, dimension: int) -> Iterator[tuple[int, Fresh]]:
     """(last id so far, rows) of all vectors in the store up to `last_id`, piece by piece."""
-    from semcache.indexes.merging import Fresh
-    from semcache.vectors import decoded, readable
-
-    rows: list[tuple[int, bytes, bytes]] = []
-
-    def piece() -> tuple[int, Fresh]:
-        found = readable(rows, dimension)
-        vectors = decoded([row[2] for row in found], dimension)
-        fresh = Fresh(_array([row[0] for row in found]), [row[1] for row in found], vectors)
-        return rows[-1][0], fresh
-
-    for row in store.vectors_after(0):
-        if row[0] > last_id:
-            break
-        rows.append(row)
-        if len(rows) == _BUILD_ROWS:
-            yield piece()
-            rows.clear()
-    if rows:
-        yield piece()
-
-
-def _array(ids: list[int]) -> NDArray[np.int64]:
     import numpy as np
 
-    return np.asarray(ids, np.int64)
+    from semcache.indexes.merging import Fresh
+    from semcache.vectors import pieces, unpacked
+
+    wanted = takewhile(lambda row: row[0] <= last_id, store.vectors_after(0))
+    for rows in pieces(wanted, _BUILD_ROWS):
+        ids, scopes, vectors = unpacked(rows, dimension)
+        yield rows[-1][0], Fresh(np.asarray(ids, np.int64), scopes, vectors)
 
 
 @contextmanager

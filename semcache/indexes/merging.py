@@ -8,14 +8,14 @@ mapped files, and holds Python's lock only for moments.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 
+from semcache.indexes.centroids import REGROW, ROUNDS, SEED, TRAINING_POINTS, lists_for, sample_of
 from semcache.indexes.segment import KEY, Arrays, Codec, Segment, as_keys, key_of
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     from semcache.types import Vector
 
-_REGROW = 4
-"""Centroids are placed anew when a scope has this many times the rows they were placed for."""
-_TRAINING_POINTS = 32
-"""Rows for each list to place its centroid by."""
 _PIECE = 2048
 """Rows that are copied or assigned at a time."""
 
@@ -65,8 +61,7 @@ class Plan:
         for piece in self.codes():
             codes[at : at + len(piece)] = piece
             at += len(piece)
-        names = (name for name in Arrays.__slots__ if name != "codes")
-        return Segment(Arrays(**{n: getattr(self.arrays, n) for n in names}, codes=codes))
+        return Segment(replace(self.arrays, codes=codes))
 
 
 class _Mixed:
@@ -76,7 +71,6 @@ class _Mixed:
         self, old: Segment | None, kept: NDArray[np.int64], fresh: Fresh, codec: Codec
     ) -> None:
         self.old, self.kept, self.fresh, self.codec = old, kept, fresh, codec
-        self.same_codec = old is not None and old.codec is codec
 
     def ids(self) -> NDArray[np.int64]:
         if self.old is None:
@@ -85,27 +79,37 @@ class _Mixed:
 
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8[len(rows), d]"""
-        codes = np.empty((len(rows), self.codec.dimension), np.uint8)
-        olds = rows < len(self.kept)
-        if self.old is not None and olds.any():
-            found = self.old.arrays.codes[self.kept[rows[olds]]]
-            codes[olds] = (
-                found if self.same_codec else self.codec.encode(self.old.codec.decode(found))
-            )
-        if not olds.all():
-            chosen = rows[~olds] - len(self.kept)
-            codes[~olds] = self.codec.encode(self.fresh.vectors[chosen])
-        return codes
+        return self._gathered(rows, np.uint8, self._recoded, self.codec.encode)
 
     def vectors(self, rows: NDArray[np.int64]) -> Vector:
         """float32[len(rows), d]; of old rows what their codes say."""
-        found = np.empty((len(rows), self.codec.dimension), np.float32)
+        return self._gathered(rows, np.float32, self._decoded, lambda vectors: vectors)
+
+    def _gathered(
+        self,
+        rows: NDArray[np.int64],
+        kind: Any,
+        of_old: Callable[[NDArray[np.uint8]], NDArray[Any]],
+        of_fresh: Callable[[Vector], NDArray[Any]],
+    ) -> NDArray[Any]:
+        """What `of_old` makes of old rows' codes, and `of_fresh` of fresh vectors, row by row."""
+        found = np.empty((len(rows), self.codec.dimension), kind)
         olds = rows < len(self.kept)
         if self.old is not None and olds.any():
-            found[olds] = self.old.codec.decode(self.old.arrays.codes[self.kept[rows[olds]]])
+            found[olds] = of_old(self.old.arrays.codes[self.kept[rows[olds]]])
         if not olds.all():
-            found[~olds] = self.fresh.vectors[rows[~olds] - len(self.kept)]
+            found[~olds] = of_fresh(self.fresh.vectors[rows[~olds] - len(self.kept)])
         return found
+
+    def _decoded(self, codes: NDArray[np.uint8]) -> Vector:
+        assert self.old is not None
+        return self.old.codec.decode(codes)
+
+    def _recoded(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Old codes as the new codec has them."""
+        if self.old is not None and self.old.codec is self.codec:
+            return codes
+        return self.codec.encode(self._decoded(codes))
 
 
 def merge(
@@ -231,7 +235,7 @@ class _Lists:
         arrays = self._old.arrays
         first, end = arrays.first_centroid[at : at + 2].tolist()
         made_for = int(arrays.made_for[at])
-        if end == first or rows >= _REGROW * made_for or _REGROW * rows <= made_for:
+        if end == first or rows >= REGROW * made_for or REGROW * rows <= made_for:
             return None
         return np.array(arrays.centroids[first:end]), int(arrays.first_list[at]), made_for
 
@@ -243,15 +247,12 @@ class _Lists:
 
 
 def _placed(mixed: _Mixed, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Centroids by k-means (seeded, so that equal data make equal lists): about 3 sqrt(n)."""
-    many = 2 ** round(math.log2(3 * math.sqrt(len(rows))))
-    sample = min(len(rows), many * _TRAINING_POINTS)
-    chosen = np.sort(np.random.default_rng(1234).permutation(rows)[:sample])
+    """Centroids by k-means."""
     means = faiss.Kmeans(
-        mixed.codec.dimension, many, niter=6, seed=1234, spherical=True,
-        max_points_per_centroid=_TRAINING_POINTS, min_points_per_centroid=1,
+        mixed.codec.dimension, lists_for(len(rows)), niter=ROUNDS, seed=SEED, spherical=True,
+        max_points_per_centroid=TRAINING_POINTS, min_points_per_centroid=1,
     )  # fmt: skip
-    means.train(mixed.vectors(chosen))
+    means.train(mixed.vectors(sample_of(rows)))
     assert means.centroids is not None  # it has been trained
     return means.centroids
 

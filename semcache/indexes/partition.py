@@ -16,13 +16,13 @@ Sooner or later all of this is merged into a segment (`FaissIndex`).
 
 from __future__ import annotations
 
-import math
 import threading
 from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 
+from semcache.indexes.centroids import REGROW, ROUNDS, SEED, TRAINING_POINTS, lists_for, sample_of
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -35,11 +35,6 @@ EXACT_BELOW = 8_192
 
 HALF = 0.001
 """How far a cosine of float16 vectors may be off."""
-
-_REGROW = 4
-"""Lists are made anew when a partition has this many times the vectors they were made for."""
-_TRAINING_POINTS = 32
-"""Vectors for each list to place its centre by."""
 
 
 class Flat:
@@ -111,9 +106,9 @@ class Lists:
 
     @classmethod
     def build(cls, ids: NDArray[np.int64], vectors: Vector) -> Lists:
-        """Place the centres by k-means (seeded, so that equal data make equal lists)."""
+        """Place the centroids by k-means, and put the vectors into the lists around them."""
         dimension = vectors.shape[1]
-        lists = 2 ** round(math.log2(3 * math.sqrt(len(ids))))
+        lists = lists_for(len(ids))
         quantizer = faiss.IndexFlatIP(dimension)
         index = faiss.IndexIVFScalarQuantizer(
             quantizer, dimension, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
@@ -121,17 +116,11 @@ class Lists:
         quantizer.this.disown()  # type: ignore[attr-defined]  # SWIG: the index owns it now
         index.own_fields = True
         index.by_residual = False  # codes are the vectors themselves: `contents` reads them
-        index.cp.niter = 6
-        index.cp.seed = 1234
-        index.cp.max_points_per_centroid = _TRAINING_POINTS
+        index.cp.niter = ROUNDS
+        index.cp.seed = SEED
+        index.cp.max_points_per_centroid = TRAINING_POINTS
         index.cp.min_points_per_centroid = 1
-        sample = min(len(ids), lists * _TRAINING_POINTS)
-        rows = np.random.default_rng(1234).permutation(len(ids))[:sample]
-        index.train(vectors[np.sort(rows)])
-        return cls._ready(index, ids, vectors)
-
-    @classmethod
-    def _ready(cls, index: Any, ids: NDArray[np.int64], vectors: Vector) -> Lists:
+        index.train(vectors[sample_of(np.arange(len(ids)))])
         index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]
         index.add_with_ids(vectors, ids)
         return cls(index, len(ids))
@@ -238,7 +227,7 @@ class Partition:
         rows = self._rows
         if isinstance(rows, Flat):
             return rows.count >= self._exact_below
-        return rows.count >= _REGROW * rows.made_for
+        return rows.count >= REGROW * rows.made_for
 
     def _start_building(self) -> None:
         """Called with the lock held."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from semcache.indexes.merging import Plan
+    from semcache.types import Position
 
 _FORMAT = "semcache-index-3"
 _PAGE = 4096
@@ -62,6 +63,11 @@ class Facts:
     fingerprint: str
     last_id: int = 0
     last_deletion: int = 0
+
+    @classmethod
+    def of(cls, position: Position, fingerprint: str | None) -> Facts:
+        """Those of an index that has followed a store up to a position."""
+        return cls(position.store_id, fingerprint or "", position.last_id, position.last_deletion)
 
 
 def write(path: Path, facts: Facts, plan: Plan) -> None:
@@ -126,21 +132,12 @@ def _first_page(header: dict[str, Any]) -> bytes:
     return page.ljust(_PAGE, b"\0")
 
 
-def read_facts(path: Path) -> Facts | None:
-    """How far the snapshot there has come, by its header alone; None: there is no sound one."""
-    try:
-        with path.open("rb") as file:
-            return Facts(**_header(file.read(_PAGE))["facts"])
-    except (OSError, SnapshotError):
-        return None
-
-
-def read_known(path: Path) -> tuple[str, int] | None:
-    """(fingerprint, dimension) of the snapshot there, by its header alone; None: there is none."""
+def peek(path: Path) -> tuple[Facts, int] | None:
+    """(facts, dimension) of the snapshot there, by its header alone; None: there is none."""
     try:
         with path.open("rb") as file:
             header = _header(file.read(_PAGE))
-        return str(header["facts"]["fingerprint"]), int(header["shapes"]["codes"][1])
+        return Facts(**header["facts"]), int(header["shapes"]["codes"][1])
     except (OSError, SnapshotError):
         return None
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from semcache.errors import IndexMismatchError
 from semcache.protocols import Index, Store
 from semcache.types import Position
-from semcache.vectors import decoded, readable
+from semcache.vectors import pieces, unpacked
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -208,8 +208,8 @@ class Following(Generic[IndexT]):
                 ids, self._last_deletion = deleted
                 index.remove(ids)
         if position.last_id != self._last_id:
-            for rows in _chunks(self._store.vectors_after(self._last_id)):
-                _add_rows(index, rows, position.dimension)
+            for rows in pieces(self._store.vectors_after(self._last_id), _BATCH):
+                index.add_many(*unpacked(rows, position.dimension))
                 self._last_id = rows[-1][0]
                 self._merge_if_due(index)
             self._last_id = max(self._last_id, position.last_id)
@@ -321,22 +321,3 @@ class _Building(Generic[IndexT]):
         except BaseException as error:
             self._failed, self._failed_at = error, time.monotonic()
             logger.warning("the index could not be made from the database: %s", error)
-
-
-def _add_rows(index: Index, rows: Sequence[tuple[int, bytes, bytes]], dimension: int) -> None:
-    rows = readable(rows, dimension)
-    vectors = decoded([row[2] for row in rows], dimension)
-    index.add_many([row[0] for row in rows], [row[1] for row in rows], vectors)
-
-
-def _chunks(
-    rows: Iterator[tuple[int, bytes, bytes]],
-) -> Iterator[list[tuple[int, bytes, bytes]]]:
-    chunk: list[tuple[int, bytes, bytes]] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == _BATCH:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

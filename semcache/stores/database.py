@@ -25,6 +25,15 @@ from semcache.stores.migrations import migrate
 _NOTICEABLE = 0.01
 
 
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, to a file of whatever state and schema."""
+    return sqlite3.connect(f"{_uri(path)}?mode=ro", uri=True)
+
+
+def _uri(path: Path) -> str:
+    return f"file:{quote(str(path.absolute()))}"
+
+
 class Database:
     """One SQLite file in WAL mode, of the newest schema.
 
@@ -67,7 +76,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{quote(str(self.path.absolute()))}",
+            _uri(self.path),
             uri=True,
             timeout=self._busy_timeout,
             isolation_level=None,

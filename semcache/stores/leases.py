@@ -75,6 +75,7 @@ class SQLiteLeases:
         self._connection: sqlite3.Connection | None = None
         self._held: set[bytes] = set()
         self._releases: deque[tuple[bytes, bool]] = deque()
+        self._releasing = threading.Lock()
         self._beating: threading.Thread | None = None
         self._wake = threading.Event()
         self._rest_until = 0.0
@@ -82,6 +83,7 @@ class SQLiteLeases:
         self._closed = False
 
     def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | Held:
+        self._release_all()  # this process may have let go of it a moment ago
         blob = None if vector is None else vector.tobytes()
         row = (key, self._token, 0, time.time(), scope, blob)
         while True:
@@ -160,20 +162,21 @@ class SQLiteLeases:
 
     def _release_all(self) -> None:
         """What cannot be released lapses by itself: it beats no more."""
-        while self._releases:
-            key, kept = self._releases.popleft()
-            values = (key, self._token)
-            try:
-                if kept:
-                    self._write("DELETE FROM leases WHERE key = ? AND owner = ?", values)
-                else:
-                    self._write(
-                        "UPDATE leases SET owner = '', at = ?, vector = NULL"
-                        " WHERE key = ? AND owner = ?",
-                        (time.time(), *values),
-                    )
-            except StoreError as error:
-                self._fault(error)
+        with self._releasing:
+            while self._releases:
+                try:
+                    self._release_one(*self._releases.popleft())
+                except StoreError as error:
+                    self._fault(error)
+
+    def _release_one(self, key: bytes, kept: bool) -> None:
+        if kept:
+            self._write("DELETE FROM leases WHERE key = ? AND owner = ?", (key, self._token))
+        else:
+            self._write(
+                "UPDATE leases SET owner = '', at = ?, vector = NULL WHERE key = ? AND owner = ?",
+                (time.time(), key, self._token),
+            )
 
     def _beat(self) -> None:
         last = time.monotonic()

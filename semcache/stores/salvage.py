@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semcache.errors import StoreError
+from semcache.stores.database import read_only
 from semcache.stores.pages import Value, leaf_rows
 from semcache.stores.sqlite import SQLiteStore
+from semcache.stores.upkeep import NEW_ID
 
 _TABLES = {
     "entries": "id",
@@ -55,7 +57,7 @@ class Salvaged:
 def damaged(path: Path) -> str | None:
     """What SQLite says of a file that it cannot read; None: it can. Looks at every page."""
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        connection = read_only(path)
         try:
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()
         finally:
@@ -221,7 +223,7 @@ class _Copying:
                     "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'entries'", row
                 )
         # A new id: whatever was derived from the damaged file is void.
-        target.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'")
+        target.execute(NEW_ID)
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _know_embedder(self) -> None:

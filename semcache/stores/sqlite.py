@@ -127,11 +127,6 @@ class SQLiteStore(LedgerTables, Upkeep):
             yield from rows
             entry_id = rows[-1][0]
 
-    def vector(self, entry_id: int) -> bytes | None:
-        """The stored vector of one entry, in a form of `semcache.vectors`."""
-        row = self._one("SELECT vector FROM embeddings WHERE entry_id = ?", (entry_id,))
-        return None if row is None else row[0]
-
     def vectors(self, ids: Sequence[int]) -> dict[int, bytes]:
         marks = ",".join("?" * len(ids))
         sql = f"SELECT entry_id, vector FROM embeddings WHERE entry_id IN ({marks})"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from semcache.stores.database import Database
-from semcache.vectors import is_vector
+from semcache.vectors import lengths
 
-_NEW_ID = "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'"
+NEW_ID = "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'"
 
 
 class Upkeep(Database):
@@ -47,11 +47,9 @@ class Upkeep(Database):
         dimension = int(self.meta("dimension") or 0)
         if not dimension:
             return []  # nothing is known of what a vector is
-        lengths = [n for n in range(4 * dimension + 1) if is_vector(n, dimension)]
-        marks = ",".join("?" * len(lengths))
-        sql = f"SELECT entry_id FROM embeddings WHERE length(vector) NOT IN ({marks})"
+        sql = "SELECT entry_id FROM embeddings WHERE length(vector) NOT IN (?, ?, ?)"
         with self._faults("read"):
-            return [row[0] for row in self._reader().execute(sql, lengths)]
+            return [row[0] for row in self._reader().execute(sql, lengths(dimension))]
 
     def mend(self) -> None:
         """Delete rows that belong to no entry, vectors that are none; set the totals right."""
@@ -133,11 +131,11 @@ class Upkeep(Database):
                 )
             db.execute("DELETE FROM meta WHERE name LIKE 'next_%'")
             # Under a new id, so that every index and snapshot of the old vectors is void.
-            db.execute(_NEW_ID)
+            db.execute(NEW_ID)
             db.execute("DROP TABLE embeddings_next")
         return True
 
     def renew_id(self) -> None:
         """Make every index and snapshot of what was here before void."""
         with self._transaction("write to") as db:
-            db.execute(_NEW_ID)
+            db.execute(NEW_ID)

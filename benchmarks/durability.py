@@ -29,7 +29,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -76,14 +76,25 @@ def put(cache: SemanticCache, question: str, **call: Any) -> int:
 # Each writes lines to its pipe: ("put", question), ("gone", question).
 
 
-def records(path: Path, told: Connection, rng: random.Random) -> None:
-    """Entries, one after another; some in place of older ones."""
-    cache = opened(path)
+def putting(
+    cache: SemanticCache, told: Connection, rng: random.Random, again: int = 10**9
+) -> Iterator[tuple[int, str, int]]:
+    """(number, question, entry id) of entries, one after another, each told when it is in.
+
+    again: one in so many takes the place of the one before it.
+    """
     start = rng.randrange(10**9)
     for number in range(10**6):
-        question = f"question {start + number - (number % 7 == 6)}"
-        put(cache, question)
+        question = f"question {start + number - (number % again == again - 1)}"
+        entry_id = put(cache, question)
         told.send(("put", question))
+        yield number, question, entry_id
+
+
+def records(path: Path, told: Connection, rng: random.Random) -> None:
+    """Entries, one after another; some in place of older ones."""
+    for _ in putting(opened(path), told, rng, again=7):
+        pass
 
 
 def evictions(path: Path, told: Connection, rng: random.Random) -> None:
@@ -134,11 +145,7 @@ def snapshots(path: Path, told: Connection, rng: random.Random) -> None:
 
     faiss._LEVEL_ROWS = 40
     cache = opened(path)
-    start = rng.randrange(10**9)
-    for number in range(10**6):
-        question = f"question {start + number}"
-        entry_id = put(cache, question)
-        told.send(("put", question))
+    for number, question, entry_id in putting(cache, told, rng):
         if number % 5 == 4:
             told.send(("trying", question))
             cache.invalidate(ids=[entry_id])
@@ -183,11 +190,7 @@ def migrations(path: Path, told: Connection, rng: random.Random) -> None:
 def vacuums(path: Path, told: Connection, rng: random.Random) -> None:
     """Entries come and go, and the file is made small."""
     cache = opened(path)
-    start = rng.randrange(10**9)
-    for number in range(10**6):
-        question = f"question {start + number}"
-        put(cache, question)
-        told.send(("put", question))
+    for number, _, _ in putting(cache, told, rng):
         if number % 20 == 19:
             cache._store.vacuum()
 

@@ -62,6 +62,12 @@ def test_one_holder_at_a_time(pair: Pair) -> None:
     taken(pair.b.take(KEY, SCOPE, None)).release(kept=True)
 
 
+def test_what_was_let_go_of_is_had_again_at_once(pair: Pair) -> None:
+    """By the same process, which knows that it has let go, however soon."""
+    for _ in range(50):
+        taken(pair.a.take(KEY, SCOPE, None)).release(kept=True)
+
+
 def test_a_living_holder_is_seen_to_live(pair: Pair) -> None:
     """Its beat grows, and nobody can take over from what it was."""
     taken(pair.a.take(KEY, SCOPE, None))

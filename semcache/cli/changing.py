@@ -83,7 +83,7 @@ def check(
     from semcache.maintenance import check as examine
     from semcache.maintenance import rescue
 
-    with progress("saving") as bar:
+    with progress("checking") as bar:
         said = rescue(directory(cache), fix=fix, progress=bar)
     if said and not fix:
         if as_json:

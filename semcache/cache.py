@@ -253,11 +253,13 @@ class Cache:
         return decision.entry if isinstance(decision, Hit) else None
 
     def _semantic(self, query: Query, now: float) -> Lookup:
+        # Before the embedding, while SQLite's code lies in the processor's caches.
+        seen = self.repository.glance()
         vector = self._vector_or_miss(query)
         if isinstance(vector, Miss):
             return self._missed(query, vector)
         try:
-            decision, nearest = self._decided(query, vector, now)
+            decision, nearest = self._decided(query, vector, now, seen=seen)
         except NotReadyError as error:
             return self._missed(query, Miss("index_building", str(error)), vector)
         except Exception as error:
@@ -489,11 +491,17 @@ class Cache:
         return [known.get(c.entry.id, c) for c in candidates]
 
     def _decided(
-        self, query: Query, vector: Vector, now: float, *, draw: float | None = None
+        self,
+        query: Query,
+        vector: Vector,
+        now: float,
+        *,
+        draw: float | None = None,
+        seen: int | None = None,
     ) -> tuple[Decision, float | None]:
         """The policy's decision on the neighbours of a vector, and how near the nearest is."""
         neighbours, candidates = self.repository.nearest(
-            query.scope.digest, vector, self.k, self.floor
+            query.scope.digest, vector, self.k, self.floor, seen
         )
         nearest = neighbours[0].similarity if neighbours else None
         policy = self._policy

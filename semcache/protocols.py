@@ -108,8 +108,11 @@ class Index(Protocol):
         """Forget all but these (int64[n], in order), as far as they are not above `up_to`."""
         ...
 
-    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
-        """Up to k nearest of `scope` by cosine similarity, the nearest first."""
+    def search(self, scope: bytes, vector: Vector, k: int, spare: int = 0) -> list[Neighbour]:
+        """Up to k nearest of `scope` by cosine similarity, the nearest first.
+
+        spare: so many more, of those that were looked at anyway.
+        """
         ...
 
     def __len__(self) -> int:
@@ -147,6 +150,10 @@ class Store(Protocol):
 
     def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
         """Those of the entries that exist."""
+        ...
+
+    def get_with_vectors(self, ids: Sequence[int]) -> dict[int, tuple[Entry, bytes | None]]:
+        """The same, each with its vector as it is stored, if it has one."""
         ...
 
     @property

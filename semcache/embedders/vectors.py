@@ -9,6 +9,8 @@ import numpy as np
 from semcache.errors import EmbedderError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from semcache.types import Vector
 
 _TOO_SHORT = 1e-12
@@ -22,6 +24,8 @@ def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector
     Raises:
         EmbedderError: the shape is another, or a row is zero or not finite.
     """
+    if rows == 1 and isinstance(raw, np.ndarray) and _is_unit(raw, dimension):
+        return raw  # the usual case, after an embedding, when each call of numpy is slow
     try:
         vectors = np.ascontiguousarray(raw, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -49,3 +53,11 @@ def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector
         )
     unit: Vector = (vectors / lengths[:, None]).astype(np.float32, copy=False)
     return unit
+
+
+def _is_unit(raw: NDArray[Any], dimension: int | None) -> bool:
+    """Whether it is float32[1, d] of length 1."""
+    if raw.dtype != np.float32 or raw.shape != (1, dimension) or not raw.flags.c_contiguous:
+        return False
+    row = raw[0]
+    return abs(float(row @ row) - 1) < _UNIT  # false for NaN

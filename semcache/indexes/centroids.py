@@ -19,8 +19,8 @@ ROUNDS, SEED = 6, 1234
 
 
 def lists_for(rows: int) -> int:
-    """About 3 sqrt(n): a power of two."""
-    return int(2 ** round(math.log2(3 * math.sqrt(rows))))
+    """About 2 sqrt(n): a power of two."""
+    return int(2 ** round(math.log2(2 * math.sqrt(rows))))
 
 
 def sample_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:

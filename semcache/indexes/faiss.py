@@ -15,13 +15,15 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semcache.indexes.merging import Fresh
 from semcache.indexes.partition import EXACT_BELOW, HALF, Partition
-from semcache.indexes.segment import STAGES, Segment
+from semcache.indexes.partition import Search as PartitionSearch
+from semcache.indexes.segment import STAGES, Placing, Search, Segment, Stage
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _LEVEL_ROWS = 65_536
 """The level is merged when it holds this many rows, or ..."""
 _LEVEL_SHARE = 8
 """... so many times fewer than the segment, if that is more."""
+_NONE = np.empty(0, np.int64)
 _SCOPE_WEIGHT = 2
 """Rows that a scope of the level counts for: it takes memory of its own."""
 _DEAD_SHARE = 4
@@ -52,6 +55,7 @@ class FaissIndex:
         dimension: length d of a vector; 0: that of the first one added.
         segment: what there is already.
         exact_below: scopes with fewer vectors are searched one by one.
+        stages: how far searches look.
         background: build inverted lists beside the traffic. False: build them inside the
             `add` that makes them due, for runs that must repeat to the last hit.
     """
@@ -62,8 +66,10 @@ class FaissIndex:
         *,
         segment: Segment | None = None,
         exact_below: int = EXACT_BELOW,
+        stages: Sequence[Stage] = STAGES,
         background: bool = True,
     ) -> None:
+        self._stages = stages
         self.dimension = dimension
         self.exact_below = exact_below
         self._background = background
@@ -130,18 +136,22 @@ class FaissIndex:
             if self._aside is not None:  # the segment to come may know more than is here
                 self._retained = (ids, up_to)
 
-    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour]:
+    def search(self, scope: bytes, vector: Vector, k: int, spare: int = 0) -> list[Neighbour]:
+        wanted = k + spare
         levels = self._levels()  # before the rest: what a merge moves is then found, if twice
-        rest = self._rest
+        at_rest = self._rest.search(scope, vector, wanted)
+        placing, near = (None, _NONE) if at_rest is None else (at_rest.placing, at_rest.lists)
+        searches = [level.search(scope, vector, wanted, placing, near) for level in levels]
+        under_way = [search for search in (at_rest, *searches) if search is not None]
         found: list[Neighbour] = []
-        for lists, near in STAGES:
-            parts = [level.search(scope, vector, k, lists) for level in levels]
-            parts.append(rest.search(scope, vector, k, lists))
-            nearest = {n.id: n for part, _ in parts for n in part}
-            found = sorted(nearest.values(), key=lambda n: -n.similarity)[:k]
-            if all(everything for _, everything in parts):
+        for stage in self._stages:
+            farther = stage.times(k)
+            for search in under_way:
+                search.widen(farther)
+            found = _together([search.found() for search in under_way], wanted)
+            if all(search.exhausted for search in under_way):
                 break
-            if len(found) >= k and found[0].similarity >= near:
+            if len(found) >= wanted and found[0].similarity >= stage.near:
                 break
         return found
 
@@ -201,6 +211,7 @@ class FaissIndex:
             self._level.add(fresh.ids[left], scopes, fresh.vectors[left])
             # In this order, so that a search may find a row twice and never not at all.
             self._rest = _Rest(segment, set(gone[segment.contains(gone)].tolist()))
+            self._level.follow(segment)
             self._aside, self._dead_then, self._gone = None, [], []
             # Another process's segment may hold what has come in here since: once is enough.
             fresher = np.fromiter(self._level.scope_of, np.int64)
@@ -220,7 +231,12 @@ class FaissIndex:
         return [level] if aside is None or aside is level else [level, aside]
 
     def _new_level(self) -> _Level:
-        return _Level(self.dimension, exact_below=self.exact_below, background=self._background)
+        return _Level(
+            self.dimension,
+            exact_below=self.exact_below,
+            background=self._background,
+            segment=self._rest.segment,
+        )
 
     def _known(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """bool[m]: which of these ids are here, deleted ones of the segment included."""
@@ -228,6 +244,14 @@ class FaissIndex:
         known = np.array([any(i in level.scope_of for level in levels) for i in ids.tolist()], bool)
         segment = self._rest.segment
         return known if segment is None else known | segment.contains(ids)
+
+
+def _together(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
+    """The k nearest of all parts, each once."""
+    if len(parts) == 1:
+        return parts[0]
+    nearest = {n.id: n for part in parts for n in part}
+    return sorted(nearest.values(), key=lambda n: -n.similarity)[:k]
 
 
 def _others(ids: NDArray[np.int64], kept: NDArray[np.int64], up_to: int) -> NDArray[np.int64]:
@@ -251,26 +275,25 @@ class _Rest:
             chosen = np.asarray(ids, np.int64)
             self.dead.update(chosen[self.segment.contains(chosen)].tolist())
 
-    def search(
-        self, scope: bytes, vector: Vector, k: int, lists: int
-    ) -> tuple[list[Neighbour], bool]:
-        """(the k nearest living rows in so many lists, whether that was all of them)"""
+    def search(self, scope: bytes, vector: Vector, k: int) -> Search | None:
+        """A search for the k nearest living rows."""
         if self.segment is None:
-            return [], True
-        wanted = k
-        while True:
-            found, everything = self.segment.search(scope, vector, wanted, lists)
-            alive = [n for n in found if n.id not in self.dead]
-            if len(alive) >= k or len(found) < wanted:
-                return alive[:k], everything
-            wanted *= 4
+            return None
+        return self.segment.search(scope, vector, k, self.dead)
 
 
 class _Level:
-    """What has come in lately: a partition for each scope."""
+    """What has come in lately: a partition for each scope.
 
-    def __init__(self, dimension: int, *, exact_below: int, background: bool) -> None:
+    Args:
+        segment: what is at rest; its large scopes' centroids are these partitions' too.
+    """
+
+    def __init__(
+        self, dimension: int, *, exact_below: int, background: bool, segment: Segment | None
+    ) -> None:
         self._dimension = dimension
+        self._segment = segment
         self._exact_below = exact_below
         self._background = background
         self.partitions: dict[bytes, Partition] = {}
@@ -290,7 +313,10 @@ class _Level:
             partition = self.partitions.get(scope)
             if partition is None:
                 partition = self.partitions[scope] = Partition(
-                    self._dimension, exact_below=self._exact_below, background=self._background
+                    self._dimension,
+                    exact_below=self._exact_below,
+                    background=self._background,
+                    placing=partial(self._placing, scope),
                 )
             partition.add(ids[chosen], vectors[chosen])
 
@@ -310,12 +336,22 @@ class _Level:
             del self.partitions[scope]
         return True
 
+    def follow(self, segment: Segment) -> None:
+        """Another segment is at rest now."""
+        self._segment = segment
+        for partition in self.partitions.values():
+            if not partition.exact:
+                partition.follow()
+
+    def _placing(self, scope: bytes) -> Placing | None:
+        return None if self._segment is None else self._segment.placing(scope)
+
     def search(
-        self, scope: bytes, vector: Vector, k: int, lists: int
-    ) -> tuple[list[Neighbour], bool]:
-        """(up to k nearest in so many lists, whether that was all of them)"""
+        self, scope: bytes, vector: Vector, k: int, placing: Placing | None, near: NDArray[np.int64]
+    ) -> PartitionSearch | None:
+        """A search for the k nearest; see `Partition.search`."""
         partition = self.partitions.get(scope)
-        return ([], True) if partition is None else partition.search(vector, k, lists)
+        return None if partition is None else partition.search(vector, k, placing, near)
 
     def exact(self, scope: bytes) -> bool:
         """Whether its similarities are not rounded."""

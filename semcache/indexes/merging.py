@@ -41,7 +41,7 @@ class Plan:
     """A segment to be: its arrays, where the codes are still to be copied together.
 
     Attributes:
-        arrays: without `codes`. rows: its number of rows.
+        arrays: without `codes` and `signs`. rows: its number of rows.
     """
 
     arrays: Arrays
@@ -49,19 +49,21 @@ class Plan:
     _mixed: _Mixed
     _order: NDArray[np.int64]
 
-    def codes(self) -> Iterator[NDArray[np.uint8]]:
-        """uint8[_, d], in pieces that follow each other."""
+    def codes(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        """(codes, signs): uint8[_, d], uint8[_, d / 8], in pieces that follow each other."""
         for start in range(0, self.rows, _PIECE):
-            yield self._mixed.codes(self._order[start : start + _PIECE])
+            codes = self._mixed.codes(self._order[start : start + _PIECE])
+            yield codes, self._mixed.codec.signs_of(codes)
 
     def in_memory(self) -> Segment:
         """The segment without a file."""
         codes = np.empty((self.rows, self.arrays.codes.shape[1]), np.uint8)
+        signs = np.empty((self.rows, self.arrays.signs.shape[1]), np.uint8)
         at = 0
-        for piece in self.codes():
-            codes[at : at + len(piece)] = piece
+        for piece, its_signs in self.codes():
+            codes[at : at + len(piece)], signs[at : at + len(piece)] = piece, its_signs
             at += len(piece)
-        return Segment(replace(self.arrays, codes=codes))
+        return Segment(replace(self.arrays, codes=codes, signs=signs))
 
 
 class _Mixed:
@@ -136,6 +138,7 @@ def merge(
     ids = mixed.ids()
     no_centroids = np.empty((0, dimension), np.float32)
     centroids = np.concatenate([no_centroids, *lists.centroids]).astype(np.float32)
+    no_codes = np.empty((0, dimension), np.uint8)
     arrays = Arrays(
         scale=np.array([codec.scale], np.float32),
         keys=keys.view(np.uint8).reshape(len(keys), KEY),
@@ -143,11 +146,12 @@ def merge(
         first_centroid=_firsts(np.where(lists.many > 1, lists.many, 0)),
         made_for=lists.made_for,
         centroids=centroids,
-        coarse=codec.encode(centroids) if len(centroids) else np.empty((0, dimension), np.uint8),
+        coarse=codec.encode(centroids) if len(centroids) else no_codes,
         first_row=_firsts(np.bincount(list_of, minlength=int(first_list[-1]))),
         ids=ids[order],
         sorted_ids=np.sort(ids),
-        codes=np.empty((0, dimension), np.uint8),
+        codes=no_codes,
+        signs=codec.signs_of(no_codes),
     )
     return Plan(arrays, len(ids), mixed, order)
 

@@ -4,11 +4,11 @@ Flat: all vectors in one array, compared by FAISS one by one. Exact. At 8,192 ve
 dimensions this takes less than a tenth of one embedding, and it grows
 with their number, so a larger scope is moved to inverted lists.
 
-Inverted lists (`IndexIVFScalarQuantizer`, float16): about 3 * sqrt(n) lists. A search looks
-into a few of them, and into more where those held nothing near (`segment.STAGES`): a question
-that will be served has a near neighbour, which lies in the first lists almost always, and only
-the others pay for the wide search. Unlike a graph (HNSW), lists take deletes at once and are
-built in seconds. What exact search costs by size, and the recall of the lists, is in
+Inverted lists (`IndexIVFScalarQuantizer`, float16): where the scope's older vectors lie in lists
+of a segment, around the same centroids, so that a search looks for the nearest centroids once;
+else about 2 sqrt(n) lists of their own. A search looks into a few of them, and into more where
+those held nothing near (`segment.STAGES`). Unlike a graph (HNSW), lists take deletes at once
+and are built in seconds. What exact search costs by size, and the recall of the lists, is in
 `benchmarks/results/latency.json`.
 
 Sooner or later all of this is merged into a segment (`FaissIndex`).
@@ -17,12 +17,14 @@ Sooner or later all of this is merged into a segment (`FaissIndex`).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 
 from semcache.indexes.centroids import REGROW, ROUNDS, SEED, TRAINING_POINTS, lists_for, sample_of
+from semcache.indexes.segment import WIDE, Placing, Stage
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -32,7 +34,11 @@ if TYPE_CHECKING:
 
 EXACT_BELOW = 8_192
 """A scope with fewer vectors is searched exactly."""
+_PLACED_FROM = 256
+"""Vectors from which on they are put into lists whose centroids are there already."""
 
+_UNUSED = np.zeros(WIDE, np.float32)
+"""Distances of centroids, which FAISS asks for and does not look at."""
 HALF = 0.001
 """How far a cosine of float16 vectors may be off."""
 
@@ -100,16 +106,19 @@ class Flat:
 class Lists:
     """Inverted lists over float16 vectors, with deletes that take effect at once."""
 
-    def __init__(self, index: Any, made_for: int) -> None:
+    def __init__(self, index: Any, made_for: int, placing: Placing | None) -> None:
         self.index = index
         self.made_for = made_for
+        self.placing = placing
 
     @classmethod
-    def build(cls, ids: NDArray[np.int64], vectors: Vector) -> Lists:
-        """Place the centroids by k-means, and put the vectors into the lists around them."""
+    def build(cls, ids: NDArray[np.int64], vectors: Vector, placing: Placing | None) -> Lists:
+        """Put vectors into lists around these centroids; without any, place some by k-means."""
         dimension = vectors.shape[1]
-        lists = lists_for(len(ids))
+        lists = lists_for(len(ids)) if placing is None else len(placing.centroids)
         quantizer = faiss.IndexFlatIP(dimension)
+        if placing is not None:
+            quantizer.add(placing.centroids)
         index = faiss.IndexIVFScalarQuantizer(
             quantizer, dimension, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
         )
@@ -123,7 +132,7 @@ class Lists:
         index.train(vectors[sample_of(np.arange(len(ids)))])
         index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]
         index.add_with_ids(vectors, ids)
-        return cls(index, len(ids))
+        return cls(index, len(ids), placing)
 
     @property
     def count(self) -> int:
@@ -142,13 +151,23 @@ class Lists:
         chosen = np.asarray(ids, np.int64)
         self.index.remove_ids(faiss.IDSelectorArray(chosen))
 
-    def search(self, vector: Vector, k: int, lists: int) -> list[Neighbour]:
-        """The nearest in so many lists, those whose centres are nearest."""
-        self.index.nprobe = lists
-        similarities, ids = self.index.search(vector[None], k)
+    def nearest_lists(self, vector: Vector) -> NDArray[np.int64]:
+        """The `WIDE` lists with the nearest centroids, the nearest first."""
+        found: NDArray[np.int64]
+        found = self.index.quantizer.search(vector[None], min(WIDE, self.index.nlist))[1][0]
+        return found
+
+    def search(self, vector: Vector, k: int, lists: NDArray[np.int64]) -> list[Neighbour]:
+        """The nearest in these lists."""
+        self.index.nprobe = len(lists)
+        similarities, ids = np.empty(k, np.float32), np.empty(k, np.int64)
+        at = faiss.swig_ptr
+        self.index.search_preassigned_c(
+            1, at(vector), k, at(lists), at(_UNUSED), at(similarities), at(ids), False
+        )
         return [
             Neighbour(entry_id, min(similarity, 1.0))
-            for similarity, entry_id in zip(similarities[0].tolist(), ids[0].tolist(), strict=True)
+            for similarity, entry_id in zip(similarities.tolist(), ids.tolist(), strict=True)
             if entry_id >= 0
         ]
 
@@ -172,11 +191,22 @@ class Partition:
     Moving to lists, or to more of them, happens beside the traffic: the new lists are built
     from a copy while the old ones go on serving, and take the changes made meanwhile when
     they are put in place.
+
+    Args:
+        placing: what older vectors of the scope lie around by now, if they lie in lists.
     """
 
-    def __init__(self, dimension: int, *, exact_below: int, background: bool) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        *,
+        exact_below: int,
+        background: bool,
+        placing: Callable[[], Placing | None],
+    ) -> None:
         self._exact_below = exact_below
         self._background = background
+        self._placing = placing
         self._lock = threading.Lock()
         self._rows: Flat | Lists = Flat(dimension)
         self._building: threading.Thread | None = None
@@ -210,13 +240,32 @@ class Partition:
             if self._building is not None:
                 self._late.append((np.asarray(ids, np.int64), None))
 
-    def search(self, vector: Vector, k: int, lists: int) -> tuple[list[Neighbour], bool]:
-        """(up to k nearest in so many lists, whether that was all of them)"""
+    def search(
+        self, vector: Vector, k: int, placing: Placing | None, near: NDArray[np.int64]
+    ) -> Search:
+        """A search for the k nearest of those that are here now.
+
+        Args:
+            placing, near: centroids by which lists were chosen already, and these lists.
+        """
+        return Search(self._rows, self._lock, vector, k, placing, near)
+
+    def follow(self) -> None:
+        """A merge may have put other centroids in the place of those that were there."""
         with self._lock:
-            rows = self._rows
-            if isinstance(rows, Flat):
-                return rows.search(vector, k), True
-            return rows.search(vector, k, lists), lists >= rows.index.nlist
+            if self._building is None:
+                self._follow()
+
+    def _follow(self) -> None:
+        """Called with the lock held, while nothing is being built."""
+        rows, placing = self._rows, self._placing()
+        if isinstance(rows, Flat) or placing is None or rows.placing is placing:
+            return
+        before = rows.placing
+        if before is not None and np.array_equal(before.centroids, placing.centroids):
+            rows.placing = placing
+        else:
+            self._start_building()
 
     def wait(self) -> None:
         """Until no lists are being built."""
@@ -225,18 +274,24 @@ class Partition:
 
     def _outgrown(self) -> bool:
         rows = self._rows
-        if isinstance(rows, Flat):
-            return rows.count >= self._exact_below
-        return rows.count >= REGROW * rows.made_for
+        if isinstance(rows, Lists):
+            return rows.placing is None and rows.count >= REGROW * rows.made_for
+        if rows.count >= self._exact_below:
+            return True
+        return rows.count >= _PLACED_FROM and self._placing() is not None
 
     def _start_building(self) -> None:
         """Called with the lock held."""
         ids, vectors = self._rows.contents()
+        placing = self._placing()
         if not self._background:
-            self._rows = Lists.build(ids, vectors)
+            self._rows = Lists.build(ids, vectors, placing)
             return
         building = threading.Thread(
-            target=self._build, args=(ids, vectors), name="semcache-index", daemon=True
+            target=self._build,
+            args=(ids, vectors, placing),
+            name="semcache-index",
+            daemon=True,
         )
         try:
             building.start()
@@ -244,9 +299,9 @@ class Partition:
             return
         self._building = building
 
-    def _build(self, ids: NDArray[np.int64], vectors: Vector) -> None:
+    def _build(self, ids: NDArray[np.int64], vectors: Vector, placing: Placing | None) -> None:
         try:
-            lists = Lists.build(ids, vectors)
+            lists = Lists.build(ids, vectors, placing)
         except BaseException:
             with self._lock:
                 self._building, self._late = None, []
@@ -258,5 +313,52 @@ class Partition:
                 else:
                     lists.add(late_ids, late_vectors)
             self._rows, self._building, self._late = lists, None, []
-            if self._outgrown():  # much came in meanwhile, as when a cache is opened
-                self._start_building()
+            self._follow()
+            if self._building is None and self._outgrown():
+                self._start_building()  # much came in meanwhile, as when a cache is opened
+
+
+class Search:
+    """One search under way: `widen` it until it has found enough."""
+
+    def __init__(
+        self,
+        rows: Flat | Lists,
+        lock: threading.Lock,
+        vector: Vector,
+        k: int,
+        placing: Placing | None,
+        near: NDArray[np.int64],
+    ) -> None:
+        self._rows, self._lock, self._vector, self._k = rows, lock, vector, k
+        self._found: list[Neighbour] = []
+        self._ahead = near
+        """Lists that were not looked into yet."""
+        if isinstance(rows, Lists) and (placing is None or rows.placing is not placing):
+            self._ahead = rows.nearest_lists(vector)
+        self._looked = 0
+        self.exhausted = False
+
+    def widen(self, stage: Stage) -> None:
+        """Look into the lists of a stage that have not been looked into."""
+        if self.exhausted:
+            return
+        if isinstance(self._rows, Flat):
+            with self._lock:
+                self._found = self._rows.search(self._vector, self._k)
+            self.exhausted = True
+            return
+        lists = self._ahead[: stage.lists - self._looked]
+        self._ahead = self._ahead[len(lists) :]
+        self._looked += len(lists)
+        self.exhausted = self._looked == self._rows.index.nlist
+        if len(lists):
+            with self._lock:
+                found = self._rows.search(self._vector, self._k, lists)
+            # A row may be in two of them, if it was removed and added meanwhile.
+            nearest = {n.id: n for n in (*self._found, *found)}
+            self._found = sorted(nearest.values(), key=lambda n: -n.similarity)[: self._k]
+
+    def found(self) -> list[Neighbour]:
+        """The nearest so far."""
+        return self._found

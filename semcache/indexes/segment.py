@@ -6,6 +6,10 @@ scope by scope; a large scope's rows lie list by list (inverted lists around cen
 its search looks into the lists whose centroids are nearest. Rows of other scopes are in no
 list that is looked into, so they cannot be found.
 
+Of many rows only the signs are read, one bit a number: the rows that differ from the question in
+the fewest signs are those whose codes are then read. After an embedding, which fills the
+processor's caches with a model, a search takes as long as what it reads from memory.
+
 Codes are rounded: a similarity may be off by a few thousandths. Whoever serves by it takes the
 stored vectors (`Index.tolerance`).
 """
@@ -13,10 +17,11 @@ stored vectors (`Index.tolerance`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import threading
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -28,15 +33,41 @@ if TYPE_CHECKING:
 
     from semcache.types import Vector
 
-WIDE = 128
-"""Lists that a search looks into at most."""
-STAGES = ((16, 0.8), (48, 0.65), (WIDE, -1.0))
-"""(lists, cosine similarity): first so many lists; more where these held nothing so near."""
+
+class Stage(NamedTuple):
+    """How far a search looks before it may end.
+
+    Attributes:
+        lists: so many, those with the nearest centroids.
+        near: it ends here if it has found something of this cosine similarity.
+        read: rows, of those that were not looked at before, whose codes are read; by signs.
+    """
+
+    lists: int
+    near: float
+    read: int
+
+    def times(self, k: int) -> Stage:
+        """The same for k neighbours: the second and third lie in other lists more often."""
+        if k == 1:
+            return self
+        last = STAGES[-1]
+        return Stage(min(k * self.lists, last.lists), self.near, min(k * self.read, last.read))
+
+
+STAGES = (Stage(4, 0.85, 32), Stage(16, 0.7, 96), Stage(64, -1.0, 256))
+"""A question that will be served has a near neighbour, which lies in the first lists almost
+always; only the others pay for looking farther."""
+WIDE = STAGES[-1].lists
 KEY = 32
 _MARGIN, _DEVIATIONS = 1.05, 6.0
 _CLIPPED = 1e-4
 """Share of new vectors' numbers outside the codec's range for which the range is widened."""
 _MIDDLE = 127.5
+_FEW = 512
+"""Rows whose codes are all read: their signs would save nothing."""
+_SIGNS_FROM = 256
+"""Numbers of a vector below which its signs tell too little."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,12 +80,6 @@ class Codec:
 
     scale: float
     dimension: int
-    quantizer: Any
-
-    @classmethod
-    def of(cls, scale: float, dimension: int) -> Codec:
-        kind = faiss.ScalarQuantizer.QT_8bit_direct
-        return cls(scale, dimension, faiss.ScalarQuantizer(dimension, kind))
 
     @classmethod
     def around(cls, vectors: Vector, other: Codec | None = None) -> Codec:
@@ -67,7 +92,7 @@ class Codec:
         dimension = vectors.shape[1]
         # Vectors to come lie in the range too: few numbers are beyond so many deviations.
         scale = max(_MARGIN * float(sizes.max(initial=0.0)), _DEVIATIONS / math.sqrt(dimension))
-        return cls.of(min(1.0, scale), dimension)
+        return cls(min(1.0, scale), dimension)
 
     @property
     def step(self) -> float:
@@ -76,16 +101,30 @@ class Codec:
 
     @property
     def tolerance(self) -> float:
-        """How far a cosine from codes may be off: four deviations or so of its rounding."""
-        return 4 * self.step
+        """How far a cosine from codes may be off: seven deviations of its rounding."""
+        return 2 * self.step
 
     def codes_of(self, vectors: Vector) -> NDArray[np.float32]:
-        """Codes, as numbers."""
-        found: NDArray[np.float32] = np.clip(np.rint(vectors / self.step + _MIDDLE), 0, 255)
+        """Codes, as numbers that are still to be cut to whole ones."""
+        found: NDArray[np.float32] = vectors * np.float32(1 / self.step)
+        found += np.float32(_MIDDLE + 0.5)
+        np.maximum(found, 0, out=found)
+        np.minimum(found, 255, out=found)
         return found
 
     def encode(self, vectors: Vector) -> NDArray[np.uint8]:
         return self.codes_of(vectors).astype(np.uint8)
+
+    @property
+    def signed(self) -> bool:
+        """Whether signs are kept too."""
+        return self.dimension >= _SIGNS_FROM
+
+    def signs_of(self, codes: NDArray[Any]) -> NDArray[np.uint8]:
+        """uint8[n, d] to uint8[n, d / 8]: a bit a number; uint8[n, 0] where they are not kept."""
+        if not self.signed:
+            return np.empty((len(codes), 0), np.uint8)
+        return np.packbits(codes > _MIDDLE, axis=1)
 
     def decode(self, codes: NDArray[np.uint8]) -> Vector:
         vectors: Vector = ((codes.astype(np.float32) - _MIDDLE) * self.step).astype(np.float32)
@@ -104,6 +143,7 @@ class Arrays:
         centroids: float32[c, d]; coarse: the same as codes, uint8[c, d].
         first_row: int64[l + 1]: where each list's rows begin.
         ids: int64[n], row by row; sorted_ids: the same in order. codes: uint8[n, d].
+        signs: uint8[n, d / 8], of the codes.
     """
 
     scale: NDArray[np.float32]
@@ -117,6 +157,21 @@ class Arrays:
     ids: NDArray[np.int64]
     sorted_ids: NDArray[np.int64]
     codes: NDArray[np.uint8]
+    signs: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placing:
+    """The lists of a large scope: l centroids of length 1, and the rows around each.
+
+    Attributes:
+        centroids: float32[l, d]; coarse: the same as codes.
+        first_row: int64[l + 1].
+    """
+
+    centroids: NDArray[np.float32]
+    coarse: NDArray[np.uint8]
+    first_row: NDArray[np.int64]
 
 
 class Segment:
@@ -128,10 +183,9 @@ class Segment:
 
     def __init__(self, arrays: Arrays) -> None:
         self.arrays = arrays
-        self.codec = Codec.of(float(arrays.scale[0]), arrays.codes.shape[1])
+        self.codec = Codec(float(arrays.scale[0]), arrays.codes.shape[1])
         self.keys = as_keys(arrays.keys)
-        self._nothing = faiss.IndexFlatL2(self.codec.dimension)  # a scanner wants a quantizer
-        self._numbers = np.arange(len(arrays.coarse), dtype=np.int64)
+        self._placings: dict[bytes, Placing] = {}
 
     @property
     def count(self) -> int:
@@ -150,21 +204,35 @@ class Segment:
         found: NDArray[np.bool_] = known[at] == ids
         return found
 
-    def search(
-        self, scope: bytes, vector: Vector, k: int, lists: int = WIDE
-    ) -> tuple[list[Neighbour], bool]:
-        """(up to k nearest rows of the scope in so many lists, whether that was all of them)"""
-        at = self._place(scope)
-        if at is None:
-            return [], True
+    def search(self, scope: bytes, vector: Vector, k: int, dead: Set[int]) -> Search | None:
+        """A search for the k nearest rows of a scope, but those of these ids."""
+        if (placing := self._placings.get(scope)) is not None:
+            return Search(self, placing, placing.first_row, vector, k, dead)
+        if (at := self._place(scope)) is None:
+            return None
+        return Search(self, self._placing_at(at, scope), self._rows_at(at), vector, k, dead)
+
+    def placing(self, scope: bytes) -> Placing | None:
+        """The same object each time; None: the scope has but one list, or none."""
+        if (known := self._placings.get(scope)) is not None:
+            return known
+        return None if (at := self._place(scope)) is None else self._placing_at(at, scope)
+
+    def _placing_at(self, at: int, scope: bytes) -> Placing | None:
+        first, end = self.arrays.first_centroid[at : at + 2].tolist()
+        if first == end:
+            return None
+        placing = Placing(
+            self.arrays.centroids[first:end],
+            self.arrays.coarse[first:end],
+            self._rows_at(at),
+        )
+        return self._placings.setdefault(scope, placing)
+
+    def _rows_at(self, at: int) -> NDArray[np.int64]:
+        """int64[l + 1]: where the rows of each of the scope's lists begin."""
         first, end = self.arrays.first_list[at : at + 2].tolist()
-        scan = _Scan(self, vector, k)
-        if end - first == 1:
-            scan.rows(self._rows_of([first]))
-            return scan.found(), True
-        nearest = self._nearest_lists(at, vector, lists)
-        scan.rows(self._rows_of([first + number for number in nearest]))
-        return scan.found(), lists >= end - first
+        return self.arrays.first_row[first : end + 1]
 
     def _place(self, scope: bytes) -> int | None:
         key = key_of(scope)
@@ -173,62 +241,207 @@ class Segment:
         found = at < len(self.keys) and self.arrays.keys[at].tobytes() == key
         return at if found else None
 
-    def _nearest_lists(self, at: int, vector: Vector, lists: int) -> list[int]:
-        """So many of the scope's lists, those with the nearest centroids first."""
-        first, end = self.arrays.first_centroid[at : at + 2].tolist()
-        scan = _Scan(self, vector, min(lists, end - first))
-        scan.codes(self.arrays.coarse[first:end], self._numbers[: end - first])
-        return scan.ids()
 
-    def _rows_of(self, lists: Iterable[int]) -> list[tuple[int, int]]:
-        first_row = self.arrays.first_row
-        return [(int(first_row[number]), int(first_row[number + 1])) for number in lists]
+class Search:
+    """One search under way: `widen` it until it has found enough.
 
+    Attributes:
+        placing: what the lists were chosen by, if there are several.
+        lists: int64[l], numbers of the nearest lists, the nearest first.
+        exhausted: whether there are no more lists to look into.
+    """
 
-class _Scan:
-    """One search under way: the k best so far, in a heap that FAISS keeps."""
+    def __init__(
+        self,
+        segment: Segment,
+        placing: Placing | None,
+        first_row: NDArray[np.int64],
+        vector: Vector,
+        k: int,
+        dead: Set[int],
+    ) -> None:
+        self._k, self._dead = k, dead
+        self._wanted = 4 * k if dead else k
+        self._first_row = first_row
+        self._done: list[tuple[NDArray[np.int64], int]] = []
+        self._found: list[_Rows] = []
+        self._looked = 0
+        self._reader = _Reader(segment, vector)
+        self.placing = placing
+        self.lists = _ONLY if placing is None else self._reader.nearest_lists(placing)
+        self.exhausted = False
 
-    def __init__(self, segment: Segment, vector: Vector, k: int) -> None:
-        self._arrays = segment.arrays
-        codec = segment.codec
-        # Of unit vectors |a - b|^2 is 2 - 2 cos; a code's digit is a step.
-        self._half_step = 0.5 * codec.step**2
-        self._vector = np.ascontiguousarray(codec.codes_of(vector), np.float32)  # FAISS points here
-        self._scanner = codec.quantizer.select_InvertedListScanner(
-            faiss.METRIC_L2, segment._nothing, False, None, False
-        )
-        self._scanner.set_query(faiss.swig_ptr(self._vector))
-        self._scanner.set_list(0, 0.0)
-        self._distances = np.full(k, np.inf, np.float32)
-        self._ids = np.full(k, -1, np.int64)
-        self._heap = faiss.swig_ptr(self._distances), faiss.swig_ptr(self._ids), k
-
-    def rows(self, ranges: Iterable[tuple[int, int]]) -> None:
-        for start, end in ranges:
-            self.codes(self._arrays.codes[start:end], self._arrays.ids[start:end])
-
-    def codes(self, codes: NDArray[np.uint8], ids: NDArray[np.int64]) -> None:
-        if len(ids):
-            self._scanner.scan_codes(
-                len(ids), faiss.swig_ptr(codes), faiss.swig_ptr(ids), *self._heap
-            )
-
-    def ids(self) -> list[int]:
-        """Those found so far, the nearest first."""
-        found: list[int] = self._ids[np.argsort(self._distances, kind="stable")].tolist()
-        return found
+    def widen(self, stage: Stage) -> None:
+        """Look into the lists of a stage that have not been looked into."""
+        if self.exhausted:
+            return
+        lists = self.lists[self._looked : stage.lists]
+        # What has one list looks at all of it at once.
+        read = STAGES[-1].read if self.placing is None else stage.read
+        self._looked += len(lists)
+        self.exhausted = self._looked == len(self._first_row) - 1
+        self._done.append((lists, read))
+        self._found.append(self._reader.nearest_rows(self._first_row, lists, read, self._wanted))
 
     def found(self) -> list[Neighbour]:
-        """The same with their similarities."""
-        order = np.argsort(self._distances, kind="stable")
-        cosines = 1.0 - self._half_step * self._distances[order]
-        return [
-            Neighbour(entry_id, similarity)
-            for entry_id, similarity in zip(
-                self._ids[order].tolist(), cosines.tolist(), strict=True
+        """The nearest living rows so far; k, if so many were looked at."""
+        while True:
+            rows = self._found[0] if len(self._found) == 1 else _together(self._found)
+            nearest = rows.nearest(len(rows.ids) if self._dead else self._k)
+            if self._dead:
+                nearest = [n for n in nearest if n.id not in self._dead]
+            if len(nearest) >= self._k or rows.all:
+                return nearest[: self._k]
+            self._wanted *= 4  # the dead are in the way
+            self._found = [
+                self._reader.nearest_rows(self._first_row, lists, read, self._wanted)
+                for lists, read in self._done
+            ]
+
+
+class _Rows(NamedTuple):
+    """int64[n] ids and float32[n] cosines of rows; `all`: there were no others."""
+
+    ids: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+    all: bool
+
+    def nearest(self, count: int) -> list[Neighbour]:
+        order = np.argsort(-self.cosines)[:count]
+        return list(map(Neighbour, self.ids[order].tolist(), self.cosines[order].tolist()))
+
+
+def _together(parts: Sequence[_Rows]) -> _Rows:
+    return _Rows(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.cosines for part in parts]),
+        all(part.all for part in parts),
+    )
+
+
+class _Reader:
+    """Reads a segment's rows for one question.
+
+    What runs right after an embedding finds no code of its own in the processor's caches:
+    each kind of call that can be left out here saves ten microseconds.
+    """
+
+    def __init__(self, segment: Segment, vector: Vector) -> None:
+        self._arrays, self._codec = segment.arrays, segment.codec
+        self._vector = vector
+
+    def nearest_lists(self, placing: Placing) -> NDArray[np.int64]:
+        """Numbers of the `WIDE` lists with the nearest centroids, the nearest first."""
+        distances, lists = self._by_codes([placing.coarse], [0], min(WIDE, len(placing.coarse)))
+        nearest: NDArray[np.int64] = lists[np.argsort(distances)]
+        return nearest
+
+    def nearest_rows(
+        self, first_row: NDArray[np.int64], lists: NDArray[np.int64], read: int, wanted: int
+    ) -> _Rows:
+        """The nearest `wanted` rows, or some more, of these lists.
+
+        Args:
+            read: how many rows' codes are read, if there are signs to choose them by.
+        """
+        arrays = self._arrays
+        starts, ends = first_row[lists].tolist(), first_row[lists + 1].tolist()
+        rows, enough = sum(ends) - sum(starts), 2 * wanted
+        if self._codec.signed and rows > max(_FEW, 2 * read, 2 * enough):
+            signs = [arrays.signs[s:e] for s, e in zip(starts, ends, strict=True)]
+            chosen = self._by_signs(signs, starts, max(read, enough))
+        else:
+            codes = [arrays.codes[s:e] for s, e in zip(starts, ends, strict=True)]
+            _, chosen = self._by_codes(codes, starts, min(enough, rows))
+        digits = arrays.codes[chosen].astype(np.float32)
+        digits -= _MIDDLE
+        cosines = digits @ self._vector
+        cosines *= self._codec.step
+        return _Rows(arrays.ids[chosen], cosines, all=len(chosen) == rows)
+
+    def _by_signs(
+        self, parts: Sequence[NDArray[np.uint8]], firsts: Sequence[int], count: int
+    ) -> NDArray[np.int64]:
+        """int64[count]: the rows that differ from the question in the fewest signs.
+
+        Args:
+            parts: signs of rows that follow each other. firsts: the number of the first of each.
+        """
+        signs = np.packbits(self._vector > 0)
+        scanner = _scanners.of_signs(8 * len(signs))
+        scanner.set_query(faiss.swig_ptr(signs))
+        distances = _FAR[:count].copy() if count <= len(_FAR) else np.full(count, _FAR[0])
+        return _scanned(scanner, parts, firsts, distances)
+
+    def _by_codes(
+        self, parts: Sequence[NDArray[np.uint8]], firsts: Sequence[int], count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """(distances, rows) of the nearest `count`, in no order, the question rounded too.
+
+        Args:
+            parts: codes of rows that follow each other. firsts: the number of the first of each.
+        """
+        digits = self._codec.codes_of(self._vector)  # which the scanner cuts
+        scanner = _scanners.of_codes(self._codec.dimension)
+        scanner.set_query(faiss.swig_ptr(digits))
+        distances = np.full(count, np.inf, np.float32)
+        return distances, _scanned(scanner, parts, firsts, distances)
+
+
+def _scanned(
+    scanner: Any,
+    parts: Sequence[NDArray[np.uint8]],
+    firsts: Sequence[int],
+    distances: NDArray[Any],
+) -> NDArray[np.int64]:
+    """Rows of the smallest distances, of which `distances` becomes the heap."""
+    swig_ptr, count = faiss.swig_ptr, len(distances)
+    places = _NOWHERE[:count].copy() if count <= len(_NOWHERE) else np.full(count, _NOWHERE[0])
+    heap = swig_ptr(distances), swig_ptr(places), count
+    for first, part in zip(firsts, parts, strict=True):
+        if len(part):
+            scanner.set_list(first, 0)
+            # It gives (first, offset) in place of ids, and reads none.
+            scanner.scan_codes(len(part), swig_ptr(part), heap[1], *heap)
+    rows: NDArray[np.int64] = (places >> 32) + (places & 0xFFFFFFFF)
+    return rows
+
+
+class _Scanners(threading.local):
+    """FAISS's loops over codes, one of each kind for a thread; each holds one question."""
+
+    def __init__(self) -> None:
+        self._of_codes: dict[int, Any] = {}
+        self._of_signs: dict[int, Any] = {}
+
+    def of_codes(self, dimension: int) -> Any:
+        """Squared distances to a question in codes; ids are (list << 32) + offset."""
+        if (scanner := self._of_codes.get(dimension)) is None:
+            codec = faiss.ScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit_direct)
+            centroids = faiss.IndexFlatL2(dimension)  # which stay empty
+            scanner = codec.select_InvertedListScanner(  # type: ignore[attr-defined]
+                faiss.METRIC_L2, centroids, True, None, False
             )
-            if entry_id >= 0
-        ]
+            scanner.pointed_at = codec, centroids
+            self._of_codes[dimension] = scanner
+        return scanner
+
+    def of_signs(self, bits: int) -> Any:
+        """Hamming distances; ids likewise."""
+        if (scanner := self._of_signs.get(bits)) is None:
+            index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, 1)
+            scanner = index.get_InvertedListScanner(True)  # type: ignore[attr-defined]
+            scanner.pointed_at = index
+            self._of_signs[bits] = scanner
+        return scanner
+
+
+_scanners = _Scanners()
+_ONLY = np.zeros(1, np.int64)
+
+
+_FAR = np.full(1024, np.iinfo(np.int32).max, np.int32)
+_NOWHERE = np.full(1024, -1, np.int64)
 
 
 def key_of(scope: bytes) -> bytes:

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from semcache.indexes.merging import Plan
     from semcache.types import Position
 
-_FORMAT = "semcache-index-3"
+_FORMAT = "semcache-index-4"
 _PAGE = 4096
 _ALIGNED = 64
 _PIECE = 1 << 24
 _TYPES = {
     "scale": "<f4", "keys": "|u1", "first_list": "<i8", "first_centroid": "<i8",
     "made_for": "<i8", "centroids": "<f4", "coarse": "|u1", "first_row": "<i8", "ids": "<i8",
-    "sorted_ids": "<i8", "codes": "|u1",
+    "sorted_ids": "<i8", "codes": "|u1", "signs": "|u1",
 }  # fmt: skip
 """The arrays in the order of the file."""
 
@@ -106,10 +106,19 @@ def sweep(path: Path) -> None:
 
 def _parts(plan: Plan) -> Iterator[tuple[str, list[int], Iterator[bytes]]]:
     """(name, shape, bytes in pieces, the last filled up) of each array."""
+    signs: list[NDArray[np.uint8]] = []
+
+    def codes() -> Iterator[bytes]:
+        for piece, own in plan.codes():
+            signs.append(own)
+            yield piece.tobytes()
+
     for name, dtype in _TYPES.items():
         if name == "codes":
-            shape = [plan.rows, plan.arrays.codes.shape[1]]
-            yield name, shape, _filled(piece.tobytes() for piece in plan.codes())
+            yield name, [plan.rows, plan.arrays.codes.shape[1]], _filled(codes())
+        elif name == "signs":
+            shape = [plan.rows, plan.arrays.signs.shape[1]]
+            yield name, shape, _filled(piece.tobytes() for piece in signs)
         else:
             array = np.ascontiguousarray(getattr(plan.arrays, name), dtype)
             yield name, list(array.shape), _filled(iter([array.tobytes()]))

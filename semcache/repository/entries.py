@@ -75,29 +75,48 @@ class Repository(Generic[IndexT]):
         """The entry with this key, expired or not."""
         return self.store.get_exact(exact_key)
 
+    def glance(self) -> int | None:
+        """What has been committed so far, for `nearest`; None if that cannot be read."""
+        return self._index.glance()
+
     def nearest(
-        self, scope: bytes, vector: Vector, k: int, floor: float
+        self,
+        scope: bytes,
+        vector: Vector,
+        k: int,
+        floor: float,
+        seen: int | None = None,
     ) -> tuple[list[Neighbour], list[Candidate]]:
         """Neighbours in the scope, and candidates: those of at least `floor` that exist.
+
+        Args:
+            seen: what `glance` gave this thread a while ago: neighbours that were recorded
+                since may be missed.
 
         Deleted and expired ones do not crowd out others: further neighbours are asked for
         until there are k fresh candidates or no more that are near enough.
         """
-        index = self._index.current()
+        index = self._index.current(seen)
         now = self._clock()
         while True:
             tolerance = index.tolerance(scope)
-            wanted = 2 * k + 2 if tolerance else k
-            neighbours = index.search(scope, vector, wanted)
+            spare = k + 2 if tolerance else 0
+            neighbours = index.search(scope, vector, k, spare)
             if index.tolerance(scope) > tolerance:
                 continue  # a merge has ended meanwhile, and these may be rounded
-            all_of_them = len(neighbours) < wanted
+            all_of_them = len(neighbours) < k + spare
             if tolerance:
-                # What cannot come among the first k is not measured.
-                last = neighbours[k - 1].similarity if len(neighbours) > k else -1.0
-                least = max(floor - tolerance, last - 2 * tolerance)
-                neighbours = self._measured(neighbours, vector, least)[:k]
-            candidates = self._candidates(scope, neighbours, floor)
+                neighbours, entries = self._measured(neighbours, vector, k, floor, tolerance)
+            else:
+                entries = self._entries(neighbours, floor)
+            # The scope is held against the store's, whatever the index believes.
+            candidates = [
+                Candidate(entry, n.similarity)
+                for n in neighbours
+                if n.similarity >= floor
+                and (entry := entries.get(n.id)) is not None
+                and entry.scope == scope
+            ]
             dead = sum(n.similarity >= floor for n in neighbours) - sum(
                 c.entry.fresh(now) for c in candidates
             )
@@ -108,32 +127,31 @@ class Repository(Generic[IndexT]):
             k = min(4 * k, _WIDEST)
 
     def _measured(
-        self, neighbours: Sequence[Neighbour], vector: Vector, floor: float
-    ) -> list[Neighbour]:
-        """The same by their stored vectors, as far as they are near enough to matter."""
-        near = [n.id for n in neighbours if n.similarity >= floor]
+        self,
+        neighbours: Sequence[Neighbour],
+        vector: Vector,
+        k: int,
+        floor: float,
+        tolerance: float,
+    ) -> tuple[list[Neighbour], dict[int, Entry]]:
+        """(the first k by their stored vectors, entries of those that are near enough)"""
+        # What cannot come among the first k is not measured.
+        last = neighbours[k - 1].similarity if len(neighbours) > k else -1.0
+        least = max(floor - tolerance, last - 2 * tolerance)
+        near = [n.id for n in neighbours if n.similarity >= least]
         if not near:
-            return list(neighbours)
-        found = self.store.vectors(near)
-        blobs = {i: blob for i, blob in found.items() if is_vector(len(blob), len(vector))}
+            return list(neighbours[:k]), {}
+        found = self.store.get_with_vectors(near)
+        blobs = {i: b for i, (_, b) in found.items() if b and is_vector(len(b), len(vector))}
         similarities = decoded(list(blobs.values()), len(vector)) @ vector
         exact = dict(zip(blobs, similarities.tolist(), strict=True))
-        measured = (Neighbour(n.id, min(exact.get(n.id, n.similarity), 1.0)) for n in neighbours)
-        return sorted(measured, key=lambda n: -n.similarity)
+        measured = [Neighbour(n.id, min(exact.get(n.id, n.similarity), 1.0)) for n in neighbours]
+        measured.sort(key=lambda n: -n.similarity)
+        return measured[:k], {i: entry for i, (entry, _) in found.items()}
 
-    def _candidates(
-        self, scope: bytes, neighbours: Sequence[Neighbour], floor: float
-    ) -> list[Candidate]:
-        near = [n for n in neighbours if n.similarity >= floor]
-        if not near:
-            return []
-        entries = self.store.get_many([n.id for n in near])
-        # The scope is held against the store's, whatever the index believes.
-        return [
-            Candidate(entry, n.similarity)
-            for n in near
-            if (entry := entries.get(n.id)) is not None and entry.scope == scope
-        ]
+    def _entries(self, neighbours: Sequence[Neighbour], floor: float) -> dict[int, Entry]:
+        near = [n.id for n in neighbours if n.similarity >= floor]
+        return self.store.get_many(near) if near else {}
 
     # ----------------------------------------------------------------------- writing
 

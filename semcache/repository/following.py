@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from semcache.errors import IndexMismatchError
+from semcache.errors import IndexMismatchError, StoreError
 from semcache.protocols import Index, Store
 from semcache.types import Position
 from semcache.vectors import pieces, unpacked
@@ -135,13 +135,24 @@ class Following(Generic[IndexT]):
                 if self._index is not None:
                     self._index.remove(ids)
 
-    def current(self) -> IndexT:
+    def glance(self) -> int | None:
+        """The store's revision now, for `current`; None if it cannot be read."""
+        try:
+            return self._store.revision()
+        except StoreError:
+            return None
+
+    def current(self, revision: int | None = None) -> IndexT:
         """The index, up to date with every commit there has been before this call.
+
+        Args:
+            revision: what `glance` gave this thread a while ago: commits after it may be missed.
 
         Raises:
             IndexMismatchError: the store's vectors come from another embedder.
         """
-        revision = self._store.revision()
+        if revision is None:
+            revision = self._store.revision()
         index = self._index
         if index is not None and revision == self._store.revision_seen():
             return index

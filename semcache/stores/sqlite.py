@@ -34,6 +34,10 @@ _POSITION = (
 )
 _GET_ONE = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id = ?"
 _GET_SOME = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id IN ({{}})"
+_GET_WITH_VECTORS = (
+    f"SELECT {ENTRY_COLUMNS}, (SELECT vector FROM embeddings WHERE entry_id = entries.id)"
+    " FROM entries WHERE id IN ({})"
+)
 _BATCH = 500
 _ADD_HITS = (
     "UPDATE entries SET hits = hits + :count, last_hit_at = max(coalesce(last_hit_at, 0), :last),"
@@ -102,9 +106,18 @@ class SQLiteStore(LedgerTables, Upkeep):
             rows = self._reader().execute(sql, tuple(ids)).fetchall()
         return {row[0]: entry_from_row(row) for row in rows}
 
-    def revision(self) -> int:
+    def get_with_vectors(self, ids: Sequence[int]) -> dict[int, tuple[Entry, bytes | None]]:
+        sql = _GET_WITH_VECTORS.format(",".join("?" * len(ids)))
         with self._faults("read"):
-            return int(self._reader().execute("PRAGMA data_version").fetchone()[0])
+            rows = self._reader().execute(sql, tuple(ids)).fetchall()
+        return {row[0]: (entry_from_row(row[:-1]), row[-1]) for row in rows}
+
+    def revision(self) -> int:
+        try:
+            revision: int = self._reader().execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise StoreError(self._explain(error, "read")) from error
+        return revision
 
     def revision_seen(self) -> int | None:
         """What `mark_revision` noted on this thread's connection."""

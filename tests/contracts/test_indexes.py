@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from semcache.indexes import snapshot
 from semcache.indexes.faiss import FaissIndex
 from semcache.indexes.merging import Fresh, merge
-from semcache.indexes.segment import Segment
+from semcache.indexes.segment import STAGES, Segment
 from semcache.indexes.snapshot import Facts, SnapshotError
 
 D = 16
@@ -31,7 +31,8 @@ POOL = vectors(200)
 
 
 def merged(old: Any, fresh: Fresh, dead: Any, *, exact_below: int) -> Any:
-    plan = merge(old, fresh, dead, exact_below=exact_below, dimension=D)
+    d = fresh.vectors.shape[1]
+    plan = merge(old, fresh, dead, exact_below=exact_below, dimension=d)
     return plan.in_memory(), np.empty(0, np.int64)
 
 
@@ -42,7 +43,9 @@ class IndexMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.index = FaissIndex(D, exact_below=self.exact_below, background=False)
+        self.index = FaissIndex(
+            D, exact_below=self.exact_below, stages=STAGES[-1:], background=False
+        )
         self.known: dict[int, tuple[bytes, Any]] = {}
         self.next_id = 1
         self.aside = False
@@ -283,3 +286,99 @@ def test_another_process_s_segment_takes_the_place_of_ones_own() -> None:
     index.merge(lambda *_: (segment, np.array([2])))
     assert index.ids().tolist() == [1, 4]
     assert {n.id for n in index.search(SCOPES[0], ROWS[1], 9)} == {1, 4}
+
+
+# ------------------------------------------------------------------- many rows, many numbers
+
+WIDE_D = 256
+"""From here on signs are kept."""
+
+
+def crowded(count: int, seed: int) -> Any:
+    """float32[count, 256]: around fifty topics, as questions lie."""
+    draws = np.random.default_rng(seed)
+    topics = np.random.default_rng(0).normal(size=(50, WIDE_D))
+    found = topics[draws.integers(0, 50, count)] + draws.normal(size=(count, WIDE_D))
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+def near(rows: Any, similarity: float, seed: int) -> Any:
+    """Unit vectors at this cosine similarity to each of the rows."""
+    aside = np.random.default_rng(seed).normal(size=rows.shape)
+    aside -= (aside * rows).sum(axis=1, keepdims=True) * rows
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    return (similarity * rows + (1 - similarity**2) ** 0.5 * aside).astype(np.float32)
+
+
+MERGED = partial(merged, exact_below=1000)
+
+
+@pytest.mark.parametrize("at_rest", [0, 8000, 11_000])
+def test_what_is_near_is_found_among_many(at_rest: int) -> None:
+    """In lists at rest, in lists that came in since, and in both."""
+    rows = crowded(12_000, seed=1)
+    index = FaissIndex(WIDE_D, exact_below=1000, background=False)
+    index.add_many(list(range(at_rest)), [SCOPES[0]] * at_rest, rows[:at_rest])
+    if at_rest:
+        index.set_aside()
+        index.merge(MERGED)
+    for number in range(at_rest, 12_000):
+        index.add(number, SCOPES[0], rows[number])
+    asked = np.arange(0, 12_000, 40)
+    found = [index.search(SCOPES[0], q, 1, 3)[0] for q in near(rows[asked], 0.9, seed=2)]
+    assert np.mean([n.id for n in found] == asked) > 0.98
+    off = [abs(n.similarity - 0.9) for n in found if n.id in asked]
+    assert max(off) < 1e-3 + index.tolerance(SCOPES[0])
+
+
+@pytest.mark.parametrize("exact_below", [1000, 10**9])
+def test_the_deleted_do_not_hide_the_living(exact_below: int) -> None:
+    """Though hundreds of them lie nearer."""
+    crowd = near(np.repeat(crowded(1, seed=3), 900, axis=0), 0.95, seed=4)
+    rows = np.concatenate([crowd, crowded(3000, seed=5)])
+    index = FaissIndex(WIDE_D, exact_below=exact_below, background=False)
+    index.add_many(list(range(3900)), [SCOPES[0]] * 3900, rows)
+    index.set_aside()
+    index.merge(partial(merged, exact_below=exact_below))
+    question = crowded(1, seed=3)[0]
+    alive = int(np.argmin(crowd @ question))
+    index.remove([number for number in range(900) if number != alive])
+    found = index.search(SCOPES[0], question, 1, 3)
+    assert found[0].id == alive
+    assert all(n.id == alive or n.id >= 900 for n in found)
+
+
+def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
+    """Also when a merge has moved them meanwhile."""
+    rows = crowded(9000, seed=6)
+    index = FaissIndex(WIDE_D, exact_below=1000, background=False)
+    scope = SCOPES[0]
+
+    def add(start: int, end: int) -> None:
+        index.add_many(list(range(start, end)), [scope] * (end - start), rows[start:end])
+
+    def placed_alike() -> bool:
+        level = index._level.partitions[scope]._rows
+        segment = index._rest.segment
+        assert segment is not None
+        placing = segment.placing(scope)
+        return placing is not None and getattr(level, "placing", None) is placing
+
+    add(0, 1500)
+    index.set_aside()
+    index.merge(MERGED)
+    add(1500, 2000)
+    assert placed_alike()
+    index.set_aside()
+    add(2000, 2500)  # while that is merged into lists that stay where they are
+    index.merge(MERGED)
+    assert placed_alike()
+    add(2500, 8000)
+    index.set_aside()
+    add(8000, 9000)  # into so many that new ones are made
+    index.merge(MERGED)
+    assert placed_alike()
+    assert len(index) == 9000
+    asked = np.arange(0, 9000, 30)
+    found = [index.search(scope, q, 1)[0].id for q in near(rows[asked], 0.9, seed=7)]
+    assert np.mean(found == asked) > 0.98

@@ -64,6 +64,9 @@ def test_an_entry_comes_back_whole(store: SQLiteStore) -> None:
     found = store.get_exact(entry.exact_key)
     assert found is not None
     assert found == store.get_many([entry_id])[entry_id]
+    bare = store.add(new(2), None, None)
+    both = store.get_with_vectors([bare, entry_id, 999])
+    assert both == {entry_id: (found, VECTOR.tobytes()), bare: (store.get_many([bare])[bare], None)}
     assert found.completion == completion
     assert (found.question, found.expires_at, found.created_at) == ("ü\0?", 500.0, 101.0)
     assert store.tags(entry_id) == ("a", "b")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PIECE = 2048
 """Rows that are copied or assigned at a time."""
+_SAMPLE = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +54,7 @@ class Plan:
         """(codes, signs): uint8[_, d], uint8[_, d / 8], in pieces that follow each other."""
         for start in range(0, self.rows, _PIECE):
             codes = self._mixed.codes(self._order[start : start + _PIECE])
-            yield codes, self._mixed.codec.signs_of(codes)
+            yield codes, self._mixed.codec.signs_of(codes, self.arrays.middle)
 
     def in_memory(self) -> Segment:
         """The segment without a file."""
@@ -138,7 +139,7 @@ def merge(
     ids = mixed.ids()
     no_centroids = np.empty((0, dimension), np.float32)
     centroids = np.concatenate([no_centroids, *lists.centroids]).astype(np.float32)
-    no_codes = np.empty((0, dimension), np.uint8)
+    no_codes, middle = np.empty((0, dimension), np.uint8), _middle(mixed, len(ids))
     arrays = Arrays(
         scale=np.array([codec.scale], np.float32),
         keys=keys.view(np.uint8).reshape(len(keys), KEY),
@@ -150,10 +151,20 @@ def merge(
         first_row=_firsts(np.bincount(list_of, minlength=int(first_list[-1]))),
         ids=ids[order],
         sorted_ids=np.sort(ids),
+        middle=middle,
         codes=no_codes,
-        signs=codec.signs_of(no_codes),
+        signs=codec.signs_of(no_codes, middle),
     )
     return Plan(arrays, len(ids), mixed, order)
+
+
+def _middle(mixed: _Mixed, rows: int) -> NDArray[np.uint8]:
+    """uint8[d]: the mean code of each number, by a sample."""
+    if not rows:
+        return np.zeros(mixed.codec.dimension, np.uint8)
+    codes = mixed.codes(np.arange(0, rows, max(rows // _SAMPLE, 1)))
+    mean: NDArray[np.uint8] = np.ceil(codes.mean(axis=0)).astype(np.uint8)
+    return mean
 
 
 def _kept(old: Segment | None, dead: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,9 +6,10 @@ scope by scope; a large scope's rows lie list by list (inverted lists around cen
 its search looks into the lists whose centroids are nearest. Rows of other scopes are in no
 list that is looked into, so they cannot be found.
 
-Of many rows only the signs are read, one bit a number: the rows that differ from the question in
-the fewest signs are those whose codes are then read. After an embedding, which fills the
-processor's caches with a model, a search takes as long as what it reads from memory.
+Of many rows only the signs are read, one bit a number, counted from the middle of what there
+is: the rows that differ from the question in the fewest signs are those whose codes are then
+read. After an embedding, which fills the processor's caches with a model, a search takes as
+long as what it reads from memory.
 
 Codes are rounded: a similarity may be off by a few thousandths. Whoever serves by it takes the
 stored vectors (`Index.tolerance`).
@@ -120,11 +121,14 @@ class Codec:
         """Whether signs are kept too."""
         return self.dimension >= _SIGNS_FROM
 
-    def signs_of(self, codes: NDArray[Any]) -> NDArray[np.uint8]:
-        """uint8[n, d] to uint8[n, d / 8]: a bit a number; uint8[n, 0] where they are not kept."""
+    def signs_of(self, codes: NDArray[Any], middle: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8[n, d] to uint8[n, d / 8], a bit a number: whether it reaches the middle.
+
+        uint8[n, 0] where signs are not kept.
+        """
         if not self.signed:
             return np.empty((len(codes), 0), np.uint8)
-        return np.packbits(codes > _MIDDLE, axis=1)
+        return np.packbits(codes >= middle, axis=-1)
 
     def decode(self, codes: NDArray[np.uint8]) -> Vector:
         vectors: Vector = ((codes.astype(np.float32) - _MIDDLE) * self.step).astype(np.float32)
@@ -143,7 +147,7 @@ class Arrays:
         centroids: float32[c, d]; coarse: the same as codes, uint8[c, d].
         first_row: int64[l + 1]: where each list's rows begin.
         ids: int64[n], row by row; sorted_ids: the same in order. codes: uint8[n, d].
-        signs: uint8[n, d / 8], of the codes.
+        middle: uint8[d], where the codes of each number lie on average. signs: uint8[n, d / 8].
     """
 
     scale: NDArray[np.float32]
@@ -156,6 +160,7 @@ class Arrays:
     first_row: NDArray[np.int64]
     ids: NDArray[np.int64]
     sorted_ids: NDArray[np.int64]
+    middle: NDArray[np.uint8]
     codes: NDArray[np.uint8]
     signs: NDArray[np.uint8]
 
@@ -276,6 +281,8 @@ class Search:
         if self.exhausted:
             return
         lists = self.lists[self._looked : stage.lists]
+        if not len(lists):
+            return
         # What has one list looks at all of it at once.
         read = STAGES[-1].read if self.placing is None else stage.read
         self._looked += len(lists)
@@ -328,7 +335,8 @@ class _Reader:
 
     def __init__(self, segment: Segment, vector: Vector) -> None:
         self._arrays, self._codec = segment.arrays, segment.codec
-        self._vector = vector
+        self._vector = np.ascontiguousarray(vector, np.float32)  # FAISS reads where it lies
+        self._digits = self._codec.codes_of(self._vector)
 
     def nearest_lists(self, placing: Placing) -> NDArray[np.int64]:
         """Numbers of the `WIDE` lists with the nearest centroids, the nearest first."""
@@ -355,7 +363,11 @@ class _Reader:
             _, chosen = self._by_codes(codes, starts, min(enough, rows))
         digits = arrays.codes[chosen].astype(np.float32)
         digits -= _MIDDLE
-        cosines = digits @ self._vector
+        cosines = np.empty(len(chosen), np.float32)
+        at = faiss.swig_ptr  # numpy's `@` would wake a thread for each processor
+        faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
+            at(cosines), at(self._vector), at(digits), *digits.shape[::-1]
+        )
         cosines *= self._codec.step
         return _Rows(arrays.ids[chosen], cosines, all=len(chosen) == rows)
 
@@ -367,7 +379,7 @@ class _Reader:
         Args:
             parts: signs of rows that follow each other. firsts: the number of the first of each.
         """
-        signs = np.packbits(self._vector > 0)
+        signs = self._codec.signs_of(self._digits, self._arrays.middle)
         scanner = _scanners.of_signs(8 * len(signs))
         scanner.set_query(faiss.swig_ptr(signs))
         distances = _FAR[:count].copy() if count <= len(_FAR) else np.full(count, _FAR[0])
@@ -381,9 +393,8 @@ class _Reader:
         Args:
             parts: codes of rows that follow each other. firsts: the number of the first of each.
         """
-        digits = self._codec.codes_of(self._vector)  # which the scanner cuts
         scanner = _scanners.of_codes(self._codec.dimension)
-        scanner.set_query(faiss.swig_ptr(digits))
+        scanner.set_query(faiss.swig_ptr(self._digits))  # which it cuts to whole ones
         distances = np.full(count, np.inf, np.float32)
         return distances, _scanned(scanner, parts, firsts, distances)
 

@@ -36,7 +36,7 @@ _PIECE = 1 << 24
 _TYPES = {
     "scale": "<f4", "keys": "|u1", "first_list": "<i8", "first_centroid": "<i8",
     "made_for": "<i8", "centroids": "<f4", "coarse": "|u1", "first_row": "<i8", "ids": "<i8",
-    "sorted_ids": "<i8", "codes": "|u1", "signs": "|u1",
+    "sorted_ids": "<i8", "middle": "|u1", "codes": "|u1", "signs": "|u1",
 }  # fmt: skip
 """The arrays in the order of the file."""
 

@@ -313,15 +313,23 @@ def near(rows: Any, similarity: float, seed: int) -> Any:
 MERGED = partial(merged, exact_below=1000)
 
 
-@pytest.mark.parametrize("at_rest", [0, 8000, 11_000])
-def test_what_is_near_is_found_among_many(at_rest: int) -> None:
-    """In lists at rest, in lists that came in since, and in both."""
+@pytest.mark.parametrize("form", ["around zero", "never below", "mostly zero"])
+@pytest.mark.parametrize(
+    ("at_rest", "exact_below"), [(0, 1000), (8000, 1000), (11_000, 1000), (12_000, 10**9)]
+)
+def test_what_is_near_is_found_among_many(at_rest: int, exact_below: int, form: str) -> None:
+    """In lists at rest, in lists that came in since, in both, in one; however numbers lie."""
     rows = crowded(12_000, seed=1)
-    index = FaissIndex(WIDE_D, exact_below=1000, background=False)
+    if form == "never below":
+        rows = np.abs(rows)
+    if form == "mostly zero":
+        rows = np.where(rows > np.quantile(rows, 0.8, axis=1, keepdims=True), rows, 0.0)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    index = FaissIndex(WIDE_D, exact_below=exact_below, background=False)
     index.add_many(list(range(at_rest)), [SCOPES[0]] * at_rest, rows[:at_rest])
     if at_rest:
         index.set_aside()
-        index.merge(MERGED)
+        index.merge(partial(merged, exact_below=exact_below))
     for number in range(at_rest, 12_000):
         index.add(number, SCOPES[0], rows[number])
     asked = np.arange(0, 12_000, 40)

@@ -548,6 +548,18 @@ class Cache:
     def emit(self, event: Event) -> None:
         self._hooks.emit(event)
 
+    def before_fork(self) -> None:
+        """Wait until none of the cache's threads is in the middle of a write."""
+        if self.leases is not None:
+            self.leases.hold()
+        self.repository.store.hold()
+
+    def after_fork_here(self) -> None:
+        """In the parent: go on."""
+        self.repository.store.let_go()
+        if self.leases is not None:
+            self.leases.let_go()
+
     def after_fork(self) -> None:
         """In a child process: make new what the parent's threads may have held."""
         self.tally.after_fork()

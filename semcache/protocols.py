@@ -240,6 +240,18 @@ class Store(Protocol):
         """The bytes that an entry counts for in `totals`."""
         ...
 
+    def hold(self) -> None:
+        """Before a fork: nobody is in the middle of a write until `let_go`.
+
+        A lock within SQLite that is held during a fork is held in the child for ever. Waits
+        for a second at most.
+        """
+        ...
+
+    def let_go(self) -> None:
+        """After the fork, in the parent."""
+        ...
+
     def after_fork(self) -> None:
         """In a child process: forget connections and locks of the parent."""
         ...
@@ -281,6 +293,14 @@ class Leases(Protocol):
 
     def near(self, scope: bytes, vector: Vector, floor: float) -> bytes | None:
         """The key of the lease for the nearest question of a scope, if it is near enough."""
+        ...
+
+    def hold(self) -> None:
+        """As `Store.hold`."""
+        ...
+
+    def let_go(self) -> None:
+        """After the fork, in the parent."""
         ...
 
     def after_fork(self) -> None:

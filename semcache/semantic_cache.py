@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -828,6 +829,9 @@ def _checked(ttl: GivenTTL) -> GivenTTL:
 
 _open_caches: WeakSet[Cache] = WeakSet()
 _flights_of: WeakKeyDictionary[Cache, Flights] = WeakKeyDictionary()
+_fork_turn = threading.RLock()
+_forking: list[Cache] = []
+"""Those that are held while a thread forks; one at a time."""
 
 
 def _close_all() -> None:
@@ -837,8 +841,27 @@ def _close_all() -> None:
             cache.close()
 
 
+def _before_fork() -> None:
+    """Wait until none of our threads is in the middle of a write, and keep it so."""
+    _fork_turn.acquire()
+    _forking[:] = list(_open_caches)
+    for cache in _forking:
+        cache.before_fork()
+
+
+def _after_fork_here() -> None:
+    """In the parent."""
+    for cache in reversed(_forking):
+        cache.after_fork_here()
+    _forking.clear()
+    _fork_turn.release()
+
+
 def _after_fork() -> None:
     """In a child process: the parent's threads are gone, with the locks that they held."""
+    global _fork_turn
+    _fork_turn = threading.RLock()
+    _forking.clear()
     for cache in list(_open_caches):
         cache.after_fork()
         _flights_of[cache].after_fork()
@@ -846,4 +869,6 @@ def _after_fork() -> None:
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_here, after_in_child=_after_fork
+    )

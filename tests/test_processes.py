@@ -251,6 +251,44 @@ def test_a_server_that_forks_after_opening_goes_on(tmp_path: Path) -> None:
     assert out.strip() == "[0, 0, 0] ['of 0', 'of 1', 'of 2']"
 
 
+HELD = """
+    import os, sys, threading, time
+    from semcache import SemanticCache, Completion
+    from tests.helpers import hashing_embedder
+
+    cache = SemanticCache(sys.argv[1], embedder=hashing_embedder(), threshold=0.9)
+    cache.answer("a question", lambda _: Completion("a"))
+    leases, store = cache._cache.leases, cache._store
+    inside = threading.Event()
+    busy = [True, True]
+
+    def writing(number, lock):
+        with lock:
+            inside.set()
+            time.sleep(float(sys.argv[2]))
+            busy[number] = False
+
+    for number, lock in enumerate((leases._lock, store._write_lock)):
+        inside.clear()
+        threading.Thread(target=writing, args=(number, lock), daemon=True).start()
+        inside.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        done = str(cache.answer("another", lambda _: Completion("b")).text)
+        cache.flush()
+        os._exit(0 if done == "b" and busy == [sys.argv[3] == "busy"] * 2 else 1)
+    print(os.waitpid(pid, 0)[1], cache.answer("a third", lambda _: Completion("c")).text)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "then"), [("0.3", "done"), ("4", "busy")])
+def test_a_fork_waits_for_a_write_under_way(tmp_path: Path, seconds: str, then: str) -> None:
+    """What SQLite locks meanwhile would be locked in the child for ever; but not for long."""
+    process = started(HELD, str(tmp_path), seconds, then)
+    out, _ = process.communicate(timeout=60)
+    assert out.strip() == "0 c"
+
+
 # ------------------------------------------------------------------------------- threads
 
 

@@ -23,6 +23,17 @@ from semcache.errors import StoreError
 from semcache.stores.migrations import migrate
 
 _NOTICEABLE = 0.01
+HOLD = 1.0
+"""Seconds that a fork waits for a statement under way in another thread."""
+_abandoned: list[sqlite3.Connection | None] = []
+
+
+def abandon(connection: sqlite3.Connection | None) -> None:
+    """In a child process: never close what a thread of the parent was in the middle of.
+
+    SQLite's lock on it is held for ever, and closing it would wait for that.
+    """
+    _abandoned.append(connection)
 
 
 def read_only(path: Path) -> sqlite3.Connection:
@@ -51,6 +62,7 @@ class Database:
         self._busy_timeout = busy_timeout
         self._local = threading.local()
         self._write_lock = threading.Lock()
+        self._quiet = False
         self._hurried = False
         self._closed = False
         try:
@@ -148,17 +160,28 @@ class Database:
         finally:
             self._write_lock.release()
 
+    def hold(self) -> None:
+        self._quiet = self._write_lock.acquire(timeout=HOLD)
+
+    def let_go(self) -> None:
+        if self._quiet:
+            self._quiet = False
+            self._write_lock.release()
+
     def after_fork(self) -> None:
         # Inherited connections must be gone before the first of our own: SQLite counts its
         # locks by process, and would take the parent's for ours.
         connection = getattr(self._local, "connection", None)
         self._local = threading.local()
-        busy = self._write_lock.locked()  # by a thread that is not here: its mutex is held too
-        for inherited in (connection, None if busy else self._writer):
+        writer: sqlite3.Connection | None = self._writer
+        if self._write_lock.locked() and not self._quiet:
+            abandon(writer)
+            writer = None
+        for inherited in (connection, writer):
             if inherited is not None:
                 with suppress(sqlite3.Error):
                     inherited.close()
-        self._write_lock = threading.Lock()
+        self._write_lock, self._quiet = threading.Lock(), False
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:

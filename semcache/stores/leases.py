@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semcache.errors import StoreError
+from semcache.stores.database import HOLD, abandon
 from semcache.types import Held
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class SQLiteLeases:
     def _begin(self) -> None:
         self._token = f"{os.getpid()}-{os.urandom(8).hex()}"
         self._lock = threading.Lock()
+        self._quiet = False
         self._connection: sqlite3.Connection | None = None
         self._held: set[bytes] = set()
         self._releases: deque[tuple[bytes, bool]] = deque()
@@ -134,8 +136,18 @@ class SQLiteLeases:
                 self._connection.close()
                 self._connection = None
 
+    def hold(self) -> None:
+        self._quiet = self._lock.acquire(timeout=HOLD)
+
+    def let_go(self) -> None:
+        if self._quiet:
+            self._quiet = False
+            self._lock.release()
+
     def after_fork(self) -> None:
         """In a child process: what the parent holds is the parent's."""
+        if self._lock.locked() and not self._quiet:
+            abandon(self._connection)
         self._begin()
 
     # ------------------------------------------------------------------------- inside

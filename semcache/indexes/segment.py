@@ -56,7 +56,7 @@ class Stage(NamedTuple):
         return Stage(min(k * self.lists, last.lists), self.near, min(k * self.read, last.read))
 
 
-STAGES = (Stage(4, 0.85, 32), Stage(16, 0.7, 96), Stage(64, -1.0, 256))
+STAGES = (Stage(8, 0.9, 48), Stage(32, 0.75, 128), Stage(192, -1.0, 256))
 """A question that will be served has a near neighbour, which lies in the first lists almost
 always; only the others pay for looking farther."""
 WIDE = STAGES[-1].lists

@@ -255,6 +255,8 @@ class SemanticCache:
         held = None if policy is not None else build.rules_of(bound, confidence)
         if coalesce not in ("exact", "semantic", "off"):
             raise ConfigError(f"coalesce is {coalesce!r}; it is 'exact', 'semantic' or 'off'.")
+        if not isinstance(busy_timeout, int | float) or not busy_timeout >= 0:
+            raise ConfigError(f"busy_timeout is {busy_timeout!r}; it is a number of seconds.")
         self.path = Path(path).expanduser()
         rules = keys.key_rules(ignore, context)
         retention = Retention(

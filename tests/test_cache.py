@@ -330,6 +330,7 @@ def test_answer_and_stream_doors(cache: SemanticCache) -> None:
         {"context": "some"},
         {"long_prompts": "cut"},
         {"embed_timeout": 0},
+        {"busy_timeout": -1},
         {"ignore": "temperature"},
         {"ttl": -5},
     ],

@@ -254,7 +254,7 @@ class Cache:
 
     def _semantic(self, query: Query, now: float) -> Lookup:
         # Before the embedding, while SQLite's code lies in the processor's caches.
-        seen = self.repository.glance()
+        seen = None if self._semantics is None else self.repository.glance()
         vector = self._vector_or_miss(query)
         if isinstance(vector, Miss):
             return self._missed(query, vector)

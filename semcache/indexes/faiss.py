@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semcache.indexes.merging import Fresh
-from semcache.indexes.partition import EXACT_BELOW, HALF, Partition
+from semcache.indexes.partition import EXACT_BELOW, HALF, Partition, together
 from semcache.indexes.partition import Search as PartitionSearch
 from semcache.indexes.segment import STAGES, Placing, Search, Segment, Stage
 from semcache.types import Neighbour
@@ -148,7 +148,7 @@ class FaissIndex:
             farther = stage.times(k)
             for search in under_way:
                 search.widen(farther)
-            found = _together([search.found() for search in under_way], wanted)
+            found = together([search.found() for search in under_way], wanted)
             if all(search.exhausted for search in under_way):
                 break
             if len(found) >= wanted and found[0].similarity >= stage.near:
@@ -244,14 +244,6 @@ class FaissIndex:
         known = np.array([any(i in level.scope_of for level in levels) for i in ids.tolist()], bool)
         segment = self._rest.segment
         return known if segment is None else known | segment.contains(ids)
-
-
-def _together(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
-    """The k nearest of all parts, each once."""
-    if len(parts) == 1:
-        return parts[0]
-    nearest = {n.id: n for part in parts for n in part}
-    return sorted(nearest.values(), key=lambda n: -n.similarity)[:k]
 
 
 def _others(ids: NDArray[np.int64], kept: NDArray[np.int64], up_to: int) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ Sooner or later all of this is merged into a segment (`FaissIndex`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -355,10 +355,16 @@ class Search:
         if len(lists):
             with self._lock:
                 found = self._rows.search(self._vector, self._k, lists)
-            # A row may be in two of them, if it was removed and added meanwhile.
-            nearest = {n.id: n for n in (*self._found, *found)}
-            self._found = sorted(nearest.values(), key=lambda n: -n.similarity)[: self._k]
+            self._found = together([self._found, found], self._k)
 
     def found(self) -> list[Neighbour]:
         """The nearest so far."""
         return self._found
+
+
+def together(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
+    """The k nearest of all parts, each once: a row may move from one to another meanwhile."""
+    if len(parts) == 1:
+        return parts[0]
+    nearest = {n.id: n for part in parts for n in part}
+    return sorted(nearest.values(), key=lambda n: -n.similarity)[:k]

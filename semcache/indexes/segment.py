@@ -382,8 +382,7 @@ class _Reader:
         signs = self._codec.signs_of(self._digits, self._arrays.middle)
         scanner = _scanners.of_signs(8 * len(signs))
         scanner.set_query(faiss.swig_ptr(signs))
-        distances = _FAR[:count].copy() if count <= len(_FAR) else np.full(count, _FAR[0])
-        return _scanned(scanner, parts, firsts, distances)
+        return _scanned(scanner, parts, firsts, _filled(_FAR, count))
 
     def _by_codes(
         self, parts: Sequence[NDArray[np.uint8]], firsts: Sequence[int], count: int
@@ -407,7 +406,7 @@ def _scanned(
 ) -> NDArray[np.int64]:
     """Rows of the smallest distances, of which `distances` becomes the heap."""
     swig_ptr, count = faiss.swig_ptr, len(distances)
-    places = _NOWHERE[:count].copy() if count <= len(_NOWHERE) else np.full(count, _NOWHERE[0])
+    places = _filled(_NOWHERE, count)
     heap = swig_ptr(distances), swig_ptr(places), count
     for first, part in zip(firsts, parts, strict=True):
         if len(part):
@@ -449,6 +448,11 @@ class _Scanners(threading.local):
 
 _scanners = _Scanners()
 _ONLY = np.zeros(1, np.int64)
+
+
+def _filled(template: NDArray[Any], count: int) -> NDArray[Any]:
+    """So many of what the template is full of."""
+    return template[:count].copy() if count <= len(template) else np.full(count, template[0])
 
 
 _FAR = np.full(1024, np.iinfo(np.int32).max, np.int32)

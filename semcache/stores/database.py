@@ -23,7 +23,7 @@ from semcache.errors import StoreError
 from semcache.stores.migrations import migrate
 
 _NOTICEABLE = 0.01
-HOLD = 1.0
+_HOLD = 1.0
 """Seconds that a fork waits for a statement under way in another thread."""
 _abandoned: list[sqlite3.Connection | None] = []
 
@@ -34,6 +34,36 @@ def abandon(connection: sqlite3.Connection | None) -> None:
     SQLite's lock on it is held for ever, and closing it would wait for that.
     """
     _abandoned.append(connection)
+
+
+class ForkLock:
+    """A lock around a connection, which a fork takes too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held = False
+        self.acquire, self.release = self._lock.acquire, self._lock.release
+
+    def __enter__(self) -> bool:
+        return self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def hold(self) -> None:
+        """Before a fork: wait for whoever has it, a second at most."""
+        self._held = self._lock.acquire(timeout=_HOLD)
+
+    def let_go(self) -> None:
+        """After the fork, in the parent."""
+        if self._held:
+            self._held = False
+            self._lock.release()
+
+    @property
+    def broken(self) -> bool:
+        """In a child process: whether a thread that is not here has it."""
+        return self._lock.locked() and not self._held
 
 
 def read_only(path: Path) -> sqlite3.Connection:
@@ -61,8 +91,7 @@ class Database:
         self.path = Path(path)
         self._busy_timeout = busy_timeout
         self._local = threading.local()
-        self._write_lock = threading.Lock()
-        self._quiet = False
+        self._write_lock = ForkLock()
         self._hurried = False
         self._closed = False
         try:
@@ -161,12 +190,10 @@ class Database:
             self._write_lock.release()
 
     def hold(self) -> None:
-        self._quiet = self._write_lock.acquire(timeout=HOLD)
+        self._write_lock.hold()
 
     def let_go(self) -> None:
-        if self._quiet:
-            self._quiet = False
-            self._write_lock.release()
+        self._write_lock.let_go()
 
     def after_fork(self) -> None:
         # Inherited connections must be gone before the first of our own: SQLite counts its
@@ -174,14 +201,14 @@ class Database:
         connection = getattr(self._local, "connection", None)
         self._local = threading.local()
         writer: sqlite3.Connection | None = self._writer
-        if self._write_lock.locked() and not self._quiet:
+        if self._write_lock.broken:
             abandon(writer)
             writer = None
         for inherited in (connection, writer):
             if inherited is not None:
                 with suppress(sqlite3.Error):
                     inherited.close()
-        self._write_lock, self._quiet = threading.Lock(), False
+        self._write_lock = ForkLock()
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:

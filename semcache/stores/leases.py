@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semcache.errors import StoreError
-from semcache.stores.database import HOLD, abandon
+from semcache.stores.database import ForkLock, abandon
 from semcache.types import Held
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class SQLiteLeases:
 
     def _begin(self) -> None:
         self._token = f"{os.getpid()}-{os.urandom(8).hex()}"
-        self._lock = threading.Lock()
-        self._quiet = False
+        self._lock = ForkLock()
         self._connection: sqlite3.Connection | None = None
         self._held: set[bytes] = set()
         self._releases: deque[tuple[bytes, bool]] = deque()
@@ -137,16 +136,14 @@ class SQLiteLeases:
                 self._connection = None
 
     def hold(self) -> None:
-        self._quiet = self._lock.acquire(timeout=HOLD)
+        self._lock.hold()
 
     def let_go(self) -> None:
-        if self._quiet:
-            self._quiet = False
-            self._lock.release()
+        self._lock.let_go()
 
     def after_fork(self) -> None:
         """In a child process: what the parent holds is the parent's."""
-        if self._lock.locked() and not self._quiet:
+        if self._lock.broken:
             abandon(self._connection)
         self._begin()
 

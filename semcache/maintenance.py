@@ -13,7 +13,7 @@ from semcache.core.retention import Retention
 from semcache.protocols import Embedder
 from semcache.stores.sqlite import SQLiteStore
 from semcache.types import Candidate, Selection
-from semcache.vectors import decoded
+from semcache.vectors import cosine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,8 +222,9 @@ def search(
         allowed = {entry.id for entry in store.select(Selection(namespace=namespace))}
     found: list[tuple[float, int]] = []
     for entry_id, _, blob in store.vectors_after(0):
-        if allowed is None or entry_id in allowed:
-            found.append((float(decoded([blob], len(wanted))[0] @ wanted), entry_id))
+        similarity = cosine(blob, wanted) if allowed is None or entry_id in allowed else None
+        if similarity is not None:
+            found.append((similarity, entry_id))
             if len(found) > 100 * limit:
                 found = sorted(found, reverse=True)[:limit]
     nearest = sorted(found, reverse=True)[:limit]

@@ -66,6 +66,17 @@ def pieces(rows: Iterable[T], size: int) -> Iterator[list[T]]:
         yield piece
 
 
+def cosine(blob: bytes, vector: Vector) -> float | None:
+    """Of a stored vector and float32[d], both of length 1; None if it is no such vector."""
+    import numpy as np
+
+    if len(blob) == 4 * len(vector):  # as they are by default
+        return float(np.frombuffer(blob, "<f4").dot(vector))
+    if not is_vector(len(blob), len(vector)):
+        return None
+    return float(decoded([blob], len(vector))[0].dot(vector))
+
+
 def decoded(blobs: Sequence[bytes], dimension: int) -> Vector:
     """float32[n, d] of blobs of any forms.
 

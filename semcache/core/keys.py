@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from semcache.core.canonical import canonical_json, nfc, plain
+from semcache.core.digests import sha256
 from semcache.errors import ConfigError
 from semcache.types import (
     JSON,
@@ -103,7 +104,7 @@ def exact_key(scope: bytes, question: str | None) -> bytes:
     """SHA-256 over scope and question; no question and an empty one differ."""
     head = f"semcache/{KEY_VERSION}/{scope.hex()}"
     text = head if question is None else f"{head}\n{question}"
-    return hashlib.sha256(text.encode()).digest()
+    return sha256(text.encode())
 
 
 def smooth(text: str) -> str:

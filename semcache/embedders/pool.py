@@ -124,13 +124,12 @@ class EmbedderPool:
     def _taken(self, own: _Job | None) -> list[_Job] | None:
         """The next batch; None, and one run less, if nobody waits."""
         with self._lock:
+            if own is None and not self._waiting:
+                self._running -= 1
+                return None
             room = _BATCH - (own is not None)
             batch = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-            if own is not None:
-                return [own, *batch]
-            if not batch:
-                self._running -= 1
-            return batch or None
+            return batch if own is None else [own, *batch]
 
     def _embed_batch(self, batch: list[_Job]) -> None:
         try:

@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semcache.indexes.merging import Fresh
-from semcache.indexes.partition import EXACT_BELOW, HALF, Partition, together
-from semcache.indexes.partition import Search as PartitionSearch
-from semcache.indexes.segment import STAGES, Placing, Search, Segment, Stage
+from semcache.indexes.partition import EXACT_BELOW, HALF, Lists, Partition
+from semcache.indexes.scanning import STAGES, Question, Search, Source, Stage, together
+from semcache.indexes.segment import ScopeRows, Segment
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from semcache.indexes.centroids import Placing
     from semcache.types import Vector
 
 _LEVEL_ROWS = 65_536
 """The level is merged when it holds this many rows, or ..."""
 _LEVEL_SHARE = 8
 """... so many times fewer than the segment, if that is more."""
-_NONE = np.empty(0, np.int64)
 _SCOPE_WEIGHT = 2
 """Rows that a scope of the level counts for: it takes memory of its own."""
 _DEAD_SHARE = 4
@@ -139,19 +139,42 @@ class FaissIndex:
     def search(self, scope: bytes, vector: Vector, k: int, spare: int = 0) -> list[Neighbour]:
         wanted = k + spare
         levels = self._levels()  # before the rest: what a merge moves is then found, if twice
-        at_rest = self._rest.search(scope, vector, wanted)
-        placing, near = (None, _NONE) if at_rest is None else (at_rest.placing, at_rest.lists)
-        searches = [level.search(scope, vector, wanted, placing, near) for level in levels]
-        under_way = [search for search in (at_rest, *searches) if search is not None]
+        rest = self._rest
+        found: list[list[Neighbour]] = []
+        sources: dict[Placing, list[Source]] = {}
+        if (rows := rest.rows_of(scope)) is not None:
+            sources[rows.placing] = [rows]
+        for level in levels:
+            part = level.search(scope, vector, wanted)
+            if isinstance(part, Lists):
+                sources.setdefault(part.placing, []).append(part)
+            else:
+                found.append(part)
+        searches = [
+            Search(Question(vector, placing), together_in, placing.lists, wanted, rest.dead)
+            for placing, together_in in sources.items()
+        ]
+        return self._widened(searches, found, k, wanted)
+
+    def _widened(
+        self,
+        searches: Sequence[Search],
+        exact: Sequence[list[Neighbour]],
+        k: int,
+        wanted: int,
+    ) -> list[Neighbour]:
+        """The nearest that searches find, looking no farther than need be, and other parts."""
+        if not searches:
+            return together(exact, wanted)
         found: list[Neighbour] = []
         for stage in self._stages:
-            farther = stage.times(k)
-            for search in under_way:
+            farther, parts, more = stage.times(k), list(exact), False
+            for search in searches:
                 search.widen(farther)
-            found = together([search.found() for search in under_way], wanted)
-            if all(search.exhausted for search in under_way):
-                break
-            if len(found) >= wanted and found[0].similarity >= stage.near:
+                parts.append(search.found())
+                more = more or not search.exhausted
+            found = together(parts, wanted)
+            if not more or (len(found) >= wanted and found[0].similarity >= stage.near):
                 break
         return found
 
@@ -267,11 +290,9 @@ class _Rest:
             chosen = np.asarray(ids, np.int64)
             self.dead.update(chosen[self.segment.contains(chosen)].tolist())
 
-    def search(self, scope: bytes, vector: Vector, k: int) -> Search | None:
-        """A search for the k nearest living rows."""
-        if self.segment is None:
-            return None
-        return self.segment.search(scope, vector, k, self.dead)
+    def rows_of(self, scope: bytes) -> ScopeRows | None:
+        """Living and deleted rows of a scope, if it has any."""
+        return None if self.segment is None else self.segment.rows(scope)
 
 
 class _Level:
@@ -338,12 +359,10 @@ class _Level:
     def _placing(self, scope: bytes) -> Placing | None:
         return None if self._segment is None else self._segment.placing(scope)
 
-    def search(
-        self, scope: bytes, vector: Vector, k: int, placing: Placing | None, near: NDArray[np.int64]
-    ) -> PartitionSearch | None:
-        """A search for the k nearest; see `Partition.search`."""
+    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour] | Lists:
+        """See `Partition.search`."""
         partition = self.partitions.get(scope)
-        return None if partition is None else partition.search(vector, k, placing, near)
+        return [] if partition is None else partition.search(vector, k)
 
     def exact(self, scope: bytes) -> bool:
         """Whether its similarities are not rounded."""

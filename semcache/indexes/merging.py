@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 
-from semcache.indexes.centroids import REGROW, ROUNDS, SEED, TRAINING_POINTS, lists_for, sample_of
-from semcache.indexes.segment import KEY, Arrays, Codec, Segment, as_keys, key_of
+from semcache.indexes.centroids import REGROW, assigned, middle_of, placed, sample_of
+from semcache.indexes.codec import Codec
+from semcache.indexes.segment import KEY, Arrays, Segment, as_keys, key_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _PIECE = 2048
 """Rows that are copied or assigned at a time."""
 _SAMPLE = 4096
+_STEADY = 4
+"""Digits of a code by which the middle may move before all signs are counted anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,12 +161,17 @@ def merge(
 
 
 def _middle(mixed: _Mixed, rows: int) -> NDArray[np.uint8]:
-    """uint8[d]: the mean code of each number, by a sample."""
-    if not rows:
-        return np.zeros(mixed.codec.dimension, np.uint8)
-    codes = mixed.codes(np.arange(0, rows, max(rows // _SAMPLE, 1)))
-    mean: NDArray[np.uint8] = np.ceil(codes.mean(axis=0)).astype(np.uint8)
-    return mean
+    """uint8[d]: where codes lie on average, by a sample; as before, if that is still true.
+
+    What is in memory around the same centroids can then stay as it is.
+    """
+    sample = mixed.codes(np.arange(0, rows, max(rows // _SAMPLE, 1)))
+    middle = middle_of(sample)
+    if mixed.old is not None and mixed.old.codec == mixed.codec:
+        before = mixed.old.arrays.middle
+        if np.abs(middle.astype(np.int16) - before).max(initial=0) <= _STEADY:
+            return np.array(before)
+    return middle
 
 
 def _kept(old: Segment | None, dead: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -227,7 +234,8 @@ class _Lists:
             rows = np.flatnonzero(scope_of == scope)
             before = self._centroids_before(keys[scope], len(rows))
             if before is None:
-                centroids, self.made_for[scope] = _placed(mixed, rows), len(rows)
+                centroids = placed(mixed.vectors(sample_of(rows)), len(rows))
+                self.made_for[scope] = len(rows)
                 self.of_row[rows] = _assigned(mixed, rows, centroids)
             else:
                 centroids, first_list, self.made_for[scope] = before
@@ -261,26 +269,15 @@ class _Lists:
         return found
 
 
-def _placed(mixed: _Mixed, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Centroids by k-means."""
-    means = faiss.Kmeans(
-        mixed.codec.dimension, lists_for(len(rows)), niter=ROUNDS, seed=SEED, spherical=True,
-        max_points_per_centroid=TRAINING_POINTS, min_points_per_centroid=1,
-    )  # fmt: skip
-    means.train(mixed.vectors(sample_of(rows)))
-    assert means.centroids is not None  # it has been trained
-    return means.centroids
-
-
 def _assigned(
     mixed: _Mixed, rows: NDArray[np.int64], centroids: NDArray[np.float32]
 ) -> NDArray[np.int64]:
     """The nearest centroid of each row."""
     found = np.empty(len(rows), np.int64)
     for start in range(0, len(rows), _PIECE):
-        vectors = mixed.vectors(rows[start : start + _PIECE])
-        nearest = faiss.knn(vectors, centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)[1]
-        found[start : start + _PIECE] = nearest[:, 0]
+        found[start : start + _PIECE] = assigned(
+            mixed.vectors(rows[start : start + _PIECE]), centroids
+        )
     return found
 
 

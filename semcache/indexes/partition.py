@@ -4,12 +4,11 @@ Flat: all vectors in one array, compared by FAISS one by one. Exact. At 8,192 ve
 dimensions this takes less than a tenth of one embedding, and it grows
 with their number, so a larger scope is moved to inverted lists.
 
-Inverted lists (`IndexIVFScalarQuantizer`, float16): where the scope's older vectors lie in lists
-of a segment, around the same centroids, so that a search looks for the nearest centroids once;
-else about 2 sqrt(n) lists of their own. A search looks into a few of them, and into more where
-those held nothing near (`segment.STAGES`). Unlike a graph (HNSW), lists take deletes at once
-and are built in seconds. What exact search costs by size, and the recall of the lists, is in
-`benchmarks/results/latency.json`.
+Inverted lists: where the scope's older vectors lie in lists of a segment, around the same
+centroids, so that one search looks through both; else around about sqrt(n) of their own. A search
+looks into a few of them, and into more where those held nothing near (`scanning.STAGES`). Unlike
+a graph (HNSW), lists take deletes at once and are built in seconds. What exact search costs by
+size, and the recall of the lists, is in `benchmarks/results/latency.json`.
 
 Sooner or later all of this is merged into a segment (`FaissIndex`).
 """
@@ -18,13 +17,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import faiss
 import numpy as np
 
-from semcache.indexes.centroids import REGROW, ROUNDS, SEED, TRAINING_POINTS, lists_for, sample_of
-from semcache.indexes.segment import WIDE, Placing, Stage
+from semcache.indexes.centroids import REGROW, Placing, assigned, middle_of, placed, sample_of
+from semcache.indexes.codec import Codec
+from semcache.indexes.scanning import Question, inner_products
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ EXACT_BELOW = 8_192
 """A scope with fewer vectors is searched exactly."""
 _PLACED_FROM = 256
 """Vectors from which on they are put into lists whose centroids are there already."""
-
-_UNUSED = np.zeros(WIDE, np.float32)
-"""Distances of centroids, which FAISS asks for and does not look at."""
 HALF = 0.001
 """How far a cosine of float16 vectors may be off."""
+_SAMPLE = 4096
 
 
 class Flat:
@@ -64,11 +62,9 @@ class Flat:
     def add(self, ids: NDArray[np.int64], vectors: Vector) -> None:
         end = self.count + len(ids)
         if end > len(self._ids):
-            capacity = max(end, 2 * len(self._ids))
-            self._ids = np.resize(self._ids, capacity)
-            grown = np.empty((capacity, self._vectors.shape[1]), np.float32)
-            grown[: self.count] = self.vectors
-            self._vectors = grown
+            room = max(end, 2 * len(self._ids))
+            self._ids = _with_room(self._ids, room)
+            self._vectors = _with_room(self._vectors, room)
         self._ids[self.count : end] = ids
         self._vectors[self.count : end] = vectors
         self._rows.update(zip(ids.tolist(), range(self.count, end), strict=True))
@@ -104,85 +100,168 @@ class Flat:
 
 
 class Lists:
-    """Inverted lists over float16 vectors, with deletes that take effect at once."""
+    """Float16 vectors in inverted lists; a `Source`.
 
-    def __init__(self, index: Any, made_for: int, placing: Placing | None) -> None:
-        self.index = index
-        self.made_for = made_for
+    One thread changes it at a time. Others search meanwhile and wait for nothing: what they may
+    find of a row that was deleted a moment ago is what has come in its place.
+
+    Args:
+        placing: the centroids.
+        own_for: how many rows these were placed for, if for none but those that are here.
+        room: rows to come.
+    """
+
+    def __init__(self, placing: Placing, *, own_for: int | None, room: int) -> None:
         self.placing = placing
+        self.own_for = own_for
+        self._ids = np.empty(room, np.int64)
+        self._list_of = np.empty(room, np.int64)
+        self._vectors = np.empty((room, placing.codec.dimension), np.float16)
+        self._lists: list[_List | None] = [None] * placing.lists
+        self._row_of: dict[int, int] = {}
+        self._free: list[int] = []
+        self._used = 0
 
     @classmethod
     def build(cls, ids: NDArray[np.int64], vectors: Vector, placing: Placing | None) -> Lists:
         """Put vectors into lists around these centroids; without any, place some by k-means."""
-        dimension = vectors.shape[1]
-        lists = lists_for(len(ids)) if placing is None else len(placing.centroids)
-        quantizer = faiss.IndexFlatIP(dimension)
         if placing is not None:
-            quantizer.add(placing.centroids)
-        index = faiss.IndexIVFScalarQuantizer(
-            quantizer, dimension, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-        )
-        quantizer.this.disown()  # type: ignore[attr-defined]  # SWIG: the index owns it now
-        index.own_fields = True
-        index.by_residual = False  # codes are the vectors themselves: `contents` reads them
-        index.cp.niter = ROUNDS
-        index.cp.seed = SEED
-        index.cp.max_points_per_centroid = TRAINING_POINTS
-        index.cp.min_points_per_centroid = 1
-        index.train(vectors[sample_of(np.arange(len(ids)))])
-        index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]
-        index.add_with_ids(vectors, ids)
-        return cls(index, len(ids), placing)
+            lists = cls(placing, own_for=None, room=2 * len(ids))
+        else:
+            lists = cls(_placing_for(vectors), own_for=len(ids), room=2 * len(ids))
+        lists.add(ids, vectors)
+        return lists
 
     @property
     def count(self) -> int:
-        return int(self.index.ntotal)
+        return len(self._row_of)
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether there are too many rows for the centroids that were placed for them."""
+        return self.own_for is not None and self.count >= REGROW * self.own_for
 
     def add(self, ids: NDArray[np.int64], vectors: Vector) -> None:
-        # FAISS would call its threads together for every row, and wait for the slowest.
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        try:
-            self.index.add_with_ids(vectors, ids)
-        finally:
-            faiss.omp_set_num_threads(threads)
+        if not len(ids):
+            return
+        rows = self._rows_for(len(ids))
+        if len(ids) == 1:
+            numbers = Question(vectors[0], self.placing).nearest_lists(1)
+        else:
+            numbers = assigned(vectors, self.placing.centroids)
+        self._ids[rows], self._vectors[rows], self._list_of[rows] = ids, vectors, numbers
+        self._row_of.update(zip(ids.tolist(), rows.tolist(), strict=True))
+        brief = self.placing.brief(vectors)
+        order = np.argsort(numbers, kind="stable")
+        first = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+        for of_one_list in np.split(order, first[1:]):
+            number = int(numbers[of_one_list[0]])
+            if (one := self._lists[number]) is None:
+                one = self._lists[number] = _List(brief.shape[1])
+            one.add(brief[of_one_list], rows[of_one_list])
+
+    def _rows_for(self, count: int) -> NDArray[np.int64]:
+        """Where to put so many."""
+        again = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        start, self._used = self._used, self._used + count - len(again)
+        if self._used > len(self._ids):
+            room = max(self._used, 2 * len(self._ids))
+            self._ids = _with_room(self._ids, room)
+            self._list_of = _with_room(self._list_of, room)
+            self._vectors = _with_room(self._vectors, room)
+        return np.array([*again, *range(start, self._used)], np.int64)
 
     def remove(self, ids: list[int]) -> None:
-        chosen = np.asarray(ids, np.int64)
-        self.index.remove_ids(faiss.IDSelectorArray(chosen))
+        for entry_id in ids:
+            row = self._row_of.pop(entry_id, None)
+            if row is None:
+                continue
+            number = int(self._list_of[row])
+            one = self._lists[number]
+            assert one is not None  # it has this row
+            self._lists[number] = one.without(row)
+            self._free.append(row)
 
-    def nearest_lists(self, vector: Vector) -> NDArray[np.int64]:
-        """The `WIDE` lists with the nearest centroids, the nearest first."""
-        found: NDArray[np.int64]
-        found = self.index.quantizer.search(vector[None], min(WIDE, self.index.nlist))[1][0]
-        return found
+    def view(self, lists: NDArray[np.int64]) -> _View:
+        parts, firsts, rows, end = [], [], [], 0
+        for number in lists.tolist():
+            one = self._lists[number]
+            if one is not None and (count := one.count):
+                parts.append(one.brief[:count])
+                rows.append(one.rows[:count])
+                firsts.append(end)
+                end += count
+        return _View(parts, firsts, end, rows, self)
 
-    def search(self, vector: Vector, k: int, lists: NDArray[np.int64]) -> list[Neighbour]:
-        """The nearest in these lists."""
-        self.index.nprobe = len(lists)
-        similarities, ids = np.empty(k, np.float32), np.empty(k, np.int64)
-        at = faiss.swig_ptr
-        self.index.search_preassigned_c(
-            1, at(vector), k, at(lists), at(_UNUSED), at(similarities), at(ids), False
-        )
-        return [
-            Neighbour(entry_id, min(similarity, 1.0))
-            for similarity, entry_id in zip(similarities.tolist(), ids.tolist(), strict=True)
-            if entry_id >= 0
-        ]
+    def measured(
+        self, rows: NDArray[np.int64], vector: Vector
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """(ids, cosines with float32[d])"""
+        return self._ids[rows], inner_products(vector, self._vectors[rows].astype(np.float32))
 
     def contents(self) -> tuple[NDArray[np.int64], Vector]:
-        """(int64[n], float32[n, d]): all ids with their vectors, list by list."""
-        lists, d = self.index.invlists, self.index.d
-        ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-        codes: list[NDArray[np.float16]] = [np.empty((0, d), np.float16)]
-        for number in range(self.index.nlist):
-            size = lists.list_size(number)
-            if size:
-                ids.append(faiss.rev_swig_ptr(lists.get_ids(number), size).copy())
-                raw = faiss.rev_swig_ptr(lists.get_codes(number), size * d * 2)
-                codes.append(raw.copy().view(np.float16).reshape(size, d))
-        return np.concatenate(ids), np.concatenate(codes).astype(np.float32)
+        """(int64[n], float32[n, d]), copied."""
+        rows = np.fromiter(self._row_of.values(), np.int64, len(self._row_of))
+        return self._ids[rows], self._vectors[rows].astype(np.float32)
+
+
+class _List:
+    """Rows of one list, and what is looked through of them.
+
+    Whoever reads takes `count` first: the arrays then hold so many at least.
+    """
+
+    __slots__ = ("brief", "count", "rows")
+
+    def __init__(self, width: int, room: int = 8) -> None:
+        self.count = 0
+        self.brief = np.empty((room, width), np.uint8)
+        self.rows = np.empty(room, np.int64)
+
+    def add(self, brief: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+        end = self.count + len(rows)
+        if end > len(self.rows):
+            room = max(end, 2 * len(self.rows))
+            self.brief, self.rows = _with_room(self.brief, room), _with_room(self.rows, room)
+        self.brief[self.count : end], self.rows[self.count : end] = brief, rows
+        self.count = end
+
+    def without(self, row: int) -> _List:
+        """A copy that lacks a row."""
+        left = np.flatnonzero(self.rows[: self.count] != row)
+        other = _List(self.brief.shape[1], max(len(left), 8))
+        other.add(self.brief[left], self.rows[left])
+        return other
+
+
+class _View(NamedTuple):
+    """Rows numbered as they follow each other."""
+
+    parts: Sequence[NDArray[np.uint8]]
+    firsts: Sequence[int]
+    end: int
+    rows: Sequence[NDArray[np.int64]]
+    lists: Lists
+
+    def measured(
+        self, numbers: NDArray[np.int64], vector: Vector
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        return self.lists.measured(np.concatenate(self.rows)[numbers], vector)
+
+
+def _placing_for(vectors: Vector) -> Placing:
+    """Centroids for these vectors, by k-means."""
+    sample = vectors[sample_of(np.arange(len(vectors)))]
+    centroids, codec = placed(sample, len(vectors)), Codec.around(vectors)
+    middle = middle_of(codec.encode(sample[:_SAMPLE]))
+    return Placing(centroids, codec.encode(centroids), codec, middle)
+
+
+def _with_room(array: NDArray[Any], room: int) -> NDArray[Any]:
+    """A copy with room for so many rows."""
+    grown = np.empty((room, *array.shape[1:]), array.dtype)
+    grown[: len(array)] = array
+    return grown
 
 
 class Partition:
@@ -240,15 +319,13 @@ class Partition:
             if self._building is not None:
                 self._late.append((np.asarray(ids, np.int64), None))
 
-    def search(
-        self, vector: Vector, k: int, placing: Placing | None, near: NDArray[np.int64]
-    ) -> Search:
-        """A search for the k nearest of those that are here now.
-
-        Args:
-            placing, near: centroids by which lists were chosen already, and these lists.
-        """
-        return Search(self._rows, self._lock, vector, k, placing, near)
+    def search(self, vector: Vector, k: int) -> list[Neighbour] | Lists:
+        """The k nearest; the lists they are in, if they are to be looked for in lists."""
+        rows = self._rows
+        if isinstance(rows, Lists):
+            return rows
+        with self._lock:
+            return rows.search(vector, k)
 
     def follow(self) -> None:
         """A merge may have put other centroids in the place of those that were there."""
@@ -261,8 +338,7 @@ class Partition:
         rows, placing = self._rows, self._placing()
         if isinstance(rows, Flat) or placing is None or rows.placing is placing:
             return
-        before = rows.placing
-        if before is not None and np.array_equal(before.centroids, placing.centroids):
+        if rows.placing.equals(placing):
             rows.placing = placing
         else:
             self._start_building()
@@ -275,7 +351,7 @@ class Partition:
     def _outgrown(self) -> bool:
         rows = self._rows
         if isinstance(rows, Lists):
-            return rows.placing is None and rows.count >= REGROW * rows.made_for
+            return rows.outgrown
         if rows.count >= self._exact_below:
             return True
         return rows.count >= _PLACED_FROM and self._placing() is not None
@@ -316,55 +392,3 @@ class Partition:
             self._follow()
             if self._building is None and self._outgrown():
                 self._start_building()  # much came in meanwhile, as when a cache is opened
-
-
-class Search:
-    """One search under way: `widen` it until it has found enough."""
-
-    def __init__(
-        self,
-        rows: Flat | Lists,
-        lock: threading.Lock,
-        vector: Vector,
-        k: int,
-        placing: Placing | None,
-        near: NDArray[np.int64],
-    ) -> None:
-        self._rows, self._lock, self._vector, self._k = rows, lock, vector, k
-        self._found: list[Neighbour] = []
-        self._ahead = near
-        """Lists that were not looked into yet."""
-        if isinstance(rows, Lists) and (placing is None or rows.placing is not placing):
-            self._ahead = rows.nearest_lists(vector)
-        self._looked = 0
-        self.exhausted = False
-
-    def widen(self, stage: Stage) -> None:
-        """Look into the lists of a stage that have not been looked into."""
-        if self.exhausted:
-            return
-        if isinstance(self._rows, Flat):
-            with self._lock:
-                self._found = self._rows.search(self._vector, self._k)
-            self.exhausted = True
-            return
-        lists = self._ahead[: stage.lists - self._looked]
-        self._ahead = self._ahead[len(lists) :]
-        self._looked += len(lists)
-        self.exhausted = self._looked == self._rows.index.nlist
-        if len(lists):
-            with self._lock:
-                found = self._rows.search(self._vector, self._k, lists)
-            self._found = together([self._found, found], self._k)
-
-    def found(self) -> list[Neighbour]:
-        """The nearest so far."""
-        return self._found
-
-
-def together(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
-    """The k nearest of all parts, each once: a row may move from one to another meanwhile."""
-    if len(parts) == 1:
-        return parts[0]
-    nearest = {n.id: n for part in parts for n in part}
-    return sorted(nearest.values(), key=lambda n: -n.similarity)[:k]

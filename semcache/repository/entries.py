@@ -19,7 +19,7 @@ from semcache.core.retention import EVICTION, Quota, Retention
 from semcache.protocols import Store
 from semcache.repository.following import Following, IndexFiles, IndexT
 from semcache.types import Candidate, Entry, Neighbour, NewEntry, Selection
-from semcache.vectors import decoded, is_vector
+from semcache.vectors import cosine
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -142,9 +142,11 @@ class Repository(Generic[IndexT]):
         if not near:
             return list(neighbours[:k]), {}
         found = self.store.get_with_vectors(near)
-        blobs = {i: b for i, (_, b) in found.items() if b and is_vector(len(b), len(vector))}
-        similarities = decoded(list(blobs.values()), len(vector)) @ vector
-        exact = dict(zip(blobs, similarities.tolist(), strict=True))
+        exact = {
+            i: similarity
+            for i, (_, blob) in found.items()
+            if blob and (similarity := cosine(blob, vector)) is not None
+        }
         measured = [Neighbour(n.id, min(exact.get(n.id, n.similarity), 1.0)) for n in neighbours]
         measured.sort(key=lambda n: -n.similarity)
         return measured[:k], {i: entry for i, (entry, _) in found.items()}

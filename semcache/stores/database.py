@@ -150,6 +150,13 @@ class Database:
         except sqlite3.Error as error:
             raise StoreError(self._explain(error, doing)) from error
 
+    def _read(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """All rows of one statement."""
+        try:
+            return self._reader().execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(self._explain(error, "read")) from error
+
     def _explain(self, error: sqlite3.Error, doing: str) -> str:
         message = str(error)
         if "locked" in message or "busy" in message:

@@ -14,7 +14,7 @@ ENTRY_COLUMNS = (
 
 
 def entry_from_row(row: tuple[Any, ...]) -> Entry:
-    """Read a row of `ENTRY_COLUMNS`."""
+    """Read a row that begins with `ENTRY_COLUMNS`."""
     (entry_id, key, scope, namespace, model, question, text, extra, *usage) = row[:11]
     return Entry(
         entry_id,
@@ -24,7 +24,7 @@ def entry_from_row(row: tuple[Any, ...]) -> Entry:
         model,
         question,
         completion_from_columns(text, extra, *usage),
-        *row[11:],
+        *row[11:17],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,6 +72,11 @@ ORDERS: Mapping[str, str] = {
 }
 
 
+@cache
+def _with_vectors(many: int) -> str:
+    return _GET_WITH_VECTORS.format(",".join("?" * many))
+
+
 class SQLiteStore(LedgerTables, Upkeep):
     """A `Store` in one file, with its `Ledger`.
 
@@ -94,29 +100,20 @@ class SQLiteStore(LedgerTables, Upkeep):
     # ----------------------------------------------------------------------- reading
 
     def get_exact(self, exact_key: bytes) -> Entry | None:
-        try:
-            row = self._reader().execute(_GET_EXACT, (exact_key,)).fetchone()
-        except sqlite3.Error as error:
-            raise StoreError(self._explain(error, "read")) from error
-        return None if row is None else entry_from_row(row)
+        rows = self._read(_GET_EXACT, (exact_key,))
+        return entry_from_row(rows[0]) if rows else None
 
     def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
         sql = _GET_ONE if len(ids) == 1 else _GET_SOME.format(",".join("?" * len(ids)))
-        with self._faults("read"):
-            rows = self._reader().execute(sql, tuple(ids)).fetchall()
+        rows = self._read(sql, tuple(ids))
         return {row[0]: entry_from_row(row) for row in rows}
 
     def get_with_vectors(self, ids: Sequence[int]) -> dict[int, tuple[Entry, bytes | None]]:
-        sql = _GET_WITH_VECTORS.format(",".join("?" * len(ids)))
-        with self._faults("read"):
-            rows = self._reader().execute(sql, tuple(ids)).fetchall()
-        return {row[0]: (entry_from_row(row[:-1]), row[-1]) for row in rows}
+        rows = self._read(_with_vectors(len(ids)), tuple(ids))
+        return {row[0]: (entry_from_row(row), row[-1]) for row in rows}
 
     def revision(self) -> int:
-        try:
-            revision: int = self._reader().execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error as error:
-            raise StoreError(self._explain(error, "read")) from error
+        revision: int = self._read("PRAGMA data_version")[0][0]
         return revision
 
     def revision_seen(self) -> int | None:

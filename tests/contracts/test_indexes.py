@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from semcache.indexes import snapshot
 from semcache.indexes.faiss import FaissIndex
 from semcache.indexes.merging import Fresh, merge
-from semcache.indexes.segment import STAGES, Segment
+from semcache.indexes.scanning import STAGES
+from semcache.indexes.segment import Segment
 from semcache.indexes.snapshot import Facts, SnapshotError
 
 D = 16

@@ -1,0 +1,86 @@
+"""Vectors in eight bits a number, and in one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from semcache.types import Vector
+
+MIDDLE = 127.5
+"""The code of zero."""
+_MARGIN, _DEVIATIONS = 1.05, 6.0
+_CLIPPED = 1e-4
+"""Share of new vectors' numbers outside the codec's range for which the range is widened."""
+_SIGNS_FROM = 256
+"""Numbers of a vector below which its signs tell too little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """float32[n, d] to uint8[n, d] and back, from -scale to scale.
+
+    One scale for all dimensions, so that distances between codes are distances between
+    vectors, which FAISS computes in whole numbers.
+    """
+
+    scale: float
+    dimension: int
+
+    @classmethod
+    def around(cls, vectors: Vector, other: Codec | None = None) -> Codec:
+        """A codec for these vectors; `other` itself if they lie in its range."""
+        sizes = np.abs(vectors)
+        if other is not None:
+            outside = np.count_nonzero(sizes > other.scale)
+            if outside <= _CLIPPED * vectors.size:
+                return other
+        dimension = vectors.shape[1]
+        # Vectors to come lie in the range too: few numbers are beyond so many deviations.
+        scale = max(_MARGIN * float(sizes.max(initial=0.0)), _DEVIATIONS / math.sqrt(dimension))
+        return cls(min(1.0, scale), dimension)
+
+    @property
+    def step(self) -> float:
+        """What a code's last digit stands for."""
+        return self.scale / MIDDLE
+
+    @property
+    def tolerance(self) -> float:
+        """How far a cosine from codes may be off: seven deviations of its rounding."""
+        return 2 * self.step
+
+    def codes_of(self, vectors: Vector) -> NDArray[np.float32]:
+        """Codes, as numbers that are still to be cut to whole ones."""
+        found: NDArray[np.float32] = vectors * (MIDDLE / self.scale)
+        found += MIDDLE + 0.5
+        np.maximum(found, 0, out=found)
+        np.minimum(found, 255, out=found)
+        return found
+
+    def encode(self, vectors: Vector) -> NDArray[np.uint8]:
+        return self.codes_of(vectors).astype(np.uint8)
+
+    @property
+    def signed(self) -> bool:
+        """Whether signs are kept too."""
+        return self.dimension >= _SIGNS_FROM
+
+    def signs_of(self, codes: NDArray[Any], middle: NDArray[Any]) -> NDArray[np.uint8]:
+        """uint8[n, d] to uint8[n, d / 8], a bit a number: whether it reaches the middle.
+
+        uint8[n, 0] where signs are not kept.
+        """
+        if not self.signed:
+            return np.empty((len(codes), 0), np.uint8)
+        return np.packbits(codes >= middle, axis=-1)
+
+    def decode(self, codes: NDArray[np.uint8]) -> Vector:
+        vectors: Vector = ((codes.astype(np.float32) - MIDDLE) * self.step).astype(np.float32)
+        return vectors

@@ -1,0 +1,322 @@
+"""A search under way: through the lists whose centroids are nearest, wider step by step.
+
+Of many rows only the signs are looked through, one bit a number; the rows that differ from the
+question in the fewest are those that are then measured. What runs right after an embedding finds
+the processor's caches full of a model: it takes as long as what it reads from memory, data and
+code. So all rows of a scope, at rest and come in lately, are looked through in one go, and each
+kind of call that can be left out saves ten microseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence, Set
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import faiss
+import numpy as np
+
+from semcache.types import Neighbour
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from semcache.indexes.centroids import Placing
+    from semcache.types import Vector
+
+
+class Stage(NamedTuple):
+    """How far a search looks before it may end.
+
+    Attributes:
+        lists: so many, those with the nearest centroids.
+        near: it ends here if it has found something of this cosine similarity.
+        read: rows, of those that were not looked at before, that are measured.
+    """
+
+    lists: int
+    near: float
+    read: int
+
+    def times(self, k: int) -> Stage:
+        """The same for k neighbours: the second and third lie in other lists more often."""
+        if k == 1:
+            return self
+        last = STAGES[-1]
+        return Stage(min(k * self.lists, last.lists), self.near, min(k * self.read, last.read))
+
+
+STAGES = (Stage(6, 0.9, 48), Stage(24, 0.75, 128), Stage(128, -1.0, 256))
+"""A question that will be served has a near neighbour, which lies in the first lists almost
+always; only the others pay for looking farther."""
+_NEAR = 32
+"""Lists that are put in order at first; all those of the last stage take longer."""
+
+
+class View(Protocol):
+    """Rows of some lists, numbered.
+
+    Attributes:
+        parts: what is looked through of them (`Placing.brief`), list by list.
+        firsts: the number of the first row of each part. end: more than every number.
+    """
+
+    @property
+    def parts(self) -> Sequence[NDArray[np.uint8]]: ...
+    @property
+    def firsts(self) -> Sequence[int]: ...
+    @property
+    def end(self) -> int: ...
+
+    def measured(
+        self, numbers: NDArray[np.int64], vector: Vector
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """(ids, cosines with float32[d]) of rows by their numbers."""
+        ...
+
+
+class Source(Protocol):
+    """Rows in lists around one placing's centroids."""
+
+    def view(self, lists: NDArray[np.int64]) -> View:
+        """The rows of these lists as they are now."""
+        ...
+
+
+class Question:
+    """A vector as codes and signs, to be compared with rows of one placing.
+
+    Args:
+        vector: float32[d] of length 1.
+    """
+
+    def __init__(self, vector: Vector, placing: Placing) -> None:
+        self.vector = np.ascontiguousarray(vector, np.float32)  # FAISS reads where it lies
+        self._placing = placing
+        self._digits = placing.codec.codes_of(self.vector)
+
+    def nearest_lists(self, count: int) -> NDArray[np.int64]:
+        """Numbers of so many lists, or all, the nearest first."""
+        coarse = self._placing.coarse
+        distances = _filled(_FARTHEST, min(count, len(coarse)))
+        lists: NDArray[np.int64] = self._by_codes([coarse], [0], distances)
+        return lists[distances.argsort()]
+
+    def nearest(
+        self, parts: Sequence[NDArray[np.uint8]], firsts: Sequence[int], count: int
+    ) -> NDArray[np.int64]:
+        """int64[count]: numbers of the nearest rows, by what is looked through of them."""
+        codec = self._placing.codec
+        if not codec.signed:
+            return self._by_codes(parts, firsts, _filled(_FARTHEST, count))
+        signs = codec.signs_of(self._digits, self._placing.edge)
+        scanner = _scanners.of_signs(8 * len(signs))
+        scanner.set_query(faiss.swig_ptr(signs))
+        return _scanned(scanner, parts, firsts, _filled(_FAR, count))
+
+    def _by_codes(
+        self,
+        parts: Sequence[NDArray[np.uint8]],
+        firsts: Sequence[int],
+        distances: NDArray[np.float32],
+    ) -> NDArray[np.int64]:
+        """The same by codes, the question rounded too."""
+        scanner = _scanners.of_codes(self._placing.codec.dimension)
+        scanner.set_query(faiss.swig_ptr(self._digits))  # which it cuts to whole ones
+        return _scanned(scanner, parts, firsts, distances)
+
+
+class Search:
+    """One search: `widen` it until it has found enough.
+
+    Args:
+        question: of the placing that all sources share.
+        many: how many lists there are.
+        dead: ids that are not to be found.
+
+    Attributes:
+        exhausted: whether there are no more lists to look into.
+    """
+
+    def __init__(
+        self, question: Question, sources: Sequence[Source], many: int, k: int, dead: Set[int]
+    ) -> None:
+        self._question, self._sources, self._many = question, sources, many
+        self._k, self._dead = k, dead
+        self._wanted = 4 * k if dead else k
+        self._lists = _ONLY if many == 1 else question.nearest_lists(_NEAR)
+        self._looked = 0
+        self._seen: list[tuple[list[View], int]] = []
+        self._found: list[_Rows] = []
+        self.exhausted = False
+
+    def widen(self, stage: Stage) -> None:
+        """Look into the lists of a stage that have not been looked into."""
+        if self.exhausted:
+            return
+        if len(self._lists) < min(stage.lists, self._many):
+            self._order(max(stage.lists, STAGES[-1].lists))
+        lists = self._lists[self._looked : stage.lists]
+        if not len(lists):
+            return
+        # What has one list looks at all of it at once.
+        read = STAGES[-1].read if self._many == 1 else stage.read
+        self._looked += len(lists)
+        self.exhausted = self._looked == self._many
+        views = [source.view(lists) for source in self._sources]
+        self._seen.append((views, read))
+        self._found.append(self._nearest(views, read))
+
+    def _order(self, count: int) -> None:
+        """Put so many lists in order, behind those that were looked into."""
+        before = self._lists[: self._looked]
+        nearest = self._question.nearest_lists(count)
+        self._lists = np.concatenate([before, nearest[~np.isin(nearest, before)]])
+
+    def found(self) -> list[Neighbour]:
+        """The nearest living rows so far; k, if so many were looked at."""
+        while True:
+            rows = self._found[0] if len(self._found) == 1 else _joined(self._found)
+            nearest = rows.nearest(len(rows.ids) if self._dead else self._k)
+            if self._dead:
+                nearest = [n for n in nearest if n.id not in self._dead]
+            if len(self._sources) > 1:  # a row may be in two of them for a moment
+                nearest = list({n.id: n for n in nearest}.values())
+            if len(nearest) >= self._k or rows.all:
+                return nearest[: self._k]
+            self._wanted *= 4  # the dead are in the way
+            self._found = [self._nearest(views, read) for views, read in self._seen]
+
+    def _nearest(self, views: Sequence[View], read: int) -> _Rows:
+        """The nearest rows of these views: `read` of them, or more, where more are wanted."""
+        if len(views) == 1:
+            (view,) = views
+            parts, firsts = view.parts, view.firsts
+        else:
+            parts = [part for view in views for part in view.parts]
+            firsts, end = [], 0
+            for view in views:
+                firsts += [end + first for first in view.firsts]
+                end += view.end
+        rows, count = sum(map(len, parts)), max(read, 2 * self._wanted)
+        if rows > count:
+            numbers = self._question.nearest(parts, firsts, count)
+        else:
+            every = [np.arange(f, f + len(p)) for f, p in zip(firsts, parts, strict=True)]
+            numbers = np.concatenate([_NONE, *every])
+        ids, cosines = _measured(views, numbers, self._question.vector)
+        return _Rows(ids, cosines, all=rows <= count)
+
+
+def _measured(
+    views: Sequence[View], numbers: NDArray[np.int64], vector: Vector
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(ids, cosines) of rows that are numbered through all views."""
+    end = views[0].end
+    if len(views) == 1 or max(numbers.tolist(), default=0) < end:
+        return views[0].measured(numbers, vector)
+    behind = numbers >= end
+    ids, cosines = views[0].measured(numbers[~behind], vector)
+    more, their_cosines = _measured(views[1:], numbers[behind] - end, vector)
+    return np.concatenate([ids, more]), np.concatenate([cosines, their_cosines])
+
+
+class _Rows(NamedTuple):
+    """int64[n] ids and float32[n] cosines of rows; `all`: there were no others."""
+
+    ids: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+    all: bool
+
+    def nearest(self, count: int) -> list[Neighbour]:
+        order = (-self.cosines).argsort()[:count]
+        return list(map(Neighbour, self.ids[order].tolist(), self.cosines[order].tolist()))
+
+
+def _joined(parts: Sequence[_Rows]) -> _Rows:
+    return _Rows(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.cosines for part in parts]),
+        all(part.all for part in parts),
+    )
+
+
+def together(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
+    """The k nearest of all parts, each once: a row may move from one to another meanwhile."""
+    if len(parts) == 1:
+        return parts[0]
+    nearest = {n.id: n for part in parts for n in part}
+    return sorted(nearest.values(), key=lambda n: -n.similarity)[:k]
+
+
+def inner_products(vector: Vector, rows: Vector) -> NDArray[np.float32]:
+    """float32[n] of float32[d] and float32[n, d]."""
+    found = np.empty(len(rows), np.float32)
+    at = faiss.swig_ptr  # numpy's `@` would wake a thread for each processor
+    faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
+        at(found), at(vector), at(rows), *rows.shape[::-1]
+    )
+    return found
+
+
+def _scanned(
+    scanner: Any,
+    parts: Sequence[NDArray[np.uint8]],
+    firsts: Sequence[int],
+    distances: NDArray[Any],
+) -> NDArray[np.int64]:
+    """Numbers of the rows of the smallest distances, of which `distances` becomes the heap."""
+    swig_ptr, count = faiss.swig_ptr, len(distances)
+    places = _filled(_NOWHERE, count)
+    heap = swig_ptr(distances), swig_ptr(places), count
+    for first, part in zip(firsts, parts, strict=True):
+        if len(part):
+            scanner.set_list(first, 0)
+            # It gives (first, offset) in place of ids, and reads none.
+            scanner.scan_codes(len(part), swig_ptr(part), heap[1], *heap)
+    rows: NDArray[np.int64] = (places >> 32) + (places & 0xFFFFFFFF)
+    return rows
+
+
+class _Scanners(threading.local):
+    """FAISS's loops over codes, one of each kind for a thread; each holds one question."""
+
+    def __init__(self) -> None:
+        self._of_codes: dict[int, Any] = {}
+        self._of_signs: dict[int, Any] = {}
+
+    def of_codes(self, dimension: int) -> Any:
+        """Squared distances to a question in codes; ids are (list << 32) + offset."""
+        if (scanner := self._of_codes.get(dimension)) is None:
+            codec = faiss.ScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit_direct)
+            centroids = faiss.IndexFlatL2(dimension)  # which stay empty
+            scanner = codec.select_InvertedListScanner(  # type: ignore[attr-defined]
+                faiss.METRIC_L2, centroids, True, None, False
+            )
+            scanner.pointed_at = codec, centroids
+            self._of_codes[dimension] = scanner
+        return scanner
+
+    def of_signs(self, bits: int) -> Any:
+        """Hamming distances; ids likewise."""
+        if (scanner := self._of_signs.get(bits)) is None:
+            index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, 1)
+            scanner = index.get_InvertedListScanner(True)  # type: ignore[attr-defined]
+            scanner.pointed_at = index
+            self._of_signs[bits] = scanner
+        return scanner
+
+
+_scanners = _Scanners()
+_ONLY = np.zeros(1, np.int64)
+_NONE = np.empty(0, np.int64)
+
+
+def _filled(template: NDArray[Any], count: int) -> NDArray[Any]:
+    """So many of what the template is full of."""
+    return template[:count].copy() if count <= len(template) else np.full(count, template[0])
+
+
+_FAR = np.full(1024, np.iinfo(np.int32).max, np.int32)
+_FARTHEST = np.full(1024, np.inf, np.float32)
+_NOWHERE = np.full(1024, -1, np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -357,6 +358,40 @@ def test_the_deleted_do_not_hide_the_living(exact_below: int) -> None:
     assert all(n.id == alive or n.id >= 900 for n in found)
 
 
+def test_searches_beside_additions_and_deletions_find_what_stays() -> None:
+    """In lists at rest and in lists that change all the while; what is deleted stays deleted."""
+    rows = crowded(4000, seed=8)
+    index = FaissIndex(WIDE_D, exact_below=1000, background=False)
+    scope, stays = SCOPES[0], np.arange(0, 3000)
+    index.add_many(stays[:2000].tolist(), [scope] * 2000, rows[:2000])
+    index.set_aside()
+    index.merge(MERGED)
+    index.add_many(stays[2000:].tolist(), [scope] * 1000, rows[2000:3000])
+    asked = np.arange(0, 3000, 7)
+    questions = near(rows[asked], 0.95, seed=9)
+    ended = threading.Event()
+
+    def churn() -> None:
+        for first in range(10_000, 40_000, 10):
+            ids = list(range(first, first + 10))
+            index.add_many(ids, [scope] * 10, rows[3000 + first % 1000 :][:10])
+            index.remove(ids)
+            if ended.is_set():
+                return
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        for _ in range(3):
+            found = [index.search(scope, q, 1, 3)[0].id for q in questions]
+            assert np.mean(np.array(found) == asked) > 0.98
+    finally:
+        ended.set()
+        churning.join()
+    assert len(index) == 3000
+    assert all(n.id < 3000 for q in questions for n in index.search(scope, q, 1, 3))
+
+
 def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
     """Also when a merge has moved them meanwhile."""
     rows = crowded(9000, seed=6)
@@ -380,8 +415,10 @@ def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
     assert placed_alike()
     index.set_aside()
     add(2000, 2500)  # while that is merged into lists that stay where they are
+    came_in = index._level.partitions[scope]._rows
     index.merge(MERGED)
     assert placed_alike()
+    assert index._level.partitions[scope]._rows is came_in, "made anew for nothing"
     add(2500, 8000)
     index.set_aside()
     add(8000, 9000)  # into so many that new ones are made

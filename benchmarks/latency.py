@@ -26,7 +26,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -67,19 +66,24 @@ _THREADS_UP_TO = 100_000
 """Beyond these the bare parts, a flat search, take minutes."""
 
 
-@dataclass
 class Dial:
-    """A policy whose threshold is turned between measurements."""
+    """A policy whose threshold is turned between measurements; above 1: nothing is near enough."""
 
-    threshold: float = 0.5
-    k: int = 1
+    k = 1
+
+    def __init__(self) -> None:
+        self.threshold = 0.5
 
     @property
-    def floor(self) -> float:
-        return self.threshold
+    def threshold(self) -> float:
+        return self.floor
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.floor, self._policy = value, FixedThreshold(min(value, 1.0))
 
     def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
-        return FixedThreshold(self.threshold).decide(candidates, draw)
+        return self._policy.decide(candidates, draw)
 
 
 class Bench:

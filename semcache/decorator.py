@@ -219,6 +219,8 @@ class _Reader:
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name, defaults filled in."""
         given = self._positional[: len(args)]
+        if not kwargs and len(given) == len(args) == len(self._signature.parameters):
+            return dict(zip(given, args, strict=True))
         if not self._variadic and len(args) == len(given) and not kwargs.keys() & set(given):
             arguments = {**self._defaults, **dict(zip(given, args, strict=True))}
             arguments.update(kwargs)

@@ -40,8 +40,7 @@ def served_by(cache: Cache, terms: Terms, lookup: Lookup) -> Served | None:
     entry = lookup.entry
     if entry is None:
         return None
-    served = _loaded(cache, terms.codec, entry.completion, lookup.tier)
-    return served if served is None else replace(served, lookup=lookup)
+    return _loaded(cache, terms.codec, entry.completion, lookup.tier, lookup)
 
 
 def joining(
@@ -211,12 +210,16 @@ def _copied(cache: Cache, terms: Terms, completion: Completion | None) -> Served
 
 
 def _loaded(
-    cache: Cache, codec: Codec, completion: Completion, source: Source | None
+    cache: Cache,
+    codec: Codec,
+    completion: Completion,
+    source: Source | None,
+    lookup: Lookup | None = None,
 ) -> Served | None:
     try:
         if codec.tells_source:
             completion = replace(completion, served_from=source)
-        return Served(codec.load(completion))
+        return Served(codec.load(completion), lookup)
     except Exception as error:
         cache.fault("codec", error)
         return None

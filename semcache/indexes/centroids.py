@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
+from semcache.indexes.codec import Part
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -32,7 +34,7 @@ class Placing:
         coarse: the same as codes, uint8[l, d].
         codec: makes codes.
         middle: uint8[d], where the codes of each number lie on average: signs are counted from it.
-        edge: the same as float32[d].
+        edge: the same as float32[d]. part: the centroids' codes, to be looked through.
     """
 
     centroids: NDArray[np.float32]
@@ -40,9 +42,11 @@ class Placing:
     codec: Codec
     middle: NDArray[np.uint8]
     edge: NDArray[np.float32] = field(init=False)
+    part: Part = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edge", self.middle.astype(np.float32))
+        object.__setattr__(self, "part", Part.of(self.coarse))
 
     @property
     def lists(self) -> int:

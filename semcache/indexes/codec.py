@@ -1,11 +1,12 @@
-"""Vectors in eight bits a number, and in one."""
+"""Vectors in eight bits a number, and in one, and where they lie."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import faiss
 import numpy as np
 
 if TYPE_CHECKING:
@@ -84,3 +85,22 @@ class Codec:
     def decode(self, codes: NDArray[np.uint8]) -> Vector:
         vectors: Vector = ((codes.astype(np.float32) - MIDDLE) * self.step).astype(np.float32)
         return vectors
+
+
+class Part(NamedTuple):
+    """Rows that follow each other, as FAISS takes them.
+
+    Attributes:
+        brief: uint8[n, _], one row after the other; it keeps alive what `pointer` points at.
+        pointer: to the first. Made once: making one takes as long as looking through a list.
+        rows: n.
+    """
+
+    brief: NDArray[np.uint8]
+    pointer: Any
+    rows: int
+
+    @classmethod
+    def of(cls, brief: NDArray[np.uint8], rows: int | None = None) -> Part:
+        """All of these rows, or the first so many."""
+        return cls(brief, faiss.swig_ptr(brief), len(brief) if rows is None else rows)

@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 
 from semcache.indexes.centroids import REGROW, Placing, assigned, middle_of, placed, sample_of
-from semcache.indexes.codec import Codec
+from semcache.indexes.codec import Codec, Part
 from semcache.indexes.scanning import Question, inner_products
 from semcache.types import Neighbour
 
@@ -186,11 +186,11 @@ class Lists:
         parts, firsts, rows, end = [], [], [], 0
         for number in lists.tolist():
             one = self._lists[number]
-            if one is not None and (count := one.count):
-                parts.append(one.brief[:count])
-                rows.append(one.rows[:count])
+            if one is not None and (part := one.part).rows:
+                parts.append(part)
+                rows.append(one.rows[: part.rows])
                 firsts.append(end)
-                end += count
+                end += part.rows
         return _View(parts, firsts, end, rows, self)
 
     def measured(
@@ -208,36 +208,36 @@ class Lists:
 class _List:
     """Rows of one list, and what is looked through of them.
 
-    Whoever reads takes `count` first: the arrays then hold so many at least.
+    Whoever reads takes `part` first: `rows` then has so many at least.
     """
 
-    __slots__ = ("brief", "count", "rows")
+    __slots__ = ("part", "rows")
 
     def __init__(self, width: int, room: int = 8) -> None:
-        self.count = 0
-        self.brief = np.empty((room, width), np.uint8)
+        self.part = Part.of(np.empty((room, width), np.uint8), 0)
         self.rows = np.empty(room, np.int64)
 
     def add(self, brief: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
-        end = self.count + len(rows)
+        part, end = self.part, self.part.rows + len(rows)
         if end > len(self.rows):
             room = max(end, 2 * len(self.rows))
-            self.brief, self.rows = _with_room(self.brief, room), _with_room(self.rows, room)
-        self.brief[self.count : end], self.rows[self.count : end] = brief, rows
-        self.count = end
+            part = Part.of(_with_room(part.brief, room), part.rows)
+            self.rows = _with_room(self.rows, room)
+        part.brief[part.rows : end], self.rows[part.rows : end] = brief, rows
+        self.part = part._replace(rows=end)
 
     def without(self, row: int) -> _List:
         """A copy that lacks a row."""
-        left = np.flatnonzero(self.rows[: self.count] != row)
-        other = _List(self.brief.shape[1], max(len(left), 8))
-        other.add(self.brief[left], self.rows[left])
+        left = np.flatnonzero(self.rows[: self.part.rows] != row)
+        other = _List(self.part.brief.shape[1], max(len(left), 8))
+        other.add(self.part.brief[left], self.rows[left])
         return other
 
 
 class _View(NamedTuple):
     """Rows numbered as they follow each other."""
 
-    parts: Sequence[NDArray[np.uint8]]
+    parts: Sequence[Part]
     firsts: Sequence[int]
     end: int
     rows: Sequence[NDArray[np.int64]]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from semcache.indexes.centroids import Placing
+    from semcache.indexes.codec import Part
     from semcache.types import Vector
 
 
@@ -62,7 +63,7 @@ class View(Protocol):
     """
 
     @property
-    def parts(self) -> Sequence[NDArray[np.uint8]]: ...
+    def parts(self) -> Sequence[Part]: ...
     @property
     def firsts(self) -> Sequence[int]: ...
     @property
@@ -97,30 +98,30 @@ class Question:
 
     def nearest_lists(self, count: int) -> NDArray[np.int64]:
         """Numbers of so many lists, or all, the nearest first."""
-        coarse = self._placing.coarse
-        distances = _filled(_FARTHEST, min(count, len(coarse)))
-        lists: NDArray[np.int64] = self._by_codes([coarse], [0], distances)
+        part = self._placing.part
+        distances = _filled(_FARTHEST, min(count, part.rows))
+        lists: NDArray[np.int64] = self._by_codes([part], [0], distances)
         return lists[distances.argsort()]
 
     def nearest(
-        self, parts: Sequence[NDArray[np.uint8]], firsts: Sequence[int], count: int
+        self, parts: Sequence[Part], firsts: Sequence[int], count: int
     ) -> NDArray[np.int64]:
         """int64[count]: numbers of the nearest rows, by what is looked through of them."""
         codec = self._placing.codec
         if not codec.signed:
-            return self._by_codes(parts, firsts, _filled(_FARTHEST, count))
+            return _numbers(self._by_codes(parts, firsts, _filled(_FARTHEST, count)))
         signs = codec.signs_of(self._digits, self._placing.edge)
         scanner = _scanners.of_signs(8 * len(signs))
         scanner.set_query(faiss.swig_ptr(signs))
-        return _scanned(scanner, parts, firsts, _filled(_FAR, count))
+        return _numbers(_scanned(scanner, parts, firsts, _filled(_FAR, count)))
 
     def _by_codes(
         self,
-        parts: Sequence[NDArray[np.uint8]],
+        parts: Sequence[Part],
         firsts: Sequence[int],
         distances: NDArray[np.float32],
     ) -> NDArray[np.int64]:
-        """The same by codes, the question rounded too."""
+        """Places by codes, the question rounded too; see `_scanned`."""
         scanner = _scanners.of_codes(self._placing.codec.dimension)
         scanner.set_query(faiss.swig_ptr(self._digits))  # which it cuts to whole ones
         return _scanned(scanner, parts, firsts, distances)
@@ -198,11 +199,11 @@ class Search:
             for view in views:
                 firsts += [end + first for first in view.firsts]
                 end += view.end
-        rows, count = sum(map(len, parts)), max(read, 2 * self._wanted)
+        rows, count = sum([part.rows for part in parts]), max(read, 2 * self._wanted)
         if rows > count:
             numbers = self._question.nearest(parts, firsts, count)
         else:
-            every = [np.arange(f, f + len(p)) for f, p in zip(firsts, parts, strict=True)]
+            every = [np.arange(f, f + p.rows) for f, p in zip(firsts, parts, strict=True)]
             numbers = np.concatenate([_NONE, *every])
         ids, cosines = _measured(views, numbers, self._question.vector)
         return _Rows(ids, cosines, all=rows <= count)
@@ -229,7 +230,7 @@ class _Rows(NamedTuple):
     all: bool
 
     def nearest(self, count: int) -> list[Neighbour]:
-        order = (-self.cosines).argsort()[:count]
+        order = self.cosines.argsort()[::-1][:count]
         return list(map(Neighbour, self.ids[order].tolist(), self.cosines[order].tolist()))
 
 
@@ -261,21 +262,26 @@ def inner_products(vector: Vector, rows: Vector) -> NDArray[np.float32]:
 
 def _scanned(
     scanner: Any,
-    parts: Sequence[NDArray[np.uint8]],
+    parts: Sequence[Part],
     firsts: Sequence[int],
     distances: NDArray[Any],
 ) -> NDArray[np.int64]:
-    """Numbers of the rows of the smallest distances, of which `distances` becomes the heap."""
+    """Where the smallest distances are, (first << 32) + offset; `distances` becomes their heap."""
     swig_ptr, count = faiss.swig_ptr, len(distances)
     places = _filled(_NOWHERE, count)
     heap = swig_ptr(distances), swig_ptr(places), count
-    for first, part in zip(firsts, parts, strict=True):
-        if len(part):
+    for first, (_, pointer, rows) in zip(firsts, parts, strict=True):
+        if rows:
             scanner.set_list(first, 0)
             # It gives (first, offset) in place of ids, and reads none.
-            scanner.scan_codes(len(part), swig_ptr(part), heap[1], *heap)
-    rows: NDArray[np.int64] = (places >> 32) + (places & 0xFFFFFFFF)
-    return rows
+            scanner.scan_codes(rows, pointer, heap[1], *heap)
+    return places
+
+
+def _numbers(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """First and offset together."""
+    numbers: NDArray[np.int64] = (places >> 32) + (places & 0xFFFFFFFF)
+    return numbers
 
 
 class _Scanners(threading.local):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from semcache.indexes.centroids import Placing
-from semcache.indexes.codec import MIDDLE, Codec
+from semcache.indexes.codec import MIDDLE, Codec, Part
 from semcache.indexes.scanning import inner_products
 
 if TYPE_CHECKING:
@@ -138,20 +138,27 @@ class ScopeRows:
     def __init__(self, arrays: Arrays, placing: Placing, first_row: NDArray[np.int64]) -> None:
         self.placing = placing
         self._arrays = arrays
-        self._bounds = np.stack([first_row[:-1], first_row[1:]], axis=1)
+        self._first_row = first_row
+        self._known: dict[int, tuple[int, Part]] = {}
         self._brief = arrays.signs if placing.codec.signed else arrays.codes
 
     def view(self, lists: NDArray[np.int64]) -> _View:
-        bounds = self._bounds[lists].tolist()
-        parts = [self._brief[first:end] for first, end in bounds]
-        firsts = [first for first, _ in bounds]
+        known = self._known
+        found = [known.get(number) or self._list(number) for number in lists.tolist()]
+        firsts, parts = [first for first, _ in found], [part for _, part in found]
         return _View(parts, firsts, len(self._arrays.ids), self._arrays, self.placing.codec)
+
+    def _list(self, number: int) -> tuple[int, Part]:
+        """(number of its first row, its rows) of a list."""
+        first, end = self._first_row[number : number + 2].tolist()
+        found = self._known[number] = first, Part.of(self._brief[first:end])
+        return found
 
 
 class _View(NamedTuple):
     """Rows numbered as they lie in the segment."""
 
-    parts: Sequence[NDArray[np.uint8]]
+    parts: Sequence[Part]
     firsts: Sequence[int]
     end: int
     arrays: Arrays

@@ -135,9 +135,10 @@ class Repository(Generic[IndexT]):
         tolerance: float,
     ) -> tuple[list[Neighbour], dict[int, Entry]]:
         """(the first k by their stored vectors, entries of those that are near enough)"""
-        # What cannot come among the first k is not measured.
+        # What cannot come among the first k is not measured: of two that are off, each by chance,
+        # the difference is off by sqrt(2) times as much.
         last = neighbours[k - 1].similarity if len(neighbours) > k else -1.0
-        least = max(floor - tolerance, last - 2 * tolerance)
+        least = max(floor - tolerance, last - 1.5 * tolerance)
         near = [n.id for n in neighbours if n.similarity >= least]
         if not near:
             return list(neighbours[:k]), {}

@@ -7,18 +7,18 @@ from typing import Any
 
 # The interpreter's own, which `hashlib` hides behind OpenSSL's: that one is made for much data,
 # and takes three times as long to begin (`random` in the standard library takes this way, too).
-own: Any
+_own: Any
 try:
-    from _sha2 import sha256 as own  # type: ignore[import-not-found, no-redef]
+    from _sha2 import sha256 as _own  # type: ignore[import-not-found, no-redef]
 except ImportError:
     try:
-        from _sha256 import sha256 as own  # type: ignore[import-not-found, no-redef]
+        from _sha256 import sha256 as _own  # type: ignore[import-not-found, no-redef]
     except ImportError:
-        own = hashlib.sha256
+        _own = hashlib.sha256
 _SHORT = 1024
 
 
 def sha256(data: bytes) -> bytes:
     """32 bytes."""
-    digest: bytes = (own if len(data) <= _SHORT else hashlib.sha256)(data).digest()
+    digest: bytes = (_own if len(data) <= _SHORT else hashlib.sha256)(data).digest()
     return digest

@@ -57,7 +57,12 @@ def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector
 
 def _is_unit(raw: NDArray[Any], dimension: int | None) -> bool:
     """Whether it is float32[1, d] of length 1."""
-    if raw.dtype.char != "f" or raw.shape != (1, dimension) or not raw.flags.c_contiguous:
+    if (
+        raw.dtype.char != "f"
+        or not raw.dtype.isnative
+        or raw.shape != (1, dimension)
+        or not raw.flags.c_contiguous
+    ):
         return False
     row = raw[0]
     return abs(float(row.dot(row)) - 1) < _UNIT  # false for NaN

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
-from semcache.indexes.codec import Part
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from semcache.indexes.codec import Codec
+    from semcache.indexes.codec import Codec, Part
     from semcache.types import Vector
 
 REGROW = 4
@@ -31,22 +29,20 @@ class Placing:
 
     Attributes:
         centroids: float32[l, d] of length 1; none where there is but one list.
-        coarse: the same as codes, uint8[l, d].
+        part: the same as codes, uint8[l, d], to be looked through.
         codec: makes codes.
         middle: uint8[d], where the codes of each number lie on average: signs are counted from it.
-        edge: the same as float32[d]. part: the centroids' codes, to be looked through.
+        edge: the same as float32[d].
     """
 
     centroids: NDArray[np.float32]
-    coarse: NDArray[np.uint8]
+    part: Part
     codec: Codec
     middle: NDArray[np.uint8]
     edge: NDArray[np.float32] = field(init=False)
-    part: Part = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edge", self.middle.astype(np.float32))
-        object.__setattr__(self, "part", Part.of(self.coarse))
 
     @property
     def lists(self) -> int:

@@ -123,10 +123,10 @@ class FaissIndex:
     def remove(self, ids: Iterable[int]) -> None:
         with self._lock:
             every = list(ids)
-            left = [entry_id for entry_id in every if not self._level.remove(entry_id)]
+            left = self._level.remove(every)
             if self._aside is not None:
                 self._gone += every  # the segment to come may hold any of them
-                left = [entry_id for entry_id in left if not self._aside.remove(entry_id)]
+                left = self._aside.remove(left)
             self._rest.remove(left)
 
     def retain(self, ids: NDArray[np.int64], up_to: int) -> None:
@@ -151,8 +151,8 @@ class FaissIndex:
             else:
                 found.append(part)
         searches = [
-            Search(Question(vector, placing), together_in, placing.lists, wanted, rest.dead)
-            for placing, together_in in sources.items()
+            Search(Question(vector, placing), around_it, wanted, rest.dead)
+            for placing, around_it in sources.items()
         ]
         return self._widened(searches, found, k, wanted)
 
@@ -238,8 +238,7 @@ class FaissIndex:
             self._aside, self._dead_then, self._gone = None, [], []
             # Another process's segment may hold what has come in here since: once is enough.
             fresher = np.fromiter(self._level.scope_of, np.int64)
-            for entry_id in fresher[segment.contains(fresher)].tolist():
-                self._level.remove(entry_id)
+            self._level.remove(fresher[segment.contains(fresher)].tolist())
 
     def give_up(self) -> None:
         """Undo `set_aside`."""
@@ -338,16 +337,22 @@ class _Level:
         fresh = other.contents(self._dimension)
         self.add(fresh.ids, fresh.scopes, fresh.vectors)
 
-    def remove(self, entry_id: int) -> bool:
-        """Whether it was here."""
-        scope = self.scope_of.pop(entry_id, None)
-        if scope is None:
-            return False
-        partition = self.partitions[scope]
-        partition.remove([entry_id])
-        if not partition.count:
-            del self.partitions[scope]
-        return True
+    def remove(self, ids: Iterable[int]) -> list[int]:
+        """Those that were not here."""
+        here: dict[bytes, list[int]] = defaultdict(list)
+        left: list[int] = []
+        for entry_id in ids:
+            scope = self.scope_of.pop(entry_id, None)
+            if scope is None:
+                left.append(entry_id)
+            else:
+                here[scope].append(entry_id)
+        for scope, own in here.items():
+            partition = self.partitions[scope]
+            partition.remove(own)
+            if not partition.count:
+                del self.partitions[scope]
+        return left
 
     def follow(self, segment: Segment) -> None:
         """Another segment is at rest now."""

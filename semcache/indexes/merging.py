@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _PIECE = 2048
 """Rows that are copied or assigned at a time."""
 _SAMPLE = 4096
-_STEADY = 4
-"""Digits of a code by which the middle may move before all signs are counted anew."""
+_STEADY = 0.1
+"""Share of the signs of one number that may change before they are counted from anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,10 +167,11 @@ def _middle(mixed: _Mixed, rows: int) -> NDArray[np.uint8]:
     """
     sample = mixed.codes(np.arange(0, rows, max(rows // _SAMPLE, 1)))
     middle = middle_of(sample)
-    if mixed.old is not None and mixed.old.codec == mixed.codec:
-        before = mixed.old.arrays.middle
-        if np.abs(middle.astype(np.int16) - before).max(initial=0) <= _STEADY:
-            return np.array(before)
+    if rows and mixed.old is not None and mixed.old.codec == mixed.codec:
+        before = np.array(mixed.old.arrays.middle)
+        changed = ((sample >= before) != (sample >= middle)).mean(axis=0)
+        if changed.max(initial=0) <= _STEADY:
+            return before
     return middle
 
 
@@ -244,7 +245,8 @@ class _Lists:
                 news = rows[len(olds) :]
                 self.of_row[news] = _assigned(mixed, news, centroids)
             self.many[scope] = len(centroids)
-            self.centroids.append(centroids)
+            if len(centroids) > 1:
+                self.centroids.append(centroids)
 
     def _centroids_before(
         self, key: bytes, rows: int

@@ -1,8 +1,8 @@
 """The vectors of one scope that came in lately: one by one while few, in lists when many.
 
 Flat: all vectors in one array, compared by FAISS one by one. Exact. At 8,192 vectors of 384
-dimensions this takes less than a tenth of one embedding, and it grows
-with their number, so a larger scope is moved to inverted lists.
+dimensions this takes less than a tenth of one embedding, and it grows with their number, so a
+larger scope is moved to inverted lists.
 
 Inverted lists: where the scope's older vectors lie in lists of a segment, around the same
 centroids, so that one search looks through both; else around about sqrt(n) of their own. A search
@@ -16,6 +16,7 @@ Sooner or later all of this is merged into a segment (`FaissIndex`).
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,7 +39,7 @@ _PLACED_FROM = 256
 """Vectors from which on they are put into lists whose centroids are there already."""
 HALF = 0.001
 """How far a cosine of float16 vectors may be off."""
-_SAMPLE = 4096
+_NONE = np.empty(0, np.int64)
 
 
 class Flat:
@@ -102,8 +103,9 @@ class Flat:
 class Lists:
     """Float16 vectors in inverted lists; a `Source`.
 
-    One thread changes it at a time. Others search meanwhile and wait for nothing: what they may
-    find of a row that was deleted a moment ago is what has come in its place.
+    One thread changes it at a time. Others search meanwhile and wait for nothing: of a row that was
+    deleted a moment ago they may find what has come in its place, or half of it. Similarities are
+    rounded anyway: whoever serves by one takes the stored vector.
 
     Args:
         placing: the centroids.
@@ -172,15 +174,15 @@ class Lists:
         return np.array([*again, *range(start, self._used)], np.int64)
 
     def remove(self, ids: list[int]) -> None:
-        for entry_id in ids:
-            row = self._row_of.pop(entry_id, None)
-            if row is None:
-                continue
-            number = int(self._list_of[row])
+        gone = [row for i in ids if (row := self._row_of.pop(i, None)) is not None]
+        of_list: dict[int, list[int]] = defaultdict(list)
+        for row, number in zip(gone, self._list_of[gone].tolist(), strict=True):
+            of_list[number].append(row)
+        for number, rows in of_list.items():
             one = self._lists[number]
-            assert one is not None  # it has this row
-            self._lists[number] = one.without(row)
-            self._free.append(row)
+            assert one is not None  # it has these rows
+            self._lists[number] = one.without(rows)
+        self._free += gone
 
     def view(self, lists: NDArray[np.int64]) -> _View:
         parts, firsts, rows, end = [], [], [], 0
@@ -226,9 +228,9 @@ class _List:
         part.brief[part.rows : end], self.rows[part.rows : end] = brief, rows
         self.part = part._replace(rows=end)
 
-    def without(self, row: int) -> _List:
-        """A copy that lacks a row."""
-        left = np.flatnonzero(self.rows[: self.part.rows] != row)
+    def without(self, rows: list[int]) -> _List:
+        """A copy that lacks these."""
+        left = np.flatnonzero(~np.isin(self.rows[: self.part.rows], rows))
         other = _List(self.part.brief.shape[1], max(len(left), 8))
         other.add(self.part.brief[left], self.rows[left])
         return other
@@ -246,15 +248,16 @@ class _View(NamedTuple):
     def measured(
         self, numbers: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        return self.lists.measured(np.concatenate(self.rows)[numbers], vector)
+        rows = np.concatenate([_NONE, *self.rows])
+        return self.lists.measured(rows[numbers], vector)
 
 
 def _placing_for(vectors: Vector) -> Placing:
     """Centroids for these vectors, by k-means."""
     sample = vectors[sample_of(np.arange(len(vectors)))]
     centroids, codec = placed(sample, len(vectors)), Codec.around(vectors)
-    middle = middle_of(codec.encode(sample[:_SAMPLE]))
-    return Placing(centroids, codec.encode(centroids), codec, middle)
+    coarse, middle = codec.encode(centroids), middle_of(codec.encode(sample))
+    return Placing(centroids, Part.of(coarse), codec, middle)
 
 
 def _with_room(array: NDArray[Any], room: int) -> NDArray[Any]:
@@ -351,7 +354,8 @@ class Partition:
     def _outgrown(self) -> bool:
         rows = self._rows
         if isinstance(rows, Lists):
-            return rows.outgrown
+            placing = self._placing()
+            return rows.outgrown or (placing is not None and placing is not rows.placing)
         if rows.count >= self._exact_below:
             return True
         return rows.count >= _PLACED_FROM and self._placing() is not None

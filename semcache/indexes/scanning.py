@@ -32,7 +32,7 @@ class Stage(NamedTuple):
     Attributes:
         lists: so many, those with the nearest centroids.
         near: it ends here if it has found something of this cosine similarity.
-        read: rows, of those that were not looked at before, that are measured.
+        read: rows that are measured at least, of those that were not looked at before.
     """
 
     lists: int
@@ -93,12 +93,12 @@ class Question:
 
     def __init__(self, vector: Vector, placing: Placing) -> None:
         self.vector = np.ascontiguousarray(vector, np.float32)  # FAISS reads where it lies
-        self._placing = placing
+        self.placing = placing
         self._digits = placing.codec.codes_of(self.vector)
 
     def nearest_lists(self, count: int) -> NDArray[np.int64]:
         """Numbers of so many lists, or all, the nearest first."""
-        part = self._placing.part
+        part = self.placing.part
         distances = _filled(_FARTHEST, min(count, part.rows))
         lists: NDArray[np.int64] = self._by_codes([part], [0], distances)
         return lists[distances.argsort()]
@@ -107,10 +107,10 @@ class Question:
         self, parts: Sequence[Part], firsts: Sequence[int], count: int
     ) -> NDArray[np.int64]:
         """int64[count]: numbers of the nearest rows, by what is looked through of them."""
-        codec = self._placing.codec
+        codec = self.placing.codec
         if not codec.signed:
             return _numbers(self._by_codes(parts, firsts, _filled(_FARTHEST, count)))
-        signs = codec.signs_of(self._digits, self._placing.edge)
+        signs = codec.signs_of(self._digits, self.placing.edge)
         scanner = _scanners.of_signs(8 * len(signs))
         scanner.set_query(faiss.swig_ptr(signs))
         return _numbers(_scanned(scanner, parts, firsts, _filled(_FAR, count)))
@@ -122,7 +122,7 @@ class Question:
         distances: NDArray[np.float32],
     ) -> NDArray[np.int64]:
         """Places by codes, the question rounded too; see `_scanned`."""
-        scanner = _scanners.of_codes(self._placing.codec.dimension)
+        scanner = _scanners.of_codes(self.placing.codec.dimension)
         scanner.set_query(faiss.swig_ptr(self._digits))  # which it cuts to whole ones
         return _scanned(scanner, parts, firsts, distances)
 
@@ -132,7 +132,6 @@ class Search:
 
     Args:
         question: of the placing that all sources share.
-        many: how many lists there are.
         dead: ids that are not to be found.
 
     Attributes:
@@ -140,12 +139,13 @@ class Search:
     """
 
     def __init__(
-        self, question: Question, sources: Sequence[Source], many: int, k: int, dead: Set[int]
+        self, question: Question, sources: Sequence[Source], k: int, dead: Set[int]
     ) -> None:
-        self._question, self._sources, self._many = question, sources, many
+        self._question, self._sources = question, sources
+        self._many = question.placing.lists
         self._k, self._dead = k, dead
         self._wanted = 4 * k if dead else k
-        self._lists = _ONLY if many == 1 else question.nearest_lists(_NEAR)
+        self._lists = _ONLY if self._many == 1 else question.nearest_lists(_NEAR)
         self._looked = 0
         self._seen: list[tuple[list[View], int]] = []
         self._found: list[_Rows] = []
@@ -178,15 +178,22 @@ class Search:
         """The nearest living rows so far; k, if so many were looked at."""
         while True:
             rows = self._found[0] if len(self._found) == 1 else _joined(self._found)
-            nearest = rows.nearest(len(rows.ids) if self._dead else self._k)
-            if self._dead:
-                nearest = [n for n in nearest if n.id not in self._dead]
-            if len(self._sources) > 1:  # a row may be in two of them for a moment
-                nearest = list({n.id: n for n in nearest}.values())
+            every = len(rows.ids)
+            nearest = self._living(rows.nearest(every if self._dead else self._k))
+            if len(nearest) < self._k < every:
+                nearest = self._living(rows.nearest(every))
             if len(nearest) >= self._k or rows.all:
                 return nearest[: self._k]
             self._wanted *= 4  # the dead are in the way
             self._found = [self._nearest(views, read) for views, read in self._seen]
+
+    def _living(self, nearest: list[Neighbour]) -> list[Neighbour]:
+        """Without the dead, and each once: a row may be in two places for a moment."""
+        living: dict[int, Neighbour] = {}
+        for neighbour in nearest:
+            if neighbour.id not in self._dead:
+                living.setdefault(neighbour.id, neighbour)
+        return list(living.values())
 
     def _nearest(self, views: Sequence[View], read: int) -> _Rows:
         """The nearest rows of these views: `read` of them, or more, where more are wanted."""
@@ -231,7 +238,8 @@ class _Rows(NamedTuple):
 
     def nearest(self, count: int) -> list[Neighbour]:
         order = self.cosines.argsort()[::-1][:count]
-        return list(map(Neighbour, self.ids[order].tolist(), self.cosines[order].tolist()))
+        found = zip(self.ids[order].tolist(), self.cosines[order].tolist(), strict=True)
+        return [Neighbour(entry_id, min(cosine, 1.0)) for entry_id, cosine in found]
 
 
 def _joined(parts: Sequence[_Rows]) -> _Rows:
@@ -243,7 +251,7 @@ def _joined(parts: Sequence[_Rows]) -> _Rows:
 
 
 def together(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
-    """The k nearest of all parts, each once: a row may move from one to another meanwhile."""
+    """The k nearest of all parts: a row that moves from one to another meanwhile is found once."""
     if len(parts) == 1:
         return parts[0]
     nearest = {n.id: n for part in parts for n in part}

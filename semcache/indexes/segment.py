@@ -116,9 +116,8 @@ class Segment:
 
     def _placing_at(self, centroids: slice) -> Placing:
         arrays = self.arrays
-        return Placing(
-            arrays.centroids[centroids], arrays.coarse[centroids], self.codec, arrays.middle
-        )
+        part = Part.of(arrays.coarse[centroids])
+        return Placing(arrays.centroids[centroids], part, self.codec, arrays.middle)
 
     def _place(self, scope: bytes) -> int | None:
         key = key_of(scope)

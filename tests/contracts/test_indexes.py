@@ -358,6 +358,53 @@ def test_the_deleted_do_not_hide_the_living(exact_below: int) -> None:
     assert all(n.id == alive or n.id >= 900 for n in found)
 
 
+@pytest.mark.parametrize("d", [D, WIDE_D], ids=["codes", "signs"])
+def test_lists_that_have_become_empty_hide_nothing(d: int) -> None:
+    """All that lay around the question is deleted; what is left far away is found."""
+    draws = np.random.default_rng(10)
+    topics = np.eye(d)[:10]
+    rows = np.repeat(topics, 300, axis=0) + draws.normal(scale=0.01, size=(3000, d))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    index = FaissIndex(d, exact_below=1000, background=False)
+    index.add_many(list(range(3000)), [SCOPES[0]] * 3000, rows)
+    index.remove([number for number in range(3000) if number != 2999])
+    assert [n.id for n in index.search(SCOPES[0], rows[0], 1, 3)] == [2999]
+
+
+@pytest.mark.parametrize("during", [False, True], ids=["at rest", "while a merge is under way"])
+def test_what_came_in_far_from_the_question_hides_nothing(during: bool) -> None:
+    """The lists around the question are empty in memory, and hold what is at rest or set aside."""
+    rows = crowded(6000, seed=11)
+    index = FaissIndex(WIDE_D, exact_below=1000, background=False)
+    scope = SCOPES[0]
+    index.add_many(list(range(4000)), [scope] * 4000, rows[:4000])
+    index.set_aside()
+    index.merge(MERGED)
+    index.add_many(list(range(4000, 6000)), [scope] * 2000, rows[4000:])
+    if during:
+        assert index.set_aside()
+    far = near(np.repeat(crowded(1, seed=12), 400, axis=0), 0.98, seed=13)
+    index.add_many(list(range(6000, 6400)), [scope] * 400, far)
+    asked = np.arange(0, 6000, 20)
+    found = [index.search(scope, q, 1, 3)[0].id for q in near(rows[asked], 0.95, seed=14)]
+    assert np.mean(np.array(found) == asked) > 0.98
+
+
+def test_rows_that_are_in_two_places_for_a_moment_are_found_once() -> None:
+    """As when another process's segment holds what has come in here: no others are crowded out."""
+    rows = crowded(4000, seed=15)
+    index = FaissIndex(WIDE_D, exact_below=1000, background=False)
+    scope, ids = SCOPES[0], list(range(4000))
+    index.add_many(ids, [scope] * 4000, rows)
+    index.set_aside()
+    index.merge(MERGED)
+    index._level.add(np.arange(3000), [scope] * 3000, rows[:3000])
+    for number in range(0, 3000, 100):
+        found = [n.id for n in index.search(scope, rows[number], 1, 3)]
+        assert found[0] == number
+        assert len(set(found)) == len(found) == 4
+
+
 def test_searches_beside_additions_and_deletions_find_what_stays() -> None:
     """In lists at rest and in lists that change all the while; what is deleted stays deleted."""
     rows = crowded(4000, seed=8)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import prompts
 from benchmarks.common import percentiles, say, timed
 from semcache import SemanticCache
 from semcache.build import DATABASE, SNAPSHOT
@@ -97,7 +98,8 @@ def measured(
     bench: Bench, directory: Path, queries: Vector, scope: tuple[str, str]
 ) -> dict[str, Any]:
     """Everything; the cache of `bench` is smaller afterwards, and closed."""
-    asked = [(f"please: {text}", *scope) for text in random.Random(3).sample(bench.stored, ROUNDS)]
+    sample = random.Random(3).sample(list(filter(prompts.is_real, bench.stored)), ROUNDS)
+    asked = [(f"please: {text}", *scope) for text in sample]
     say("rebuilding beside the traffic")
     found: dict[str, Any] = {"rebuild": rebuilt(bench, directory, asked)}
     bench.cache._cache.repository.save_snapshot()
@@ -221,7 +223,8 @@ def small_scopes(
     repository.refresh_index()
     cache.wait()
     cache.close()
-    chosen = random.Random(4).sample(range(count), ROUNDS)
+    real = [number for number in range(count) if prompts.is_real(texts[number])]
+    chosen = random.Random(4).sample(real, ROUNDS)
     asked = [(f"please: {texts[n]}", model, f"tenant {n % (count // EACH)}") for n in chosen]
     found = opened(directory, asked)
     return {

@@ -19,6 +19,7 @@ Recall is that of the index against exact search, over prompts that are not stor
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -275,8 +277,9 @@ class Bench:
 
     def _variants(self, count: int) -> list[str]:
         """Stored prompts in other words, for semantic hits: none is stored itself."""
-        step = max(len(self.stored) // count, 1)
-        return [f"please: {text}" for text in self.stored[1::step][:count]]
+        real = [text for text in self.stored if prompts.is_real(text)]
+        step = max(len(real) // count, 1)
+        return [f"please: {text}" for text in real[1::step][:count]]
 
 
 def _in_turns(
@@ -449,12 +452,12 @@ def main() -> None:
             fill = bench.fill(texts[rows], vectors[rows])
             say(f"measuring at {size:,} entries")
             taken = unseen[2 * args.rounds : 3 * args.rounds]
-            figures = {
+            semantic = [bench.semantic()]
+            figures: dict[str, Any] = {
                 "entries": size,
                 "fill_ms_per_entry": round(fill * 1e3, 4),
                 "recall": bench.recall(vectors[-2000:]),
                 "exact_hit": bench.exact(),
-                "semantic_hit": bench.semantic(),
                 "miss": bench.misses([texts[i] for i in unseen[: args.rounds]]),
                 "record": bench.records(
                     [texts[i] for i in unseen[args.rounds : 2 * args.rounds]], Path(temporary)
@@ -467,6 +470,8 @@ def main() -> None:
                 "bytes_per_entry": round(bench.cache.stats().file_bytes / len(bench.cache)),
                 "open": in_new_processes(_OPEN, str(directory), rounds=3),
             }
+            semantic += [bench.semantic(), bench.semantic()]
+            figures["semantic_hit"] = sorted(semantic, key=lambda found: found["ratio_p50"])[1]
             unseen = unseen[3 * args.rounds :]
             bench.vectors = np.concatenate([bench.vectors, vectors[taken]])
             bench.stored += [texts[i] for i in taken]
@@ -497,11 +502,13 @@ def embedded(embedder: OnnxEmbedder, texts: list[str], *, asked: int) -> Vector:
 
     A made-up prompt has the vector of a real one, moved a little.
     """
-    real = sum(not text.endswith(prompts.MADE) for text in texts)
+    real = sum(map(prompts.is_real, texts))
     say(f"embedding {real:,} prompts")
-    vectors = np.concatenate(
-        [_say_embedded(embedder, texts[:real], start) for start in range(0, real, 5000)]
-    )
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        starts = range(0, real, 5000)
+        vectors = np.concatenate(
+            list(workers.map(partial(_say_embedded, embedder, texts[:real]), starts))
+        )
     if real == len(texts):
         return vectors
     stored = real - asked

@@ -50,6 +50,11 @@ def load(
     return found[:count], source
 
 
+def is_real(text: str) -> bool:
+    """Whether a prompt was not made up: a made one's words say nothing of where its vector lies."""
+    return not text.endswith(MADE)
+
+
 def _texts(folder: Path) -> Iterator[str]:
     for path in sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.jsonl.gz")]):
         opener = gzip.open if path.suffix == ".gz" else open

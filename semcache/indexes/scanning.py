@@ -47,7 +47,7 @@ class Stage(NamedTuple):
         return Stage(min(k * self.lists, last.lists), self.near, min(k * self.read, last.read))
 
 
-STAGES = (Stage(6, 0.9, 48), Stage(24, 0.75, 128), Stage(128, -1.0, 256))
+STAGES = (Stage(6, 0.9, 48), Stage(24, 0.75, 128), Stage(256, -1.0, 256))
 """A question that will be served has a near neighbour, which lies in the first lists almost
 always; only the others pay for looking farther."""
 _NEAR = 32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import faiss
@@ -31,18 +31,14 @@ class Placing:
         centroids: float32[l, d] of length 1; none where there is but one list.
         part: the same as codes, uint8[l, d], to be looked through.
         codec: makes codes.
-        middle: uint8[d], where the codes of each number lie on average: signs are counted from it.
-        edge: the same as float32[d].
+        middle: float32[d], whole numbers: where the codes of each number lie on average. Signs
+            are counted from it.
     """
 
     centroids: NDArray[np.float32]
     part: Part
     codec: Codec
-    middle: NDArray[np.uint8]
-    edge: NDArray[np.float32] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "edge", self.middle.astype(np.float32))
+    middle: NDArray[np.float32]
 
     @property
     def lists(self) -> int:

@@ -257,7 +257,7 @@ def _placing_for(vectors: Vector) -> Placing:
     sample = vectors[sample_of(np.arange(len(vectors)))]
     centroids, codec = placed(sample, len(vectors)), Codec.around(vectors)
     coarse, middle = codec.encode(centroids), middle_of(codec.encode(sample))
-    return Placing(centroids, Part.of(coarse), codec, middle)
+    return Placing(centroids, Part.of(coarse), codec, middle.astype(np.float32))
 
 
 def _with_room(array: NDArray[Any], room: int) -> NDArray[Any]:

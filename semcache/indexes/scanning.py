@@ -110,7 +110,7 @@ class Question:
         codec = self.placing.codec
         if not codec.signed:
             return _numbers(self._by_codes(parts, firsts, _filled(_FARTHEST, count)))
-        signs = codec.signs_of(self._digits, self.placing.edge)
+        signs = codec.signs_of(self._digits, self.placing.middle)
         scanner = _scanners.of_signs(8 * len(signs))
         scanner.set_query(faiss.swig_ptr(signs))
         return _numbers(_scanned(scanner, parts, firsts, _filled(_FAR, count)))
@@ -197,15 +197,13 @@ class Search:
 
     def _nearest(self, views: Sequence[View], read: int) -> _Rows:
         """The nearest rows of these views: `read` of them, or more, where more are wanted."""
-        if len(views) == 1:
-            (view,) = views
-            parts, firsts = view.parts, view.firsts
-        else:
-            parts = [part for view in views for part in view.parts]
-            firsts, end = [], 0
-            for view in views:
-                firsts += [end + first for first in view.firsts]
-                end += view.end
+        parts: list[Part] = []
+        firsts: list[int] = []
+        end = 0
+        for view in views:
+            parts += view.parts
+            firsts += [end + first for first in view.firsts]
+            end += view.end
         rows, count = sum([part.rows for part in parts]), max(read, 2 * self._wanted)
         if rows > count:
             numbers = self._question.nearest(parts, firsts, count)

@@ -117,7 +117,8 @@ class Segment:
     def _placing_at(self, centroids: slice) -> Placing:
         arrays = self.arrays
         part = Part.of(arrays.coarse[centroids])
-        return Placing(arrays.centroids[centroids], part, self.codec, arrays.middle)
+        middle = arrays.middle.astype(np.float32)
+        return Placing(arrays.centroids[centroids], part, self.codec, middle)
 
     def _place(self, scope: bytes) -> int | None:
         key = key_of(scope)

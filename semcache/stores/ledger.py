@@ -36,8 +36,7 @@ class LedgerTables(Database):
                 db.execute(FORGET_OBSERVATIONS, (OBSERVATIONS_KEPT,))
 
     def observations_after(self, number: int, limit: int) -> list[tuple[int, Observation]]:
-        with self._faults("read"):
-            rows = self._reader().execute(OBSERVATIONS_AFTER, (number, limit)).fetchall()
+        rows = self._read(OBSERVATIONS_AFTER, (number, limit))
         return [(row[0], as_observation(row[1:])) for row in rows]
 
     def last_observation(self) -> int:
@@ -47,8 +46,7 @@ class LedgerTables(Database):
     def observation_counts(self) -> list[tuple[str, int, int]]:
         """(kind, how many, how many of them right)."""
         sql = "SELECT kind, count(*), sum(right) FROM observations GROUP BY kind ORDER BY kind"
-        with self._faults("read"):
-            return self._reader().execute(sql).fetchall()
+        return self._read(sql)
 
     def served_labels(self, limit: int) -> list[bool]:
         """The newest labels of answers that were served, or good enough to be."""
@@ -56,8 +54,7 @@ class LedgerTables(Database):
             "SELECT right FROM observations WHERE kind IN ('explore', 'audit', 'review')"
             " ORDER BY id DESC LIMIT ?"
         )
-        with self._faults("read"):
-            return [bool(row[0]) for row in self._reader().execute(sql, (limit,))]
+        return [bool(row[0]) for row in self._read(sql, (limit,))]
 
     def serve(self, lookup_id: str) -> Serve | None:
         row = self._one(f"{SERVES} WHERE id = ?", (lookup_id,))
@@ -68,15 +65,11 @@ class LedgerTables(Database):
             f"{SERVES} WHERE verdict IS NULL AND entry_id IN (SELECT id FROM entries)"
             " ORDER BY random() LIMIT ?"
         )
-        with self._faults("read"):
-            return [as_serve(row) for row in self._reader().execute(sql, (limit,)).fetchall()]
+        return [as_serve(row) for row in self._read(sql, (limit,))]
 
     def refuted(self) -> set[tuple[int, str]]:
         """(entry id, question) of serves that somebody called wrong."""
-        with self._faults("read"):
-            return set(
-                self._reader().execute("SELECT entry_id, question FROM serves WHERE verdict = 0")
-            )
+        return set(self._read("SELECT entry_id, question FROM serves WHERE verdict = 0"))
 
     def reviewed(self, lookup_id: str, right: bool) -> None:
         with self._transaction("write to") as db:

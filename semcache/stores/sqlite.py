@@ -33,8 +33,8 @@ _POSITION = (
     " (SELECT seq FROM sqlite_sequence WHERE name = 'entries'),"
     " (SELECT seq FROM sqlite_sequence WHERE name = 'deletions')"
 )
-_GET_ONE = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id = ?"
 _GET_SOME = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id IN ({{}})"
+_GET_VECTORS = "SELECT entry_id, vector FROM embeddings WHERE entry_id IN ({})"
 _GET_WITH_VECTORS = (
     f"SELECT {ENTRY_COLUMNS}, (SELECT vector FROM embeddings WHERE entry_id = entries.id)"
     " FROM entries WHERE id IN ({})"
@@ -73,8 +73,9 @@ ORDERS: Mapping[str, str] = {
 
 
 @cache
-def _with_vectors(many: int) -> str:
-    return _GET_WITH_VECTORS.format(",".join("?" * many))
+def _for_so_many(sql: str, many: int) -> str:
+    """A statement with a mark for each id."""
+    return sql.format(",".join("?" * many))
 
 
 class SQLiteStore(LedgerTables, Upkeep):
@@ -104,12 +105,11 @@ class SQLiteStore(LedgerTables, Upkeep):
         return entry_from_row(rows[0]) if rows else None
 
     def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
-        sql = _GET_ONE if len(ids) == 1 else _GET_SOME.format(",".join("?" * len(ids)))
-        rows = self._read(sql, tuple(ids))
+        rows = self._read(_for_so_many(_GET_SOME, len(ids)), tuple(ids))
         return {row[0]: entry_from_row(row) for row in rows}
 
     def get_with_vectors(self, ids: Sequence[int]) -> dict[int, tuple[Entry, bytes | None]]:
-        rows = self._read(_with_vectors(len(ids)), tuple(ids))
+        rows = self._read(_for_so_many(_GET_WITH_VECTORS, len(ids)), tuple(ids))
         return {row[0]: (entry_from_row(row), row[-1]) for row in rows}
 
     def revision(self) -> int:
@@ -130,18 +130,14 @@ class SQLiteStore(LedgerTables, Upkeep):
             " LIMIT 4096"
         )
         while True:
-            with self._faults("read"):
-                rows = self._reader().execute(sql, (entry_id,)).fetchall()
+            rows = self._read(sql, (entry_id,))
             if not rows:
                 return
             yield from rows
             entry_id = rows[-1][0]
 
     def vectors(self, ids: Sequence[int]) -> dict[int, bytes]:
-        marks = ",".join("?" * len(ids))
-        sql = f"SELECT entry_id, vector FROM embeddings WHERE entry_id IN ({marks})"
-        with self._faults("read"):
-            return dict(self._reader().execute(sql, tuple(ids)).fetchall())
+        return dict(self._read(_for_so_many(_GET_VECTORS, len(ids)), tuple(ids)))
 
     def deletions_after(
         self, sequence: int, up_to: int | None = None
@@ -209,16 +205,14 @@ class SQLiteStore(LedgerTables, Upkeep):
             " LIMIT ? OFFSET ?"
         )
         limit = -1 if limit is None else limit
-        with self._faults("read"):
-            rows = self._reader().execute(sql, (*values, limit, offset)).fetchall()
+        rows = self._read(sql, (*values, limit, offset))
         return [entry_from_row(row) for row in rows]
 
     def page_after(self, last: int, selection: Selection, limit: int) -> list[Entry]:
         """The selected entries with a larger id than `last`, the smallest first."""
         where, values = _where(selection)
         sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id > ? AND {where} ORDER BY id LIMIT ?"
-        with self._faults("read"):
-            rows = self._reader().execute(sql, (last, *values, limit)).fetchall()
+        rows = self._read(sql, (last, *values, limit))
         return [entry_from_row(row) for row in rows]
 
     def key_version(self, entry_id: int) -> int:
@@ -244,11 +238,8 @@ class SQLiteStore(LedgerTables, Upkeep):
             )
 
     def tags(self, entry_id: int) -> tuple[str, ...]:
-        with self._faults("read"):
-            rows = self._reader().execute(
-                "SELECT tag FROM tags WHERE entry_id = ? ORDER BY tag", (entry_id,)
-            )
-            return tuple(row[0] for row in rows)
+        rows = self._read("SELECT tag FROM tags WHERE entry_id = ? ORDER BY tag", (entry_id,))
+        return tuple(row[0] for row in rows)
 
     def summary(self, entry_id: int) -> str:
         """The request of an entry in short, as JSON."""
@@ -257,15 +248,11 @@ class SQLiteStore(LedgerTables, Upkeep):
 
     def key_versions(self) -> dict[int, int]:
         """How many entries were keyed under which version of the canonical form."""
-        with self._faults("read"):
-            rows = self._reader().execute(
-                "SELECT key_version, count(*) FROM entries GROUP BY key_version"
-            )
-            return dict(rows.fetchall())
+        sql = "SELECT key_version, count(*) FROM entries GROUP BY key_version"
+        return dict(self._read(sql))
 
     def counters(self) -> dict[str, float]:
-        with self._faults("read"):
-            return dict(self._reader().execute("SELECT name, value FROM counters").fetchall())
+        return dict(self._read("SELECT name, value FROM counters"))
 
     def file_bytes(self) -> int:
         """What the database takes on disk, its write-ahead log included."""

@@ -48,8 +48,7 @@ class Upkeep(Database):
         if not dimension:
             return []  # nothing is known of what a vector is
         sql = "SELECT entry_id FROM embeddings WHERE length(vector) NOT IN (?, ?, ?)"
-        with self._faults("read"):
-            return [row[0] for row in self._reader().execute(sql, lengths(dimension))]
+        return [row[0] for row in self._read(sql, lengths(dimension))]
 
     def mend(self) -> None:
         """Delete rows that belong to no entry, vectors that are none; set the totals right."""
@@ -93,8 +92,7 @@ class Upkeep(Database):
             "SELECT id, scope, question FROM entries WHERE question IS NOT NULL"
             " AND id NOT IN (SELECT entry_id FROM embeddings_next) ORDER BY id LIMIT ?"
         )
-        with self._faults("read"):
-            return self._reader().execute(sql, (limit,)).fetchall()
+        return self._read(sql, (limit,))
 
     def count_to_embed(self) -> int:
         """How many entries have no new vector yet."""

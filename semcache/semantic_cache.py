@@ -257,6 +257,8 @@ class SemanticCache:
             raise ConfigError(f"coalesce is {coalesce!r}; it is 'exact', 'semantic' or 'off'.")
         if not isinstance(busy_timeout, int | float) or not busy_timeout >= 0:
             raise ConfigError(f"busy_timeout is {busy_timeout!r}; it is a number of seconds.")
+        if path == "":
+            raise ConfigError("path is empty. Write '.' for the current directory.")
         self.path = Path(path).expanduser()
         rules = keys.key_rules(ignore, context)
         retention = Retention(
@@ -346,7 +348,7 @@ class SemanticCache:
             from semcache.settings import load
 
             settings = load()
-        where = path or settings.path
+        where = settings.path if path is None else path
         if where is None:
             raise ConfigError(
                 "Which directory? Give path=, SEMCACHE_PATH, or path in the settings."

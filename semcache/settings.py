@@ -141,6 +141,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         env_file=DOTENV,
         extra="forbid",
         frozen=True,

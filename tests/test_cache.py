@@ -342,11 +342,13 @@ def test_wrong_settings_are_refused(tmp_path: Path, options: dict[str, Any]) -> 
 
 
 def test_a_path_that_cannot_be_a_cache_is_said(tmp_path: Path) -> None:
-    """A file, or a directory that cannot be made."""
+    """A file, a directory that cannot be made, or no name at all."""
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(ConfigError, match="is a file"):
         open_cache(file)
+    with pytest.raises(ConfigError, match="empty"):
+        SemanticCache("")
     with pytest.raises(StoreError, match="Cannot make the cache directory"):
         open_cache(file / "below")
 

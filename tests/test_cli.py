@@ -277,6 +277,16 @@ def test_wrong_usage_is_exit_code_2(filled: Path) -> None:
     assert run("nonsense")[0] == 2
 
 
+@pytest.mark.parametrize(
+    "args", [("backup", ""), ("restore", "", "-c", "x"), ("stats", "--cache", "")]
+)
+def test_an_empty_directory_is_not_the_current_one(args: tuple[str, ...]) -> None:
+    """As where a script's variable is unset."""
+    code, _, err = run(*args)
+    assert code == 2
+    assert "it is empty" in err
+
+
 def test_commands_do_not_load_what_they_do_not_need(filled: Path) -> None:
     """`stats` loads neither a model nor an index."""
     code = (

@@ -164,6 +164,17 @@ def test_unknown_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty path is not the current directory."""
+    from semcache import SemanticCache
+
+    for name in ("SEMCACHE_PATH", "SEMCACHE_TTL", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "")
+    assert (load().path, load().ttl, load().providers) == (None, None, {})
+    with pytest.raises(ConfigError, match="Which directory"):
+        SemanticCache.from_settings(embedder=hashing_embedder())
+
+
 def test_a_named_file_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """SEMCACHE_CONFIG that leads nowhere is no empty file."""
     monkeypatch.setenv("SEMCACHE_CONFIG", "elsewhere.toml")

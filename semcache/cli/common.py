@@ -27,9 +27,24 @@ if TYPE_CHECKING:
 NOTHING = 3
 """Exit code: nothing was found, or problems were."""
 
+
+def named(text: str) -> Path:
+    """A directory by its name; an empty one, as of an unset variable, is not the current one."""
+    if not text:
+        raise typer.BadParameter("it is empty. Write . for the current directory.")
+    return Path(text)
+
+
 CachePath = Annotated[
     Path | None,
-    typer.Option("--cache", "-c", envvar="SEMCACHE_PATH", help="The cache's directory."),
+    typer.Option(
+        "--cache",
+        "-c",
+        envvar="SEMCACHE_PATH",
+        help="The cache's directory.",
+        metavar="PATH",
+        parser=named,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only this namespace.")]

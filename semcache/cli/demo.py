@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semcache.cli.common import AsJson, console, print_json, progress
+from semcache.cli.common import AsJson, console, named, print_json, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 def demo(
     cache: Annotated[
         Path | None,
-        typer.Option("--cache", "-c", help="Keep the cache in this directory, to look into it."),
+        typer.Option(
+            "--cache",
+            "-c",
+            metavar="PATH",
+            parser=named,
+            help="Keep the cache in this directory, to look into it.",
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Serve from this similarity on, as other caches do.")

@@ -17,6 +17,7 @@ from semcache.cli.common import (
     Tag,
     console,
     directory,
+    named,
     progress,
     store,
 )
@@ -86,7 +87,12 @@ def import_(
 
 
 def backup(
-    to: Annotated[Path, typer.Argument(help="A directory that holds no cache yet.")],
+    to: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIRECTORY", parser=named, help="A directory that holds no cache yet."
+        ),
+    ],
     cache: CachePath = None,
 ) -> None:
     """Copy a cache as it is at one moment, while it is in use."""
@@ -98,7 +104,9 @@ def backup(
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(help="The directory of a backup.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", parser=named, help="The directory of a backup.")
+    ],
     cache: CachePath = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:

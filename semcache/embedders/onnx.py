@@ -62,7 +62,10 @@ class OnnxEmbedder:
         assert self.window is not None
         tokens = [_cut(tokenizer.encode(text).ids, self.window) for text in texts]
         if len(tokens) <= _BATCH:
-            return unit_rows(_run(session, tokens), len(texts), self.dimension, self.fingerprint)
+            raw = _run(session, tokens)
+            if len(tokens) == 1 and _is_normal(raw):
+                return raw
+            return unit_rows(raw, len(texts), self.dimension, self.fingerprint)
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         vectors = np.empty((len(tokens), self.dimension), np.float32)
         for start in range(0, len(order), _BATCH):
@@ -106,6 +109,16 @@ class OnnxEmbedder:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return session, tokenizer
+
+
+def _is_normal(raw: Vector) -> bool:
+    """Whether float32[1, d] of the graph, which normalises last, has length 1.
+
+    Else it is zero, or not a number where it is not zero. To compute the length would take
+    longer: what comes right after a run finds nothing of it in the processor's caches.
+    """
+    first = raw.item(0)
+    return first != 0.0 and first == first
 
 
 def _cut(ids: list[int], window: int) -> list[int]:

@@ -31,14 +31,13 @@ class Placing:
         centroids: float32[l, d] of length 1; none where there is but one list.
         part: the same as codes, uint8[l, d], to be looked through.
         codec: makes codes.
-        middle: float32[d], whole numbers: where the codes of each number lie on average. Signs
-            are counted from it.
+        edges: float32[d], what each number's sign is counted from (`Codec.edges`).
     """
 
     centroids: NDArray[np.float32]
     part: Part
     codec: Codec
-    middle: NDArray[np.float32]
+    edges: NDArray[np.float32]
 
     @property
     def lists(self) -> int:
@@ -47,14 +46,14 @@ class Placing:
     def brief(self, vectors: Vector) -> NDArray[np.uint8]:
         """What of float32[n, d] is looked through: their signs, uint8[n, d / 8], or their codes."""
         if self.codec.signed:
-            return self.codec.signs_of(self.codec.codes_of(vectors), self.middle)
+            return self.codec.signs_of(vectors, self.edges)
         return self.codec.encode(vectors)
 
     def equals(self, other: Placing) -> bool:
         """Whether rows placed by one are placed by the other."""
         return (
             self.codec == other.codec
-            and np.array_equal(self.middle, other.middle)
+            and np.array_equal(self.edges, other.edges)
             and np.array_equal(self.centroids, other.centroids)
         )
 

@@ -57,30 +57,27 @@ class Codec:
         """How far a cosine from codes may be off: seven deviations of its rounding."""
         return 2 * self.step
 
-    def codes_of(self, vectors: Vector) -> NDArray[np.float32]:
-        """Codes, as numbers that are still to be cut to whole ones."""
-        found: NDArray[np.float32] = vectors * (MIDDLE / self.scale)
-        found += MIDDLE + 0.5
-        np.maximum(found, 0, out=found)
-        np.minimum(found, 255, out=found)
-        return found
-
     def encode(self, vectors: Vector) -> NDArray[np.uint8]:
-        return self.codes_of(vectors).astype(np.uint8)
+        numbers = vectors * (MIDDLE / self.scale) + (MIDDLE + 0.5)
+        return np.clip(numbers, 0, 255, out=numbers).astype(np.uint8)
+
+    def edges(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The least numbers that have these codes."""
+        return (codes.astype(np.float32) - (MIDDLE + 0.5)) * np.float32(self.step)
 
     @property
     def signed(self) -> bool:
         """Whether signs are kept too."""
         return self.dimension >= _SIGNS_FROM
 
-    def signs_of(self, codes: NDArray[Any], middle: NDArray[Any]) -> NDArray[np.uint8]:
-        """uint8[n, d] to uint8[n, d / 8], a bit a number: whether it reaches the middle.
+    def signs_of(self, numbers: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.uint8]:
+        """uint8[n, d / 8] of [n, d], vectors or codes: a bit a number, whether it reaches its edge.
 
         uint8[n, 0] where signs are not kept.
         """
         if not self.signed:
-            return np.empty((len(codes), 0), np.uint8)
-        return np.packbits(codes >= middle, axis=-1)
+            return np.empty((len(numbers), 0), np.uint8)
+        return np.packbits(numbers >= edges, axis=-1)
 
     def decode(self, codes: NDArray[np.uint8]) -> Vector:
         vectors: Vector = ((codes.astype(np.float32) - MIDDLE) * self.step).astype(np.float32)

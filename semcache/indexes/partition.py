@@ -184,9 +184,9 @@ class Lists:
             self._lists[number] = one.without(rows)
         self._free += gone
 
-    def view(self, lists: NDArray[np.int64]) -> _View:
+    def view(self, lists: Sequence[int]) -> _View:
         parts, firsts, rows, end = [], [], [], 0
-        for number in lists.tolist():
+        for number in lists:
             one = self._lists[number]
             if one is not None and (part := one.part).rows:
                 parts.append(part)
@@ -257,7 +257,7 @@ def _placing_for(vectors: Vector) -> Placing:
     sample = vectors[sample_of(np.arange(len(vectors)))]
     centroids, codec = placed(sample, len(vectors)), Codec.around(vectors)
     coarse, middle = codec.encode(centroids), middle_of(codec.encode(sample))
-    return Placing(centroids, Part.of(coarse), codec, middle.astype(np.float32))
+    return Placing(centroids, Part.of(coarse), codec, codec.edges(middle))
 
 
 def _with_room(array: NDArray[Any], room: int) -> NDArray[Any]:

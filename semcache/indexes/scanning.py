@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import faiss
 import numpy as np
 
+from semcache.indexes.codec import Part
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from semcache.indexes.centroids import Placing
-    from semcache.indexes.codec import Part
+    from semcache.indexes.codec import Codec
     from semcache.types import Vector
 
 
@@ -33,25 +34,30 @@ class Stage(NamedTuple):
         lists: so many, those with the nearest centroids.
         near: it ends here if it has found something of this cosine similarity.
         read: rows that are measured at least, of those that were not looked at before.
+        share: this part of all lists, where that is more than `lists`.
     """
 
     lists: int
     near: float
     read: int
+    share: float = 0.0
+
+    def of(self, lists: int) -> int:
+        """How many of so many lists it looks into."""
+        return min(max(self.lists, int(self.share * lists)), lists)
 
     def times(self, k: int) -> Stage:
         """The same for k neighbours: the second and third lie in other lists more often."""
         if k == 1:
             return self
         last = STAGES[-1]
-        return Stage(min(k * self.lists, last.lists), self.near, min(k * self.read, last.read))
+        lists, read = min(k * self.lists, last.lists), min(k * self.read, last.read)
+        return self._replace(lists=lists, read=read)
 
 
-STAGES = (Stage(6, 0.9, 48), Stage(24, 0.75, 128), Stage(256, -1.0, 256))
+STAGES = (Stage(6, 0.9, 48), Stage(24, 0.75, 128), Stage(128, -1.0, 256, share=0.25))
 """A question that will be served has a near neighbour, which lies in the first lists almost
 always; only the others pay for looking farther."""
-_NEAR = 32
-"""Lists that are put in order at first; all those of the last stage take longer."""
 
 
 class View(Protocol):
@@ -79,13 +85,13 @@ class View(Protocol):
 class Source(Protocol):
     """Rows in lists around one placing's centroids."""
 
-    def view(self, lists: NDArray[np.int64]) -> View:
+    def view(self, lists: Sequence[int]) -> View:
         """The rows of these lists as they are now."""
         ...
 
 
 class Question:
-    """A vector as codes and signs, to be compared with rows of one placing.
+    """A vector, to be compared with rows of one placing.
 
     Args:
         vector: float32[d] of length 1.
@@ -94,14 +100,11 @@ class Question:
     def __init__(self, vector: Vector, placing: Placing) -> None:
         self.vector = np.ascontiguousarray(vector, np.float32)  # FAISS reads where it lies
         self.placing = placing
-        self._digits = placing.codec.codes_of(self.vector)
 
     def nearest_lists(self, count: int) -> NDArray[np.int64]:
-        """Numbers of so many lists, or all, the nearest first."""
+        """Numbers of so many lists, or all: the nearest, in no order."""
         part = self.placing.part
-        distances = _filled(_FARTHEST, min(count, part.rows))
-        lists: NDArray[np.int64] = self._by_codes([part], [0], distances)
-        return lists[distances.argsort()]
+        return self._by_codes([part], [0], _filled(_FARTHEST, min(count, part.rows)))
 
     def nearest(
         self, parts: Sequence[Part], firsts: Sequence[int], count: int
@@ -110,7 +113,7 @@ class Question:
         codec = self.placing.codec
         if not codec.signed:
             return _numbers(self._by_codes(parts, firsts, _filled(_FARTHEST, count)))
-        signs = codec.signs_of(self._digits, self.placing.middle)
+        signs = codec.signs_of(self.vector, self.placing.edges)
         scanner = _scanners.of_signs(8 * len(signs))
         scanner.set_query(faiss.swig_ptr(signs))
         return _numbers(_scanned(scanner, parts, firsts, _filled(_FAR, count)))
@@ -121,9 +124,9 @@ class Question:
         firsts: Sequence[int],
         distances: NDArray[np.float32],
     ) -> NDArray[np.int64]:
-        """Places by codes, the question rounded too; see `_scanned`."""
-        scanner = _scanners.of_codes(self.placing.codec.dimension)
-        scanner.set_query(faiss.swig_ptr(self._digits))  # which it cuts to whole ones
+        """Places by codes; see `_scanned`."""
+        scanner = _scanners.of_codes(self.placing.codec, faiss.METRIC_L2)
+        scanner.set_query(faiss.swig_ptr(self.vector))
         return _scanned(scanner, parts, firsts, distances)
 
 
@@ -145,8 +148,7 @@ class Search:
         self._many = question.placing.lists
         self._k, self._dead = k, dead
         self._wanted = 4 * k if dead else k
-        self._lists = _ONLY if self._many == 1 else question.nearest_lists(_NEAR)
-        self._looked = 0
+        self._looked: set[int] = set()
         self._seen: list[tuple[list[View], int]] = []
         self._found: list[_Rows] = []
         self.exhausted = False
@@ -155,24 +157,18 @@ class Search:
         """Look into the lists of a stage that have not been looked into."""
         if self.exhausted:
             return
-        if len(self._lists) < min(stage.lists, self._many):
-            self._order(max(stage.lists, STAGES[-1].lists))
-        lists = self._lists[self._looked : stage.lists]
-        if not len(lists):
+        if self._many == 1:
+            lists, read = [0], STAGES[-1].read  # it looks at all of it at once
+        else:
+            nearest, read = self._question.nearest_lists(stage.of(self._many)), stage.read
+            lists = [number for number in nearest.tolist() if number not in self._looked]
+        if not lists:
             return
-        # What has one list looks at all of it at once.
-        read = STAGES[-1].read if self._many == 1 else stage.read
-        self._looked += len(lists)
-        self.exhausted = self._looked == self._many
+        self._looked.update(lists)
+        self.exhausted = len(self._looked) == self._many
         views = [source.view(lists) for source in self._sources]
         self._seen.append((views, read))
         self._found.append(self._nearest(views, read))
-
-    def _order(self, count: int) -> None:
-        """Put so many lists in order, behind those that were looked into."""
-        before = self._lists[: self._looked]
-        nearest = self._question.nearest_lists(count)
-        self._lists = np.concatenate([before, nearest[~np.isin(nearest, before)]])
 
     def found(self) -> list[Neighbour]:
         """The nearest living rows so far; k, if so many were looked at."""
@@ -266,13 +262,23 @@ def inner_products(vector: Vector, rows: Vector) -> NDArray[np.float32]:
     return found
 
 
+def cosines(
+    vector: Vector, codes: NDArray[np.uint8], codec: Codec
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(which row, its cosine with float32[d]) of each of uint8[n, d], in another order."""
+    found = _filled(_AWAY, len(codes))
+    scanner = _scanners.of_codes(codec, faiss.METRIC_INNER_PRODUCT)
+    scanner.set_query(faiss.swig_ptr(vector))
+    return _scanned(scanner, [Part.of(codes)], [0], found), found
+
+
 def _scanned(
     scanner: Any,
     parts: Sequence[Part],
     firsts: Sequence[int],
     distances: NDArray[Any],
 ) -> NDArray[np.int64]:
-    """Where the smallest distances are, (first << 32) + offset; `distances` becomes their heap."""
+    """Where the nearest are, (first << 32) + offset; `distances` becomes their heap."""
     swig_ptr, count = faiss.swig_ptr, len(distances)
     places = _filled(_NOWHERE, count)
     heap = swig_ptr(distances), swig_ptr(places), count
@@ -294,19 +300,21 @@ class _Scanners(threading.local):
     """FAISS's loops over codes, one of each kind for a thread; each holds one question."""
 
     def __init__(self) -> None:
-        self._of_codes: dict[int, Any] = {}
+        self._of_codes: dict[tuple[Codec, int], Any] = {}
         self._of_signs: dict[int, Any] = {}
 
-    def of_codes(self, dimension: int) -> Any:
-        """Squared distances to a question in codes; ids are (list << 32) + offset."""
-        if (scanner := self._of_codes.get(dimension)) is None:
-            codec = faiss.ScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit_direct)
-            centroids = faiss.IndexFlatL2(dimension)  # which stay empty
-            scanner = codec.select_InvertedListScanner(  # type: ignore[attr-defined]
-                faiss.METRIC_L2, centroids, True, None, False
+    def of_codes(self, codec: Codec, metric: int) -> Any:
+        """Squared distances of codes to a question, or cosines; ids are (list << 32) + offset."""
+        if (scanner := self._of_codes.get((codec, metric))) is None:
+            theirs = faiss.ScalarQuantizer(codec.dimension, faiss.ScalarQuantizer.QT_8bit_uniform)
+            least = float(codec.edges(np.zeros(1, np.uint8))[0])
+            faiss.copy_array_to_vector(np.array([least, 2 * codec.scale], "f"), theirs.trained)
+            centroids = faiss.IndexFlat(codec.dimension, metric)  # which stay empty
+            scanner = theirs.select_InvertedListScanner(  # type: ignore[attr-defined]
+                metric, centroids, True, None, False
             )
-            scanner.pointed_at = codec, centroids
-            self._of_codes[dimension] = scanner
+            scanner.pointed_at = theirs, centroids
+            self._of_codes[codec, metric] = scanner
         return scanner
 
     def of_signs(self, bits: int) -> Any:
@@ -320,7 +328,6 @@ class _Scanners(threading.local):
 
 
 _scanners = _Scanners()
-_ONLY = np.zeros(1, np.int64)
 _NONE = np.empty(0, np.int64)
 
 
@@ -330,5 +337,6 @@ def _filled(template: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 _FAR = np.full(1024, np.iinfo(np.int32).max, np.int32)
+_AWAY = np.full(1024, -np.inf, np.float32)
 _FARTHEST = np.full(1024, np.inf, np.float32)
 _NOWHERE = np.full(1024, -1, np.int64)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from semcache.indexes.centroids import Placing
-from semcache.indexes.codec import MIDDLE, Codec, Part
-from semcache.indexes.scanning import inner_products
+from semcache.indexes.codec import Codec, Part
+from semcache.indexes.scanning import cosines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,8 +117,8 @@ class Segment:
     def _placing_at(self, centroids: slice) -> Placing:
         arrays = self.arrays
         part = Part.of(arrays.coarse[centroids])
-        middle = arrays.middle.astype(np.float32)
-        return Placing(arrays.centroids[centroids], part, self.codec, middle)
+        edges = self.codec.edges(arrays.middle)
+        return Placing(arrays.centroids[centroids], part, self.codec, edges)
 
     def _place(self, scope: bytes) -> int | None:
         key = key_of(scope)
@@ -142,9 +142,9 @@ class ScopeRows:
         self._known: dict[int, tuple[int, Part]] = {}
         self._brief = arrays.signs if placing.codec.signed else arrays.codes
 
-    def view(self, lists: NDArray[np.int64]) -> _View:
+    def view(self, lists: Sequence[int]) -> _View:
         known = self._known
-        found = [known.get(number) or self._list(number) for number in lists.tolist()]
+        found = [known.get(number) or self._list(number) for number in lists]
         firsts, parts = [first for first, _ in found], [part for _, part in found]
         return _View(parts, firsts, len(self._arrays.ids), self._arrays, self.placing.codec)
 
@@ -167,11 +167,8 @@ class _View(NamedTuple):
     def measured(
         self, numbers: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        digits = self.arrays.codes[numbers].astype(np.float32)
-        digits -= MIDDLE
-        cosines = inner_products(vector, digits)
-        cosines *= self.codec.step
-        return self.arrays.ids[numbers], cosines
+        order, found = cosines(vector, self.arrays.codes[numbers], self.codec)
+        return self.arrays.ids[numbers[order]], found
 
 
 def key_of(scope: bytes) -> bytes:

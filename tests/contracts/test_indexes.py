@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from semcache.indexes import snapshot
+from semcache.indexes.codec import Codec
 from semcache.indexes.faiss import FaissIndex
 from semcache.indexes.merging import Fresh, merge
-from semcache.indexes.scanning import STAGES
+from semcache.indexes.scanning import STAGES, cosines
 from semcache.indexes.segment import Segment
 from semcache.indexes.snapshot import Facts, SnapshotError
 
@@ -310,6 +311,30 @@ def near(rows: Any, similarity: float, seed: int) -> Any:
     aside -= (aside * rows).sum(axis=1, keepdims=True) * rows
     aside /= np.linalg.norm(aside, axis=1, keepdims=True)
     return (similarity * rows + (1 - similarity**2) ** 0.5 * aside).astype(np.float32)
+
+
+def test_signs_are_the_same_of_codes_and_of_what_they_stand_for() -> None:
+    """But of a number that lies on its edge."""
+    rows = crowded(200, seed=20)
+    codec = Codec.around(rows)
+    codes = codec.encode(rows)
+    middle = codes[0]
+    edges = codec.edges(middle)
+    found = np.unpackbits(codec.signs_of(rows, edges), axis=-1)
+    wanted = np.unpackbits(codec.signs_of(codes, middle), axis=-1)
+    clear = np.abs(rows - edges) > 1e-6
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(found[clear], wanted[clear])
+
+
+@given(scale=st.floats(0.1, 1.0), rows=st.integers(1, 300), seed=st.integers(0, 9))
+def test_cosines_by_codes(scale: float, rows: int, seed: int) -> None:
+    """Those of the decoded rows with the question as it is, each row once."""
+    question, codec = crowded(1, seed=seed + 1)[0], Codec(scale, WIDE_D)
+    codes = codec.encode(crowded(rows, seed=seed))
+    order, found = cosines(question, codes, codec)
+    assert sorted(order.tolist()) == list(range(rows))
+    np.testing.assert_allclose(found, codec.decode(codes[order]) @ question, atol=1e-5)
 
 
 MERGED = partial(merged, exact_below=1000)

@@ -19,6 +19,8 @@ REGROW = 4
 """Centroids are placed anew when there are this many times the rows they were placed for."""
 _TRAINING_POINTS = 32
 """Rows for each list to place its centroid by."""
+_SHORT, _FEW = 256, 16
+"""Rows of a list that are looked through in the time that it takes anyway; lists that are few."""
 _ROUNDS, _SEED = 6, 1234
 """Of k-means; seeded, so that equal data make equal lists."""
 
@@ -59,8 +61,12 @@ class Placing:
 
 
 def lists_for(rows: int) -> int:
-    """About sqrt(n): a power of two."""
-    return int(2 ** round(math.log2(math.sqrt(rows))))
+    """About sqrt(2 n), a power of two: enough until the rows have become `REGROW` times as many.
+
+    Fewer where these would be short: each list takes some time, however few rows it has.
+    """
+    worth_it = max(rows / _SHORT, min(math.sqrt(rows), _FEW))
+    return int(2 ** round(math.log2(min(math.sqrt(2 * rows), worth_it))))
 
 
 def sample_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:

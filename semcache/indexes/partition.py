@@ -5,7 +5,7 @@ dimensions this takes less than a tenth of one embedding, and it grows with thei
 larger scope is moved to inverted lists.
 
 Inverted lists: where the scope's older vectors lie in lists of a segment, around the same
-centroids, so that one search looks through both; else around about sqrt(n) of their own. A search
+centroids, so that one search looks through both; else around some of their own. A search
 looks into a few of them, and into more where those held nothing near (`scanning.STAGES`). Unlike
 a graph (HNSW), lists take deletes at once and are built in seconds. What exact search costs by
 size, and the recall of the lists, is in `benchmarks/results/latency.json`.

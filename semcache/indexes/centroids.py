@@ -61,12 +61,12 @@ class Placing:
 
 
 def lists_for(rows: int) -> int:
-    """About sqrt(2 n), a power of two: enough until the rows have become `REGROW` times as many.
+    """About sqrt(n), a power of two.
 
     Fewer where these would be short: each list takes some time, however few rows it has.
     """
-    worth_it = max(rows / _SHORT, min(math.sqrt(rows), _FEW))
-    return int(2 ** round(math.log2(min(math.sqrt(2 * rows), worth_it))))
+    worth_it = max(rows / _SHORT, _FEW)
+    return int(2 ** round(math.log2(min(math.sqrt(rows), worth_it))))
 
 
 def sample_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:

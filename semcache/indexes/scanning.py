@@ -55,7 +55,7 @@ class Stage(NamedTuple):
         return self._replace(lists=lists, read=read)
 
 
-STAGES = (Stage(6, 0.9, 48), Stage(24, 0.75, 128), Stage(128, -1.0, 256, share=0.25))
+STAGES = (Stage(6, 0.9, 48), Stage(24, 0.75, 128), Stage(128, -1.0, 256, share=0.5))
 """A question that will be served has a near neighbour, which lies in the first lists almost
 always; only the others pay for looking farther."""
 

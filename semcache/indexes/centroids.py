@@ -20,7 +20,7 @@ REGROW = 4
 _TRAINING_POINTS = 32
 """Rows for each list to place its centroid by."""
 _SHORT, _FEW = 256, 16
-"""Rows of a list that are looked through in the time that it takes anyway; lists that are few."""
+"""Rows that a list takes no time for beside its own; lists so few that their own is nothing."""
 _ROUNDS, _SEED = 6, 1234
 """Of k-means; seeded, so that equal data make equal lists."""
 

@@ -262,7 +262,7 @@ def inner_products(vector: Vector, rows: Vector) -> NDArray[np.float32]:
     return found
 
 
-def cosines(
+def cosines_by_codes(
     vector: Vector, codes: NDArray[np.uint8], codec: Codec
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(which row, its cosine with float32[d]) of each of uint8[n, d], in another order."""

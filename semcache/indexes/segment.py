@@ -20,7 +20,7 @@ import numpy as np
 
 from semcache.indexes.centroids import Placing
 from semcache.indexes.codec import Codec, Part
-from semcache.indexes.scanning import cosines
+from semcache.indexes.scanning import cosines_by_codes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,8 +167,8 @@ class _View(NamedTuple):
     def measured(
         self, numbers: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        order, found = cosines(vector, self.arrays.codes[numbers], self.codec)
-        return self.arrays.ids[numbers[order]], found
+        order, cosines = cosines_by_codes(vector, self.arrays.codes[numbers], self.codec)
+        return self.arrays.ids[numbers[order]], cosines
 
 
 def key_of(scope: bytes) -> bytes:

@@ -17,7 +17,7 @@ from semcache.indexes import snapshot
 from semcache.indexes.codec import Codec
 from semcache.indexes.faiss import FaissIndex
 from semcache.indexes.merging import Fresh, merge
-from semcache.indexes.scanning import STAGES, cosines
+from semcache.indexes.scanning import STAGES, cosines_by_codes
 from semcache.indexes.segment import Segment
 from semcache.indexes.snapshot import Facts, SnapshotError
 
@@ -332,7 +332,7 @@ def test_cosines_by_codes(scale: float, rows: int, seed: int) -> None:
     """Those of the decoded rows with the question as it is, each row once."""
     question, codec = crowded(1, seed=seed + 1)[0], Codec(scale, WIDE_D)
     codes = codec.encode(crowded(rows, seed=seed))
-    order, found = cosines(question, codes, codec)
+    order, found = cosines_by_codes(question, codes, codec)
     assert sorted(order.tolist()) == list(range(rows))
     np.testing.assert_allclose(found, codec.decode(codes[order]) @ question, atol=1e-5)
 

@@ -29,7 +29,7 @@ from benchmarks.policies import Bound, Fixed, Learner, VCache
 from benchmarks.replay import Remembering, RememberingVerifier, Way, replay
 from benchmarks.streams import SUPPORT, Row, read
 from semcache.embedders.default import DefaultEmbedder
-from semcache.verifiers.pair import PairModel
+from semcache.verification.pair_model import PairModel
 
 NAMES = ("s1_qqp", "s2_tenants", "s3_zipf", "s4_near_miss", "s5_multiturn")
 WARM = {"s1_qqp": "s2_tenants", "s2_tenants": "s1_qqp"}

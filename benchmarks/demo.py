@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, environment, write_json
 from semcache import SemanticCache
-from semcache.demo import questions, run
+from semcache.tools.demo import questions, run
 
 THRESHOLDS = (0.80, 0.85, 0.90, 0.95, 0.98)
 

@@ -39,7 +39,7 @@ import numpy as np
 
 from benchmarks.common import RESULTS, environment, say, write_json
 from semcache import SemanticCache
-from semcache.build import DATABASE
+from semcache.backends.local.opening import DATABASE
 from semcache.embedders.function import FunctionEmbedder
 
 DIMENSION = 64
@@ -129,8 +129,8 @@ def invalidations(path: Path, told: Connection, rng: random.Random) -> None:
 
 def reembeddings(path: Path, told: Connection, _rng: random.Random) -> None:
     """Everything is embedded anew, with one embedder and the other."""
-    from semcache.build import open_store
-    from semcache.maintenance import reembed
+    from semcache.backends.local.maintenance import reembed
+    from semcache.backends.local.opening import open_store
 
     store = open_store(path)
     while True:
@@ -141,7 +141,7 @@ def reembeddings(path: Path, told: Connection, _rng: random.Random) -> None:
 
 def snapshots(path: Path, told: Connection, rng: random.Random) -> None:
     """Entries, deletions, and an index that is merged and written again and again."""
-    from semcache.indexes import faiss
+    from semcache.backends.local.faiss import index as faiss
 
     faiss._LEVEL_ROWS = 40
     cache = opened(path)
@@ -156,7 +156,7 @@ def snapshots(path: Path, told: Connection, rng: random.Random) -> None:
 
 def imports(path: Path, told: Connection, rng: random.Random) -> None:
     """Exports of other caches come in."""
-    from semcache.transfer import export_lines, import_lines
+    from semcache.tools.transfer import export_lines, import_lines
 
     with tempfile.TemporaryDirectory(dir=path.parent) as other, opened(Path(other)) as source:
         start = rng.randrange(10**9)
@@ -375,7 +375,9 @@ def prepared(path: Path, kind: str, expected: Expected) -> None:
 def rounds(count: int, *, seed: int, folder: Path) -> dict[str, Any]:
     """So many rounds, each kind in its turn, several of a kind on one directory."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["semcache.semantic_cache", "semcache.indexes.faiss"])
+    context.set_forkserver_preload(
+        ["semcache.semantic_cache", "semcache.backends.local.faiss.index"]
+    )
     rng = random.Random(seed)
     by_kind: dict[str, dict[str, int]] = {}
     examples: list[str] = []

@@ -25,7 +25,7 @@ from benchmarks.policies import Bound, Fixed, Learner, VCache
 from benchmarks.replay import Remembering, RememberingVerifier, Way, cut_at, replay
 from benchmarks.streams import SUPPORT, Row, read
 from semcache.embedders.default import DefaultEmbedder
-from semcache.verifiers.pair import PairModel
+from semcache.verification.pair_model import PairModel
 
 GRID = (0.70, 0.75, 0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
 DELTAS = RATES = (0.02, 0.05, 0.10)

@@ -24,12 +24,12 @@ import numpy as np
 from benchmarks import prompts
 from benchmarks.common import percentiles, say, timed
 from semcache import SemanticCache
-from semcache.build import DATABASE, SNAPSHOT
-from semcache.core import keys
+from semcache.backends.local.faiss.lifecycle import FaissFiles
+from semcache.backends.local.opening import DATABASE, SNAPSHOT
+from semcache.backends.vectors import FORMS
 from semcache.embedders.onnx import OnnxEmbedder, packed
-from semcache.indexes.files import FaissFiles
+from semcache.keys import keys
 from semcache.types import Completion, NewEntry, Query, Selection
-from semcache.vectors import FORMS
 
 if TYPE_CHECKING:
     from benchmarks.latency import Bench

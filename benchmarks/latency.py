@@ -49,14 +49,14 @@ from benchmarks.common import (
     write_json,
 )
 from benchmarks.large import entry
-from semcache.core import keys
-from semcache.core.canonical import canonical_json
-from semcache.core.policies import FixedThreshold
 from semcache.embedders.default import DefaultEmbedder
 from semcache.embedders.minilm import find_export
 from semcache.embedders.onnx import OnnxEmbedder
 from semcache.embedders.pool import EmbedderPool
+from semcache.keys import keys
+from semcache.keys.canonical import canonical_json
 from semcache.types import Candidate, Decision
+from semcache.verification.policies import FixedThreshold
 
 if TYPE_CHECKING:
     from semcache.types import Vector

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from semcache.core.policies import FixedThreshold
 from semcache.types import Candidate, Decision, Explore, Hit
+from semcache.verification.policies import FixedThreshold
 
 
 class Learner(Protocol):

@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks import prompts
 from benchmarks.common import RESULTS, environment, percentiles, say, write_json
 from semcache import Completion, Event, Request, SemanticCache
-from semcache.events import FaultEvent
+from semcache.telemetry.events import FaultEvent
 
 MODEL_SECONDS = 0.05
 THRESHOLD = 0.9999

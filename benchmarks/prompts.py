@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.common import say
-from semcache.demo import questions
+from semcache.tools.demo import questions
 
 DEFAULT = Path(__file__).parents[2] / "shared" / "data"
 _FIELDS = ("prompt", "text", "a", "b")

@@ -20,9 +20,10 @@ from benchmarks.metrics import Outcome
 from benchmarks.policies import Bound, Learner
 from benchmarks.streams import Row
 from semcache import SemanticCache
-from semcache.protocols import Embedder, Verifier
+from semcache.embedders.base import Embedder
 from semcache.types import Candidate, Explore, Lookup
-from semcache.verifiers.pair import PairModel
+from semcache.verification.base import Verifier
+from semcache.verification.pair_model import PairModel
 
 if TYPE_CHECKING:
     from semcache.types import Vector

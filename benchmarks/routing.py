@@ -22,11 +22,11 @@ import httpx
 
 from benchmarks.common import RESULTS, environment, percentiles, say, write_json
 from benchmarks.stub import stub
-from semcache.core.limits import Limit
-from semcache.core.resilience import BreakerRules, Retry
 from semcache.errors import SemcacheError
 from semcache.providers import OpenAICompatible
 from semcache.router import Router
+from semcache.router.rate_limits import Limit
+from semcache.router.resilience import BreakerRules, Retry
 
 PROMPT = "How do I reset my password?"
 BODY = {"model": "stub", "messages": [{"role": "user", "content": PROMPT}]}

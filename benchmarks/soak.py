@@ -31,10 +31,10 @@ from benchmarks import plots
 from benchmarks.common import RESULTS, environment, resident_mb, say, write_json
 from benchmarks.durability import DIMENSION, answer, vectors
 from semcache import Event, SemanticCache
-from semcache.build import open_store
+from semcache.backends.local.maintenance import check
+from semcache.backends.local.opening import open_store
 from semcache.embedders.function import FunctionEmbedder
-from semcache.events import FaultEvent, LookupEvent, RecordEvent
-from semcache.maintenance import check
+from semcache.telemetry.events import FaultEvent, LookupEvent, RecordEvent
 
 QUESTIONS = 4000
 QUOTA = 1500
@@ -80,7 +80,7 @@ def opened(path: Path, listener: Listener) -> SemanticCache:
 
 def living(path: Path, seed: int, seconds: float, pipe: Connection) -> None:
     """One process, from its start to its end."""
-    from semcache.indexes import faiss
+    from semcache.backends.local.faiss import index as faiss
 
     faiss._LEVEL_ROWS = 400  # merges every few seconds
     listener, rng = Listener(), random.Random(seed)
@@ -138,7 +138,9 @@ class Place:
             self._process = None
         if left > 1:
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["semcache.semantic_cache", "semcache.indexes.faiss"])
+            context.set_forkserver_preload(
+                ["semcache.semantic_cache", "semcache.backends.local.faiss.index"]
+            )
             self._pipe, theirs = context.Pipe(duplex=False)
             seconds = min(self._rng.uniform(*RESTART_SECONDS), left)
             args = (self._path, self._rng.randrange(2**32), seconds, theirs)

@@ -24,7 +24,7 @@ from benchmarks.latency import ready_embedder
 from benchmarks.streams import SUPPORT, read
 from semcache import SemanticCache
 from semcache.types import Lookup
-from semcache.verifiers.pair import PairModel
+from semcache.verification.pair_model import PairModel
 
 PATHS = {
     "exact": "exact hit",

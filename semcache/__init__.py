@@ -1,7 +1,8 @@
 """semcache: a semantic cache for calls to language models."""
 
-from semcache.cache import Explanation
+from semcache.config.flags import Flags
 from semcache.decorator import Cached, CacheInfo
+from semcache.engine.cache import Explanation
 from semcache.errors import (
     BreakerOpenError,
     ConfigError,
@@ -19,7 +20,8 @@ from semcache.errors import (
     UnavailableError,
     WebhookError,
 )
-from semcache.events import (
+from semcache.semantic_cache import SemanticCache, Stats
+from semcache.telemetry.events import (
     BoundEvent,
     BreakerEvent,
     Event,
@@ -31,9 +33,6 @@ from semcache.events import (
     RouteEvent,
     logging_hook,
 )
-from semcache.flags import Flags
-from semcache.protocols import Judge
-from semcache.semantic_cache import SemanticCache, Stats
 from semcache.types import (
     AttemptReport,
     Candidate,
@@ -47,6 +46,7 @@ from semcache.types import (
     Request,
     Usage,
 )
+from semcache.verification.base import Judge
 
 __version__ = "0.1.0"
 

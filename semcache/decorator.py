@@ -19,15 +19,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
-from semcache import flow
-from semcache.cache import Cache, Explanation, Keep
-from semcache.codec import AnswerChunks, ChunkCodec, ValueCodec
-from semcache.core.keys import KeyRules
-from semcache.core.requests import question
-from semcache.core.requests import request as make_request
-from semcache.core.retention import GivenTTL
+from semcache import engine as flow
+from semcache.backends.retention import GivenTTL
+from semcache.engine.cache import Cache, Explanation, Keep
+from semcache.engine.single_flight import Flights
+from semcache.engine.value_codecs import AnswerChunks, ChunkCodec, ValueCodec
 from semcache.errors import ConfigError, RequestError
-from semcache.flights import Flights
+from semcache.keys.keys import KeyRules
+from semcache.keys.parse import question
+from semcache.keys.parse import request as make_request
 from semcache.types import Chunk, Lookup, Query, Request
 
 P = ParamSpec("P")

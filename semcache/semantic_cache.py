@@ -26,27 +26,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 from weakref import WeakKeyDictionary, WeakSet
 
-from semcache import build, flow
-from semcache.cache import Cache, Explanation, Keep, as_completion
-from semcache.codec import AnswerChunks
-from semcache.core import keys
-from semcache.core.keys import Context, KeyRules
-from semcache.core.policies import FixedThreshold
-from semcache.core.requests import RequestFields, name_of, tags_of
-from semcache.core.requests import request as make_request
-from semcache.core.retention import TTL, UNSET, GivenTTL, Limit, Retention
+from semcache import engine as flow
+from semcache.assembly.embedding import LongPrompts, choose_embedder, semantics
+from semcache.assembly.router import flags_of, router_of
+from semcache.assembly.verification import learning_of, rules_of
+from semcache.backends.local.opening import leases_of, open_repository, open_store
+from semcache.backends.retention import TTL, UNSET, GivenTTL, Limit, Retention
+from semcache.backends.vectors import Form
+from semcache.config.flags import Flags
 from semcache.decorator import OWN_NAME, Cached, Options, decorate
+from semcache.embedders.base import Embedder
+from semcache.engine.cache import Cache, Explanation, Keep, as_completion
+from semcache.engine.single_flight import Flights
+from semcache.engine.value_codecs import AnswerChunks
 from semcache.errors import ConfigError, StoreError
-from semcache.events import BreakerEvent, Event, Hook, logging_hook
-from semcache.flags import Flags
-from semcache.flights import Flights
-from semcache.protocols import Embedder, Policy, Verifier
+from semcache.keys import keys
+from semcache.keys.keys import Context, KeyRules
+from semcache.keys.parse import RequestFields, name_of, tags_of
+from semcache.keys.parse import request as make_request
+from semcache.telemetry.events import BreakerEvent, Event, Hook, logging_hook
 from semcache.types import Chunk, Completion, Entry, Lookup, Query, Request, Selection
-from semcache.vectors import Form
+from semcache.verification.base import Policy, Verifier
+from semcache.verification.policies import FixedThreshold
 
 if TYPE_CHECKING:
+    from semcache.config.settings import Settings
     from semcache.router import Router
-    from semcache.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -136,7 +141,7 @@ class Stats:
         """95% interval of the share of wrong semantic hits (Wilson 1927); None: no labels."""
         if not self.served_labels:
             return None
-        from semcache.core.intervals import wilson
+        from semcache.telemetry.intervals import wilson
 
         return wilson(self.served_wrong, self.served_labels)
 
@@ -230,7 +235,7 @@ class SemanticCache:
         eviction: str = "least-recently-used",
         ignore: Iterable[str] = (),
         context: Context = "full",
-        long_prompts: build.LongPrompts = "exact",
+        long_prompts: LongPrompts = "exact",
         store_truncated: bool = False,
         store_tool_calls: bool = False,
         coalesce: flow.Coalesce = "exact",
@@ -252,7 +257,7 @@ class SemanticCache:
         if threshold is not None:
             policy = FixedThreshold(threshold)
         bound = MAX_FALSE_HIT_RATE if max_false_hit_rate is None else max_false_hit_rate
-        held = None if policy is not None else build.rules_of(bound, confidence)
+        held = None if policy is not None else rules_of(bound, confidence)
         if coalesce not in ("exact", "semantic", "off"):
             raise ConfigError(f"coalesce is {coalesce!r}; it is 'exact', 'semantic' or 'off'.")
         if not isinstance(busy_timeout, int | float) or not busy_timeout >= 0:
@@ -272,10 +277,10 @@ class SemanticCache:
             sliding,
             stale_while_revalidate,
         )
-        store = build.open_store(self.path, busy_timeout=busy_timeout, vectors=vectors)
+        store = open_store(self.path, busy_timeout=busy_timeout, vectors=vectors)
         try:
-            chosen = build.choose_embedder(embedder, store) if semantic else None
-            repository = build.open_repository(
+            chosen = choose_embedder(embedder, store) if semantic else None
+            repository = open_repository(
                 self.path,
                 store,
                 fingerprint=lambda: "" if chosen is None else chosen.fingerprint,
@@ -284,14 +289,14 @@ class SemanticCache:
                 exact_below=exact_below,
                 background=index_in_background,
             )
-            semantics = (
-                build.semantics(chosen, long_prompts=long_prompts, timeout=embed_timeout)
+            tier = (
+                semantics(chosen, long_prompts=long_prompts, timeout=embed_timeout)
                 if chosen is not None
                 else None
             )
             learning = None
             if held is not None and chosen is not None:
-                learning = build.learning_of(
+                learning = learning_of(
                     held,
                     store=store,
                     embedder=chosen,
@@ -310,7 +315,7 @@ class SemanticCache:
         self._functions: dict[str, Any] = {}
         self._cache = Cache(
             repository,
-            semantics=semantics,
+            semantics=tier,
             policy=policy,
             rules=rules,
             retention=retention,
@@ -321,7 +326,7 @@ class SemanticCache:
             draw=draw,
             learning=learning,
             audit=audit,
-            leases=None if coalesce == "off" else build.leases_of(self.path),
+            leases=None if coalesce == "off" else leases_of(self.path),
         )
         self._coalesce = coalesce
         self.router = router
@@ -337,7 +342,7 @@ class SemanticCache:
         """A cache as the environment, `.env` and `semcache.toml` say, with its router.
 
         Args:
-            settings: instead of those; see `semcache.settings`.
+            settings: instead of those; see `semcache.config.settings`.
             path: the directory, instead of the settings' own.
             options: arguments of `SemanticCache`, instead of what the settings say.
 
@@ -345,7 +350,7 @@ class SemanticCache:
             ConfigError: a setting is wrong, or no path is given.
         """
         if settings is None:
-            from semcache.settings import load
+            from semcache.config.settings import load
 
             settings = load()
         where = settings.path if path is None else path
@@ -362,9 +367,9 @@ class SemanticCache:
             told["threshold"] = settings.threshold
             told["max_false_hit_rate"] = settings.max_false_hit_rate
         if "router" not in options:
-            options["router"] = build.router_of(settings)
+            options["router"] = router_of(settings)
         if options["router"] is None:
-            options.setdefault("flags", build.flags_of(settings))
+            options.setdefault("flags", flags_of(settings))
         return cls(where, **{**told, **options})
 
     # --------------------------------------------------------------- lookup and record
@@ -825,7 +830,7 @@ def _selection(selected: Mapping[str, Any]) -> Selection:
 
 def _checked(ttl: GivenTTL) -> GivenTTL:
     if ttl is not UNSET:
-        from semcache.core.retention import seconds
+        from semcache.backends.retention import seconds
 
         seconds(ttl)
     return ttl

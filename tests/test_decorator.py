@@ -14,7 +14,7 @@ import pydantic
 import pytest
 
 from semcache import Cached, CacheInfo, ConfigError, FaultEvent, RequestError, SemanticCache
-from semcache.core.requests import request
+from semcache.keys.parse import request
 from tests.helpers import Heard, open_cache
 
 SHAPES = ["function", "coroutine", "generator", "async generator"]

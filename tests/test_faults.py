@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 
 from semcache import SemanticCache, StoreError
-from semcache.build import DATABASE, SNAPSHOT
+from semcache.backends.local.faiss.lifecycle import FaissFiles
+from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.embedders.function import FunctionEmbedder
-from semcache.events import FaultEvent
-from semcache.indexes.files import FaissFiles
+from semcache.telemetry.events import FaultEvent
 from tests.helpers import DIMENSION, Clock, Heard, hashed, open_cache
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def test_disk_full(tmp_path: Path) -> None:
     code = """
         import resource, signal, sys
         from pathlib import Path
-        from semcache.events import FaultEvent
+        from semcache.telemetry.events import FaultEvent
         from tests.helpers import Heard, open_cache
 
         path, heard = Path(sys.argv[1]), Heard()
@@ -95,8 +95,9 @@ def test_permissions_taken_away() -> None:
         import os, sys
         from pathlib import Path
         from semcache import Completion
-        from semcache.events import FaultEvent
-        from semcache.indexes import files, merging, snapshot
+        from semcache.telemetry.events import FaultEvent
+        from semcache.backends.local.faiss import lifecycle as files
+        from semcache.backends.local.faiss import merging, snapshot
         from tests.helpers import Heard, open_cache
 
         words, path = "one two three four five six seven eight nine ten", Path(sys.argv[1])
@@ -297,7 +298,7 @@ def test_index_cannot_be_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 def test_merge_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault is told; everything is found as before."""
-    from semcache.indexes import faiss as module
+    from semcache.backends.local.faiss import index as module
 
     monkeypatch.setattr(module, "_LEVEL_ROWS", 5)
     heard = Heard()
@@ -315,7 +316,7 @@ def test_large_store_without_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Lookups do not wait while it is made: equal requests are found, others are misses."""
-    from semcache.repository import following
+    from semcache.backends.local import index_follower as following
 
     kept(tmp_path)
     (tmp_path / SNAPSHOT).unlink()
@@ -360,8 +361,8 @@ def test_vector_unreadable(tmp_path: Path) -> None:
 
 def test_restored_under_a_large_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another content in its place: the index is made anew, and nothing of the old one stays."""
-    from semcache.backups import backup, restore
-    from semcache.repository import following
+    from semcache.backends.local import index_follower as following
+    from semcache.backends.local.backups import backup, restore
 
     with open_cache(tmp_path / "old") as old:
         for number in range(40):

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from semcache import FaultEvent, SemanticCache
-from semcache.build import DATABASE, SNAPSHOT
+from semcache.backends.local.maintenance import reembed
+from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.embedders.function import FunctionEmbedder
-from semcache.maintenance import reembed
 from tests.helpers import DIMENSION, Heard, hashed, hashing_embedder, open_cache
 
 WORDS = "how do I change the colour of my house door"

@@ -20,7 +20,7 @@ from benchmarks.streams import SUPPORT, read
 from benchmarks.verifier.prior import SEED, STREAMS, near_pairs
 from benchmarks.verifier.train import average_precision
 from semcache.embedders.default import DefaultEmbedder
-from semcache.verifiers.pair import PairModel
+from semcache.verification.pair_model import PairModel
 
 
 def main() -> None:

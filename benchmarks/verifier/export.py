@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 from benchmarks.common import say
 from benchmarks.verifier.train import LAYERS
 from semcache.embedders.graph import Encoder, Shape, Weights
-from semcache.verifiers.pair import LONGEST_SIDE, MODEL_FILE
+from semcache.verification.pair_model import LONGEST_SIDE, MODEL_FILE
 
 _OPSET, _IR = 18, 9
 _POSITIONS = 2 * LONGEST_SIDE + 3

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from benchmarks.common import say
 from benchmarks.replay import Remembering
 from benchmarks.streams import SUPPORT, Row, read
-from semcache.core import guards, verifier
 from semcache.embedders.default import DefaultEmbedder
 from semcache.types import Evidence
-from semcache.verifiers.pair import PairModel
+from semcache.verification import features as verifier
+from semcache.verification import guards
+from semcache.verification.pair_model import PairModel
 
 STREAMS = ("s1_qqp", "s2_tenants", "s3_zipf", "s4_near_miss", "s5_multiturn")
 FLOOR, NEAR, SAMPLE, SEED = 0.6, 5, 11_000, 7
@@ -142,7 +143,7 @@ Do not edit: fit it again. One number for each of `verifier.FEATURES`.
 
 from __future__ import annotations
 
-from semcache.core.verifier import Prior
+from semcache.verification.features import Prior
 
 # ruff: noqa: E501 - numbers
 '''

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
-from semcache.verifiers.pair import LONGEST_SIDE, laid_out
+from semcache.verification.pair_model import LONGEST_SIDE, laid_out
 
 LAYERS = 5
 SEED = 7

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from semcache.core.requests import request
 from semcache.errors import RequestError, SemcacheError
+from semcache.keys.parse import request
 from semcache.types import Completion, Request
 
 _REQUEST = frozenset({"messages", "model", "tools", "response_format"})

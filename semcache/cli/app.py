@@ -14,15 +14,15 @@ import typer
 
 MODULES = {
     "demo": ("demo",),
-    "looking": ("stats", "list", "show", "search", "explain"),
-    "changing": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
-    "moving": ("export", "import", "backup", "restore"),
-    "asking": ("ask", "providers"),
-    "batching": ("batch",),
-    "configuring": ("config",),
-    "receiving": ("webhooks",),
-    "replaying": ("replay",),
-    "learning": ("review", "tune"),
+    "inspect": ("stats", "list", "show", "search", "explain"),
+    "maintain": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
+    "transfer": ("export", "import", "backup", "restore"),
+    "ask": ("ask", "providers"),
+    "batch": ("batch",),
+    "config": ("config",),
+    "webhooks": ("webhooks",),
+    "replay": ("replay",),
+    "review": ("review", "tune"),
 }
 """Which module holds which commands."""
 

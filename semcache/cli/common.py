@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semcache import build
+from semcache.assembly.embedding import choose_embedder
+from semcache.backends.local.opening import open_store
 from semcache.errors import ConfigError, RequestError
 from semcache.types import Entry
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from semcache.protocols import Embedder
-    from semcache.stores.sqlite import SQLiteStore
+    from semcache.backends.local.sqlite.store import SQLiteStore
+    from semcache.embedders.base import Embedder
 
 NOTHING = 3
 """Exit code: nothing was found, or problems were."""
@@ -79,7 +80,7 @@ def directory(path: Path | None) -> Path:
 @contextmanager
 def store(path: Path | None) -> Iterator[SQLiteStore]:
     """The store of an existing cache."""
-    opened = build.open_store(directory(path), create=False)
+    opened = open_store(directory(path), create=False)
     try:
         yield opened
     finally:
@@ -88,7 +89,7 @@ def store(path: Path | None) -> Iterator[SQLiteStore]:
 
 def embedder(opened: SQLiteStore, name: str | None) -> Embedder:
     """The embedder of a store: the one named, else the default."""
-    return build.choose_embedder(name, opened)
+    return choose_embedder(name, opened)
 
 
 def seconds(age: str | None) -> float | None:

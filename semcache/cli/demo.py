@@ -13,7 +13,7 @@ from semcache.cli.common import AsJson, console, named, print_json, progress
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from semcache.demo import Outcome
+    from semcache.tools.demo import Outcome
 
 
 def demo(
@@ -36,9 +36,9 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Put 413 support questions through the real cache; no key and no network needed."""
-    from semcache import demo as stream
     from semcache.errors import ConfigError
     from semcache.semantic_cache import SemanticCache
+    from semcache.tools import demo as stream
 
     decides: dict[str, Any] = {"threshold": threshold}
     if threshold is None:
@@ -92,8 +92,8 @@ def _print(out: Console, outcome: Outcome, decides: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from semcache.cli.looking import print_explanation
-    from semcache.demo import chosen_examples
+    from semcache.cli.inspect import print_explanation
+    from semcache.tools.demo import chosen_examples
 
     total, ends = outcome.questions, outcome.ends
     wrong = sum(outcome.wrong.values())

@@ -9,7 +9,7 @@ import numpy as np
 from semcache.embedders.vectors import unit_rows
 
 if TYPE_CHECKING:
-    from semcache.protocols import Embedder
+    from semcache.embedders.base import Embedder
     from semcache.types import Vector
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from semcache.errors import EmbedderError
 
 if TYPE_CHECKING:
-    from semcache.protocols import Embedder
+    from semcache.embedders.base import Embedder
     from semcache.types import Vector
 
 _BATCH = 4

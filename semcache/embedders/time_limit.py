@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from semcache.errors import EmbedderError
 
 if TYPE_CHECKING:
-    from semcache.protocols import Embedder
+    from semcache.embedders.base import Embedder
     from semcache.types import Vector
 
 MOST_HUNG = 4

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from semcache.errors import ProviderError, UnavailableError
+from semcache.providers.http_messages import ServerEvent
 from semcache.types import NO_USAGE, Completion, ToolCallPart, Usage
-from semcache.wire import ServerEvent
 
 _REASONS = {
     "end_turn": "stop",

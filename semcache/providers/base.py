@@ -19,8 +19,8 @@ from semcache.errors import (
 )
 from semcache.providers import failures
 from semcache.providers.answers import Delta, EventReader, mapping, mappings
+from semcache.providers.http_messages import HTTPReply, HTTPRequest
 from semcache.types import Completion, MediaPart, Message, Part, Request, TextPart
-from semcache.wire import HTTPReply, HTTPRequest
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

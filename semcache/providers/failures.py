@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from semcache.errors import ProviderError, RateLimitedError, RejectedError, UnavailableError
 from semcache.providers.answers import mapping, mappings
-from semcache.wire import HTTPReply
+from semcache.providers.http_messages import HTTPReply
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -20,6 +20,7 @@ from semcache.providers.answers import (
     mappings,
     usage_of,
 )
+from semcache.providers.http_messages import HTTPReply, HTTPRequest
 from semcache.types import (
     Completion,
     MediaPart,
@@ -32,7 +33,6 @@ from semcache.types import (
     ToolResultPart,
     Usage,
 )
-from semcache.wire import HTTPReply, HTTPRequest
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

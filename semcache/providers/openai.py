@@ -21,6 +21,7 @@ from semcache.providers.answers import (
     parsed,
     usage_of,
 )
+from semcache.providers.http_messages import HTTPReply, HTTPRequest
 from semcache.types import (
     NO_USAGE,
     Completion,
@@ -34,7 +35,6 @@ from semcache.types import (
     ToolResultPart,
     Usage,
 )
-from semcache.wire import HTTPReply, HTTPRequest
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -8,7 +8,7 @@ from typing import Any
 
 from semcache.errors import ProviderError, UnavailableError
 from semcache.providers.failures import error_of, scrubbed
-from semcache.wire import HTTPReply
+from semcache.providers.http_messages import HTTPReply
 
 _CONNECTION = frozenset(
     {"APIConnectionError", "APITimeoutError", "TransportError", "TimeoutException", "ConnectError"}

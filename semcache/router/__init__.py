@@ -1,6 +1,34 @@
-"""The router: a request to whichever provider is to answer it, with all that can go wrong."""
+"""The router: sends a request to the provider that should answer it, and handles what goes wrong.
 
-from semcache.router.router import Router
-from semcache.router.steps import Timeouts
+Names are imported on first use: reading a price or a rate limit does not load an HTTP client.
+"""
 
-__all__ = ["Router", "Timeouts"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semcache.router.rate_limits import Limit
+    from semcache.router.resilience import BreakerRules, Retry
+    from semcache.router.router import Router
+    from semcache.router.routing import Route, Target
+    from semcache.router.steps import Timeouts
+
+__all__ = ["BreakerRules", "Limit", "Retry", "Route", "Router", "Target", "Timeouts"]
+
+_HOMES = {
+    "BreakerRules": "resilience",
+    "Limit": "rate_limits",
+    "Retry": "resilience",
+    "Route": "routing",
+    "Router": "router",
+    "Target": "routing",
+    "Timeouts": "steps",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

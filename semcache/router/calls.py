@@ -1,7 +1,7 @@
 """One call, whole: choosing, waiting in line, asking, reading, trying again, giving up.
 
 It is a generator and does nothing itself: a driver (see `drivers`) does what it yields,
-blocking or for tasks. The order of attempts is `core.routing.walk`'s; what stands before
+blocking or for tasks. The order of attempts is `router.routing.walk`'s; what stands before
 each of them is the provider's `Gate`'s.
 """
 
@@ -15,9 +15,6 @@ from typing import Any
 
 import httpx
 
-from semcache.core import routing
-from semcache.core.resilience import Retry, Verdict
-from semcache.core.routing import Attempt, Report, Stop, Target
 from semcache.errors import (
     BreakerOpenError,
     DeadlineExceededError,
@@ -28,12 +25,14 @@ from semcache.errors import (
     SemcacheError,
     UnavailableError,
 )
-from semcache.events import RouteEvent
-from semcache.prices import priced
-from semcache.protocols import DirectProvider, Provider
 from semcache.providers.failures import scrubbed
+from semcache.providers.protocols import DirectProvider, Provider
+from semcache.router import routing
 from semcache.router.gate import Gate
 from semcache.router.plan import Plans
+from semcache.router.prices import priced
+from semcache.router.resilience import Retry, Verdict
+from semcache.router.routing import Attempt, Report, Stop, Target
 from semcache.router.steps import (
     Call,
     Drain,
@@ -47,6 +46,7 @@ from semcache.router.steps import (
     Steps,
     Timeouts,
 )
+from semcache.telemetry.events import RouteEvent
 from semcache.types import AttemptReport, AttemptResult, Chunk, Completion, Request, Usage
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource
 
-from semcache.driving import Turn, adrive, drive
+from semcache.providers.http_messages import HTTPReply, HTTPRequest, ServerEvent
 from semcache.router.clients import Pools
 from semcache.router.steps import (
     Call,
@@ -35,8 +35,8 @@ from semcache.router.steps import (
     Timeouts,
     WaitFor,
 )
+from semcache.sansio import Turn, adrive, drive
 from semcache.types import Chunk
-from semcache.wire import HTTPReply, HTTPRequest, ServerEvent
 
 _EVENTS = "text/event-stream"
 

@@ -7,8 +7,11 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semcache.core.limits import Limit, Unit
-from semcache.core.resilience import (
+from semcache.errors import BreakerOpenError, RateLimitedError, UnavailableError
+from semcache.providers.protocols import Named
+from semcache.router.queues import Booking, Lines, Places
+from semcache.router.rate_limits import Limit, Unit
+from semcache.router.resilience import (
     Breaker,
     BreakerRules,
     BreakerState,
@@ -17,9 +20,6 @@ from semcache.core.resilience import (
     RetryBudget,
     Verdict,
 )
-from semcache.errors import BreakerOpenError, RateLimitedError, UnavailableError
-from semcache.protocols import Named
-from semcache.router.lines import Booking, Lines, Places
 from semcache.router.steps import Sleep, WaitFor
 
 

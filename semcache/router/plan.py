@@ -7,11 +7,11 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from semcache.core import routing
-from semcache.core.routing import TASK_TYPES, Route, Target
+from semcache.config.flags import Flags
 from semcache.errors import ConfigError
-from semcache.flags import Flags
-from semcache.protocols import DirectProvider, Provider
+from semcache.providers.protocols import DirectProvider, Provider
+from semcache.router import routing
+from semcache.router.routing import TASK_TYPES, Route, Target
 from semcache.types import Request
 
 DEEPSEEK = Target("openrouter", "deepseek/deepseek-chat")
@@ -41,7 +41,9 @@ class Plans:
         self._http = {n for n, p in self.providers.items() if isinstance(p, Provider)}
         for name, provider in self.providers.items():
             if name not in self._http and not isinstance(provider, DirectProvider):
-                raise ConfigError(f"{provider!r} is no provider (see semcache.protocols).")
+                raise ConfigError(
+                    f"{provider!r} is no provider (see semcache.providers.protocols)."
+                )
         self._routes = tuple(routes)
         self._flags = flags
         for route in self._routes:

@@ -18,23 +18,22 @@ from weakref import WeakSet
 
 import httpx
 
-from semcache.core import routing
-from semcache.core.limits import Limit
-from semcache.core.requests import RequestFields
-from semcache.core.requests import request as make_request
-from semcache.core.resilience import BreakerRules, BreakerState, Retry
-from semcache.core.routing import Route, Target
+from semcache.config.flags import Flags
 from semcache.errors import ConfigError
-from semcache.events import BreakerEvent, Event, Hook, Hooks, logging_hook
-from semcache.flags import Flags
-from semcache.protocols import DirectProvider, Provider
-from semcache.router import drivers
+from semcache.keys.parse import RequestFields
+from semcache.keys.parse import request as make_request
+from semcache.providers.protocols import DirectProvider, Provider
+from semcache.router import drivers, routing
 from semcache.router.calls import Calls, Trip
 from semcache.router.clients import Clients
 from semcache.router.gate import Gate, GateState
-from semcache.router.lines import Lines
 from semcache.router.plan import Plans
+from semcache.router.queues import Lines
+from semcache.router.rate_limits import Limit
+from semcache.router.resilience import BreakerRules, BreakerState, Retry
+from semcache.router.routing import Route, Target
 from semcache.router.steps import Timeouts
+from semcache.telemetry.events import BreakerEvent, Event, Hook, Hooks, logging_hook
 from semcache.types import Chunk, Completion, Request
 
 UNSET: Any = object()
@@ -52,8 +51,8 @@ def _door(method: M) -> M:
 class Router:
     """Several providers behind one interface.
 
-    Safe to use from many threads, tasks and event loops. See `core.routing` for how a request
-    finds its provider, `core.resilience` and `core.limits` for what happens when it fails.
+    Safe to use from many threads, tasks and event loops. See `router.routing` for how a request
+    finds its provider, `router.resilience` and `router.rate_limits` for what happens when it fails.
 
     Args:
         providers: `Provider`s and `DirectProvider`s; the first answers what no route is for.

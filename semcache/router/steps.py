@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from semcache.errors import ConfigError
-from semcache.protocols import DirectProvider
+from semcache.providers.http_messages import HTTPRequest
+from semcache.providers.protocols import DirectProvider
 from semcache.types import Chunk, Request
-from semcache.wire import HTTPRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import bound, plots, report, verifying
 from benchmarks.streams import SUPPORT
 from benchmarks.verifier import rules
-from semcache.core import guards
+from semcache.verification import guards
 
 
 @pytest.fixture(scope="module")

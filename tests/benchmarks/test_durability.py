@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import soak
 from benchmarks.durability import COUNTED, Expected, looked, opened, put
-from semcache.build import DATABASE
+from semcache.backends.local.opening import DATABASE
 
 
 @pytest.fixture

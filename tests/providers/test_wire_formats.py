@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from semcache.core.requests import request
 from semcache.errors import RejectedError, UnavailableError
+from semcache.keys.parse import request
 from semcache.providers import Anthropic, Gemini, OpenAICompatible
+from semcache.providers.http_messages import HTTPReply, ServerEvent
 from semcache.types import Request, ToolCallPart
-from semcache.wire import HTTPReply, ServerEvent
 from tests.providers import recorded
 
 with warnings.catch_warnings():

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from semcache.core.resilience import Retry
 from semcache.providers import OpenAICompatible
 from semcache.router import Router, Timeouts
+from semcache.router.resilience import Retry
 from semcache.types import Completion
 
 MADE: list[Router] = []

@@ -124,7 +124,7 @@ def test_the_router_s_own_methods_are_decorated(server: FaultServer, tmp_path: P
 
 def test_breakers_are_noted_for_other_processes(server: FaultServer, tmp_path: Path) -> None:
     """The command line shows them, although they live in the program."""
-    from semcache.build import open_store
+    from semcache.backends.local.opening import open_store
 
     with opened(tmp_path, server, status(500)) as cache:
         for number in range(2):

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semcache.core.limits import Limit
-from semcache.core.resilience import BreakerRules, Retry
 from semcache.errors import BreakerOpenError, RateLimitedError, RejectedError, UnavailableError
 from semcache.router.gate import Gate, Pass
-from semcache.router.lines import Lines, Places
+from semcache.router.queues import Lines, Places
+from semcache.router.rate_limits import Limit
+from semcache.router.resilience import BreakerRules, Retry
 from semcache.router.steps import Sleep, WaitFor
-from tests.core.test_limits import most_in_a_window
 from tests.helpers import Clock
+from tests.router.test_rate_limits import most_in_a_window
 
 
 def gate(

@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 
-from semcache.core.limits import Limit
-from semcache.core.resilience import BreakerRules, Retry
-from semcache.core.routing import Route, Target
+from semcache.config.flags import Flags
 from semcache.errors import (
     ConfigError,
     DeadlineExceededError,
@@ -24,10 +22,12 @@ from semcache.errors import (
     RouteExhaustedError,
     SemcacheError,
 )
-from semcache.events import BreakerEvent, RouteEvent
-from semcache.flags import Flags
 from semcache.providers import Anthropic, CallableProvider, Gemini, OpenAICompatible
 from semcache.router import Timeouts
+from semcache.router.rate_limits import Limit
+from semcache.router.resilience import BreakerRules, Retry
+from semcache.router.routing import Route, Target
+from semcache.telemetry.events import BreakerEvent, RouteEvent
 from semcache.types import Completion, Request
 from tests.faults import FaultServer, events, ok, raw, slow_body, slow_headers, status
 from tests.helpers import Heard

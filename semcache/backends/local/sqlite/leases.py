@@ -1,0 +1,255 @@
+"""Which process asks the model for which request: leases in a SQLite file of their own.
+
+A lease is a row: whose it is, and a beat that its holder counts up while it lives. Whoever
+waits watches the beat by its own clock: a beat that has stood still for several seconds is
+that of a dead holder, and the lease may be taken over. No two clocks are ever compared, so a
+clock that steps, or differs between containers, does no harm.
+
+The file lies beside the database and not in it, so that taking a lease wakes no index and
+waits for no large write. Nothing is lost with it: without leases every process asks for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semcache.backends.local.sqlite.database import ForkLock, abandon
+from semcache.errors import StoreError
+from semcache.types import Held
+
+if TYPE_CHECKING:
+    from semcache.backends.base import Lease
+    from semcache.types import Vector
+
+BEAT = 1.0
+"""Seconds between two beats."""
+
+_PATIENCE = 3.0
+"""Seconds to wait for another process's write here. Writes are short, but where many processes
+share few cores a turn may be long in coming; a call to a model is dearer."""
+_REST = 5.0
+"""Seconds for which a file that could not be used is left alone."""
+_VOID_FOR = 5.0
+_FORGOTTEN = 3600.0
+
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS leases (key BLOB PRIMARY KEY, owner TEXT NOT NULL,"
+    " beat INTEGER NOT NULL, at REAL NOT NULL, scope BLOB NOT NULL, vector BLOB) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS leases_scope ON leases(scope) WHERE vector IS NOT NULL",
+)
+
+
+class SQLiteLease:
+    """A `Lease` in the table."""
+
+    def __init__(self, table: SQLiteLeases, key: bytes) -> None:
+        self._table = table
+        self._key = key
+
+    def release(self, *, kept: bool) -> None:
+        self._table._release(self._key, kept=kept)
+
+
+class SQLiteLeases:
+    """The `Leases` of all processes that use a cache directory.
+
+    Args:
+        path: the file; made with the first lease.
+        fault: told where something fails that nobody waits for.
+    """
+
+    def __init__(self, path: Path, fault: Callable[[BaseException], None]) -> None:
+        self._path = path
+        self._fault = fault
+        self._begin()
+
+    def _begin(self) -> None:
+        self._token = f"{os.getpid()}-{os.urandom(8).hex()}"
+        self._lock = ForkLock()
+        self._connection: sqlite3.Connection | None = None
+        self._held: set[bytes] = set()
+        self._releases: deque[tuple[bytes, bool]] = deque()
+        self._releasing = threading.Lock()
+        self._beating: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._rest_until = 0.0
+        self._opened = 0
+        self._closed = False
+
+    def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | Held:
+        self._release_all()  # this process may have let go of it a moment ago
+        blob = None if vector is None else vector.tobytes()
+        row = (key, self._token, 0, time.time(), scope, blob)
+        while True:
+            taken = self._write(
+                "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", row
+            ) or self._write(
+                "UPDATE leases SET owner = ?, beat = 0, at = ? WHERE key = ? AND owner = ''"
+                " AND abs(at - ?) > ?",
+                (self._token, row[3], key, row[3], _VOID_FOR),
+            )
+            if taken:
+                return self._mine(key)
+            if (held := self.look(key)) is not None:
+                return held
+
+    def look(self, key: bytes) -> Held | None:
+        rows = self._read("SELECT owner, beat FROM leases WHERE key = ?", (key,))
+        return Held(*rows[0]) if rows else None
+
+    def take_over(self, key: bytes, dead: Held) -> Lease | None:
+        taken = self._write(
+            "UPDATE leases SET owner = ?, beat = 0, at = ?"
+            " WHERE key = ? AND owner = ? AND beat = ?",
+            (self._token, time.time(), key, dead.owner, dead.beat),
+        )
+        return self._mine(key) if taken else None
+
+    def near(self, scope: bytes, vector: Vector, floor: float) -> bytes | None:
+        import numpy as np
+
+        best = floor
+        nearest: bytes | None = None
+        sql = (
+            "SELECT key, vector FROM leases WHERE scope = ? AND vector IS NOT NULL AND owner != ''"
+        )
+        for key, blob in self._read(sql, (scope,)):
+            other = np.frombuffer(blob, np.float32)
+            if other.shape == vector.shape and (cosine := float(other @ vector)) >= best:
+                best, nearest = cosine, key
+        return nearest
+
+    def close(self) -> None:
+        self._release_all()
+        self._closed = True
+        self._wake.set()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def hold(self) -> None:
+        self._lock.hold()
+
+    def let_go(self) -> None:
+        self._lock.let_go()
+
+    def after_fork(self) -> None:
+        """In a child process: what the parent holds is the parent's."""
+        if self._lock.broken:
+            abandon(self._connection)
+        self._begin()
+
+    # ------------------------------------------------------------------------- inside
+
+    def _mine(self, key: bytes) -> Lease:
+        self._held.add(key)
+        if self._beating is None:
+            thread = threading.Thread(target=self._beat, name="semcache-lease", daemon=True)
+            try:
+                thread.start()
+                self._beating = thread
+            except RuntimeError as error:  # without a beat it lapses, which costs a call
+                self._fault(error)
+        self._wake.set()
+        return SQLiteLease(self, key)
+
+    def _release(self, key: bytes, *, kept: bool) -> None:
+        """Soon: whoever releases may be an event loop, which waits for no file."""
+        self._held.discard(key)
+        self._releases.append((key, kept))
+        if self._beating is None or self._closed:
+            self._release_all()
+        self._wake.set()
+
+    def _release_all(self) -> None:
+        """What cannot be released lapses by itself: it beats no more."""
+        with self._releasing:
+            while self._releases:
+                try:
+                    self._release_one(*self._releases.popleft())
+                except StoreError as error:
+                    self._fault(error)
+
+    def _release_one(self, key: bytes, kept: bool) -> None:
+        if kept:
+            self._write("DELETE FROM leases WHERE key = ? AND owner = ?", (key, self._token))
+        else:
+            self._write(
+                "UPDATE leases SET owner = '', at = ?, vector = NULL WHERE key = ? AND owner = ?",
+                (time.time(), key, self._token),
+            )
+
+    def _beat(self) -> None:
+        last = time.monotonic()
+        while not self._closed:
+            self._wake.wait(BEAT if self._held else None)
+            self._wake.clear()
+            self._release_all()
+            if time.monotonic() - last >= BEAT and (held := list(self._held)):
+                last = time.monotonic()
+                marks = ",".join("?" * len(held))
+                sql = "UPDATE leases SET beat = beat + 1, at = ? WHERE owner = ? AND key IN"
+                try:
+                    self._write(f"{sql} ({marks})", (time.time(), self._token, *held))
+                except StoreError as error:
+                    self._fault(error)
+
+    def _write(self, sql: str, values: tuple[object, ...]) -> bool:
+        """Whether a row was changed."""
+        with self._lock:
+            try:
+                return self._connected().execute(sql, values).rowcount > 0
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+
+    def _read(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._connected().execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        """Called with the lock held."""
+        if self._closed:
+            raise StoreError(f"The leases in {self._path} are closed.")
+        if time.monotonic() < self._rest_until:
+            raise StoreError(f"{self._path} could not be used a moment ago and is left alone.")
+        if self._connection is not None and self._inode() != self._opened:
+            self._connection.close()  # it was deleted; the others use another by now
+            self._connection = None
+        if self._connection is None:
+            connection = sqlite3.connect(
+                self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=OFF")  # of no worth after a crash
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            self._connection, self._opened = connection, self._inode()
+            connection.execute("DELETE FROM leases WHERE at < ?", (time.time() - _FORGOTTEN,))
+        return self._connection
+
+    def _inode(self) -> int:
+        try:
+            return os.stat(self._path).st_ino
+        except OSError:
+            return 0
+
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        self._rest_until = time.monotonic() + _REST
+        if "locked" not in str(error) and self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        return StoreError(
+            f"Cannot use {self._path}: {error}. Until it can be used, several processes may ask "
+            "the model for the same request. The file may be deleted."
+        )

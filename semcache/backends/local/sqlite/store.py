@@ -1,0 +1,393 @@
+"""Entries in one SQLite file: a `Store`.
+
+Schema and migrations use sqlite-utils; the statements below are plain `sqlite3`,
+whose statement cache keeps them prepared.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from semcache.backends.local.sqlite.ledger import LedgerTables
+from semcache.backends.local.sqlite.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
+from semcache.backends.local.sqlite.store_maintenance import Upkeep
+from semcache.backends.vectors import Form, encoded
+from semcache.errors import IndexMismatchError, StoreError
+from semcache.types import Entry, NewEntry, Position, Selection
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from semcache.types import Vector
+
+_GET_EXACT = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE exact_key = ?"
+_POSITION = (
+    "SELECT (SELECT value FROM meta WHERE name = 'store_id'),"
+    " (SELECT value FROM meta WHERE name = 'fingerprint'),"
+    " (SELECT value FROM meta WHERE name = 'dimension'),"
+    " (SELECT seq FROM sqlite_sequence WHERE name = 'entries'),"
+    " (SELECT seq FROM sqlite_sequence WHERE name = 'deletions')"
+)
+_GET_SOME = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id IN ({{}})"
+_GET_VECTORS = "SELECT entry_id, vector FROM embeddings WHERE entry_id IN ({})"
+_GET_WITH_VECTORS = (
+    f"SELECT {ENTRY_COLUMNS}, (SELECT vector FROM embeddings WHERE entry_id = entries.id)"
+    " FROM entries WHERE id IN ({})"
+)
+_BATCH = 500
+_ADD_HITS = (
+    "UPDATE entries SET hits = hits + :count, last_hit_at = max(coalesce(last_hit_at, 0), :last),"
+    # What slides is good for as long again as at first, if it was still good.
+    " expires_at = iif(sliding IS NOT NULL AND :last < coalesce(stale_at, expires_at),"
+    "  expires_at + max(0, :last + sliding - coalesce(stale_at, expires_at)), expires_at),"
+    " stale_at = iif(sliding IS NOT NULL AND :last < stale_at,"
+    "  max(stale_at, :last + sliding), stale_at)"
+    " WHERE id = :id"
+)
+_LAST_DELETION = "SELECT seq FROM sqlite_sequence WHERE name = 'deletions'"
+_FORGET_DELETIONS = (
+    "DELETE FROM deletions WHERE sequence <= (SELECT max(sequence) FROM deletions) - ?"
+)
+_CARRIED = (
+    "SELECT vector FROM embeddings WHERE entry_id ="
+    " (SELECT id FROM entries WHERE exact_key = ? AND question IS ?)"
+)
+_DELETIONS_KEPT, _DELETIONS_LOOKED_AT = 100_000, 1000
+
+Order = Literal["newest", "oldest", "most_hits", "least_recently_used", "least_frequently_used"]
+
+# What was never hit counts as used when it was stored.
+_USED = "coalesce(last_hit_at, created_at)"
+ORDERS: Mapping[str, str] = {
+    "newest": "id DESC",
+    "oldest": "id",
+    "most_hits": "hits DESC, id DESC",
+    "least_recently_used": f"{_USED}, id",
+    "least_frequently_used": f"hits, {_USED}, id",
+}
+
+
+@cache
+def _for_so_many(sql: str, many: int) -> str:
+    """A statement with a mark for each id."""
+    return sql.format(",".join("?" * many))
+
+
+class SQLiteStore(LedgerTables, Upkeep):
+    """A `Store` in one file, with its `Ledger`.
+
+    Args:
+        path: the file; it is made, with its directory, where it is missing.
+        busy_timeout: how long to wait for another process's write, in seconds.
+        vectors: the form in which new vectors are written, see `semcache.backends.vectors`.
+
+    Raises:
+        StoreError: the file cannot be made, opened or read, or is no such database.
+        StoreVersionError: a newer semcache wrote it.
+    """
+
+    def __init__(
+        self, path: str | Path, *, busy_timeout: float = 5.0, vectors: Form = "float32"
+    ) -> None:
+        self._form = vectors
+        self._ordered: set[str] = set()
+        super().__init__(path, busy_timeout=busy_timeout)
+
+    # ----------------------------------------------------------------------- reading
+
+    def get_exact(self, exact_key: bytes) -> Entry | None:
+        rows = self._read(_GET_EXACT, (exact_key,))
+        return entry_from_row(rows[0]) if rows else None
+
+    def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
+        rows = self._read(_for_so_many(_GET_SOME, len(ids)), tuple(ids))
+        return {row[0]: entry_from_row(row) for row in rows}
+
+    def get_with_vectors(self, ids: Sequence[int]) -> dict[int, tuple[Entry, bytes | None]]:
+        rows = self._read(_for_so_many(_GET_WITH_VECTORS, len(ids)), tuple(ids))
+        return {row[0]: (entry_from_row(row), row[-1]) for row in rows}
+
+    def revision(self) -> int:
+        revision: int = self._read("PRAGMA data_version")[0][0]
+        return revision
+
+    def revision_seen(self) -> int | None:
+        """What `mark_revision` noted on this thread's connection."""
+        return getattr(self._local, "revision", None)
+
+    def mark_revision(self, revision: int) -> None:
+        """Note a revision for this thread: `data_version` compares within one connection."""
+        self._local.revision = revision
+
+    def vectors_after(self, entry_id: int) -> Iterator[tuple[int, bytes, bytes]]:
+        sql = (
+            "SELECT entry_id, scope, vector FROM embeddings WHERE entry_id > ? ORDER BY entry_id"
+            " LIMIT 4096"
+        )
+        while True:
+            rows = self._read(sql, (entry_id,))
+            if not rows:
+                return
+            yield from rows
+            entry_id = rows[-1][0]
+
+    def vectors(self, ids: Sequence[int]) -> dict[int, bytes]:
+        return dict(self._read(_for_so_many(_GET_VECTORS, len(ids)), tuple(ids)))
+
+    def deletions_after(
+        self, sequence: int, up_to: int | None = None
+    ) -> tuple[list[int], int] | None:
+        with self._faults("read"):
+            reader = self._reader()
+            if up_to is None:
+                row = reader.execute(_LAST_DELETION).fetchone()
+                up_to = row[0] if row else 0
+            rows = reader.execute(
+                "SELECT entry_id FROM deletions WHERE sequence > ? AND sequence <= ?"
+                " ORDER BY sequence",
+                (sequence, up_to),
+            ).fetchall()
+        if len(rows) != up_to - sequence:
+            return None
+        return [row[0] for row in rows], up_to
+
+    def position(self) -> Position:
+        """How far the store has come, and whose vectors it holds."""
+        store_id, fingerprint, dimension, last_id, last_deletion = self._one(_POSITION) or (
+            (None,) * 5
+        )
+        return Position(
+            store_id or "", fingerprint, int(dimension or 0), last_id or 0, last_deletion or 0
+        )
+
+    def embedded_ids(self) -> NDArray[np.int64]:
+        """int64[n]: ids of all entries that have a vector, in order."""
+        import numpy as np
+
+        sql = "SELECT entry_id FROM embeddings ORDER BY entry_id"
+        with self._faults("read"):
+            rows = self._reader().execute(sql)
+            return np.fromiter((row[0] for row in rows), np.int64)
+
+    def totals(self, namespace: str | None = None) -> tuple[int, int]:
+        """(entries, bytes of their texts and vectors)."""
+        if namespace is None:
+            row = self._one("SELECT entries, bytes FROM totals")
+        else:
+            sql = "SELECT entries, bytes FROM namespaces WHERE namespace = ?"
+            row = self._one(sql, (namespace,))
+        return (0, 0) if row is None else (row[0], row[1])
+
+    def ids(self, selection: Selection) -> list[int]:
+        """Ids of the selected entries."""
+        where, values = _where(selection)
+        with self._faults("read"):
+            rows = self._reader().execute(f"SELECT id FROM entries WHERE {where}", values)
+            return [row[0] for row in rows]
+
+    def select(
+        self,
+        selection: Selection = Selection(),
+        *,
+        order: Order = "newest",
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Entry]:
+        """The selected entries, in this order."""
+        where, values = _where(selection)
+        sql = (
+            f"SELECT {ENTRY_COLUMNS} FROM entries WHERE {where} ORDER BY {ORDERS[order]}"
+            " LIMIT ? OFFSET ?"
+        )
+        limit = -1 if limit is None else limit
+        rows = self._read(sql, (*values, limit, offset))
+        return [entry_from_row(row) for row in rows]
+
+    def page_after(self, last: int, selection: Selection, limit: int) -> list[Entry]:
+        """The selected entries with a larger id than `last`, the smallest first."""
+        where, values = _where(selection)
+        sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id > ? AND {where} ORDER BY id LIMIT ?"
+        rows = self._read(sql, (last, *values, limit))
+        return [entry_from_row(row) for row in rows]
+
+    def key_version(self, entry_id: int) -> int:
+        """The canonical form that an entry was keyed under."""
+        row = self._one("SELECT key_version FROM entries WHERE id = ?", (entry_id,))
+        return 0 if row is None else int(row[0])
+
+    def count(self, selection: Selection = Selection()) -> int:
+        where, values = _where(selection)
+        row = self._one(f"SELECT count(*) FROM entries WHERE {where}", tuple(values))
+        return int(row[0]) if row else 0
+
+    def groups(self) -> list[tuple[str, str, int, int]]:
+        """(namespace, model, entries, hits), the largest group first."""
+        with self._faults("read"):
+            return (
+                self._reader()
+                .execute(
+                    "SELECT namespace, model, count(*), sum(hits) FROM entries"
+                    " GROUP BY namespace, model ORDER BY count(*) DESC, namespace, model"
+                )
+                .fetchall()
+            )
+
+    def tags(self, entry_id: int) -> tuple[str, ...]:
+        rows = self._read("SELECT tag FROM tags WHERE entry_id = ? ORDER BY tag", (entry_id,))
+        return tuple(row[0] for row in rows)
+
+    def summary(self, entry_id: int) -> str:
+        """The request of an entry in short, as JSON."""
+        row = self._one("SELECT summary FROM entries WHERE id = ?", (entry_id,))
+        return "{}" if row is None else str(row[0])
+
+    def key_versions(self) -> dict[int, int]:
+        """How many entries were keyed under which version of the canonical form."""
+        sql = "SELECT key_version, count(*) FROM entries GROUP BY key_version"
+        return dict(self._read(sql))
+
+    def counters(self) -> dict[str, float]:
+        return dict(self._read("SELECT name, value FROM counters"))
+
+    def file_bytes(self) -> int:
+        """What the database takes on disk, its write-ahead log included."""
+        names = (self.path, Path(f"{self.path}-wal"))
+        return sum(p.stat().st_size for p in names if p.exists())
+
+    # ----------------------------------------------------------------------- writing
+
+    def blob(self, vector: Vector) -> bytes:
+        """float32[d] in the form in which this store writes vectors."""
+        return encoded(vector, self._form)
+
+    def size_of(self, entry: NewEntry, vector: Vector | None) -> int:
+        size = 0 if vector is None else len(self.blob(vector))
+        return int(row_from_entry(entry)["bytes"]) + size
+
+    def add(self, entry: NewEntry, vector: Vector | None, fingerprint: str | None) -> int:
+        row = row_from_entry(entry)
+        blob = None if vector is None else self.blob(vector)
+        row["bytes"] += len(blob or b"")
+        with self._transaction("write to") as db:
+            if vector is not None:
+                self._claim(db, fingerprint or "", len(vector))
+            elif old := db.execute(_CARRIED, (entry.exact_key, entry.question)).fetchone():
+                (blob,) = old  # the same question: its vector stays, though none was made now
+                row["bytes"] += len(blob)
+            cursor = db.execute(_insert(tuple(row)), tuple(row.values()))
+            entry_id = int(cursor.lastrowid or 0)
+            if blob is not None:
+                db.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (entry_id, entry.scope, blob))
+            if entry.tags:
+                db.executemany(
+                    "INSERT INTO tags VALUES (?, ?)", [(tag, entry_id) for tag in entry.tags]
+                )
+            if entry_id % _DELETIONS_LOOKED_AT == 0:  # replacing is deleting, too
+                db.execute(_FORGET_DELETIONS, (_DELETIONS_KEPT,))
+        return entry_id
+
+    def _claim(self, db: sqlite3.Connection, fingerprint: str, dimension: int) -> None:
+        """The first vector decides whose vectors these are; others are turned away."""
+        known = dict(
+            db.execute(
+                "SELECT name, value FROM meta WHERE name IN ('fingerprint', 'dimension')"
+            ).fetchall()
+        )
+        if not known:
+            facts = [("fingerprint", fingerprint), ("dimension", str(dimension))]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
+        elif known["fingerprint"] != fingerprint:
+            raise IndexMismatchError(
+                stored=known["fingerprint"], given=fingerprint, where=self.name
+            )
+        elif known["dimension"] != str(dimension):
+            raise StoreError(
+                f"A vector of {dimension} numbers cannot be written to {self.name}, whose vectors "
+                f"have {known['dimension']}: {fingerprint!r} gives vectors of two lengths."
+            )
+
+    def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
+        where, values = _where(selection)
+        return self._delete(f"SELECT id FROM entries WHERE {where} LIMIT ?", values, limit)
+
+    def evict(
+        self, order: str, count: int, *, spare: int, namespace: str | None = None
+    ) -> list[int]:
+        """Delete the first `count` entries in one of `ORDERS`, but not the one with id `spare`."""
+        self.keep_order(order, by_namespace=namespace is not None)
+        where, values = (
+            ("id != ?", [spare])
+            if namespace is None
+            else ("id != ? AND namespace = ?", [spare, namespace])
+        )
+        select = f"SELECT id FROM entries WHERE {where} ORDER BY {ORDERS[order]} LIMIT ?"
+        return self._delete(select, values, count)
+
+    def keep_order(self, order: str, *, by_namespace: bool) -> None:
+        """From now on keep the entries in this order, so that an eviction looks at no others."""
+        name = f"entries_{'namespace_' if by_namespace else ''}{order}"
+        if name in self._ordered:
+            return
+        columns = ORDERS[order].removesuffix("id").removesuffix(", ")
+        if by_namespace:
+            columns = f"namespace, {columns}" if columns else "namespace"
+        known = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
+        if columns and self._one(known, (name,)) is None:
+            with self._transaction("write to") as db:
+                db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON entries({columns})")
+        self._ordered.add(name)
+
+    def _delete(self, select: str, values: list[Any], limit: int | None) -> list[int]:
+        with self._transaction("delete from") as db:
+            rows = db.execute(select, (*values, -1 if limit is None else limit)).fetchall()
+            ids = [row[0] for row in rows]
+            for start in range(0, len(ids), _BATCH):
+                batch = ids[start : start + _BATCH]
+                db.execute(f"DELETE FROM entries WHERE id IN ({','.join('?' * len(batch))})", batch)
+            if ids:
+                db.execute(_FORGET_DELETIONS, (_DELETIONS_KEPT,))
+        return ids
+
+    def add_up(self, counters: Mapping[str, float], hits: Mapping[int, tuple[int, float]]) -> None:
+        with self._transaction("write to") as db:
+            db.executemany(
+                _ADD_HITS,
+                [{"id": i, "count": count, "last": last} for i, (count, last) in hits.items()],
+            )
+            db.executemany(
+                "INSERT INTO counters VALUES (?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+                list(counters.items()),
+            )
+
+
+def _insert(columns: tuple[str, ...]) -> str:
+    marks = ",".join("?" * len(columns))
+    return f"INSERT OR REPLACE INTO entries ({', '.join(columns)}) VALUES ({marks})"
+
+
+def _where(selection: Selection) -> tuple[str, list[Any]]:
+    """The conditions of a selection as SQL, with their values."""
+    conditions: list[str] = ["1"]
+    values: list[Any] = []
+    for column in ("namespace", "model"):
+        if (value := getattr(selection, column)) is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if selection.tag is not None:
+        conditions.append("id IN (SELECT entry_id FROM tags WHERE tag = ?)")
+        values.append(selection.tag)
+    if selection.ids is not None:
+        conditions.append(f"id IN ({','.join(str(int(i)) for i in selection.ids)})")
+    if selection.created_before is not None:
+        conditions.append("created_at < ?")
+        values.append(selection.created_before)
+    if selection.expired_at is not None:
+        conditions.append("expires_at <= ?")
+        values.append(selection.expired_at)
+    return " AND ".join(conditions), values

@@ -1,0 +1,180 @@
+"""semcache batch"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from semcache.cli.ask import ModelName, NoCache, TaskType, router_of
+from semcache.cli.common import NOTHING, AsJson, CachePath, console, directory, print_json
+
+if TYPE_CHECKING:
+    from semcache.batch import BatchProcessor, BatchReport, Progress
+
+INTERRUPTED = 130
+
+
+def batch(
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", exists=True, dir_okay=False)],
+    target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", dir_okay=False)],
+    cache: CachePath = None,
+    no_cache: NoCache = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run ended.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: try failures again.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Calls at once.")] = 16,
+    order: Annotated[
+        Literal["finished", "input"], typer.Option("--order", help="Of the answers.")
+    ] = "finished",
+    max_failures: Annotated[
+        int | None, typer.Option("--max-failures", min=1, help="Stop after so many.")
+    ] = None,
+    model: ModelName = None,
+    task_type: TaskType = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer the lines of a file: OpenAI's batch form, or {"prompt": ...}.
+
+    Equal and nearly equal prompts are asked once, through the cache. Failures go to
+    OUT.jsonl.failures.jsonl with their reasons. Ctrl-C lets the calls under way end, and
+    --resume goes on from there, after a crash too.
+    """
+    from semcache.batch import BatchProcessor
+    from semcache.config.settings import load
+    from semcache.semantic_cache import SemanticCache
+
+    settings = load()
+    defaults: dict[str, Any] = {"task_type": task_type or "bulk_processing"}
+    if model is not None:
+        defaults["model"] = model
+    router = router_of(settings)
+    opened: Any = nullcontext()
+    if not no_cache:
+        path = directory(cache or settings.path)
+        opened = SemanticCache.from_settings(
+            settings, path=path, router=router, coalesce="semantic"
+        )
+    with opened as cached:
+        processor = BatchProcessor(
+            router.acomplete if cached is None else cached.aanswer,
+            concurrency=concurrency,
+            order=order,
+            defaults=defaults,
+            max_failures=max_failures,
+        )
+
+        async def main() -> BatchReport:
+            with _stopped_by_ctrl_c(processor), _shown() as show:
+                try:
+                    return await processor.run(
+                        source,
+                        target,
+                        resume=resume,
+                        overwrite=overwrite,
+                        retry_failed=retry_failed,
+                        progress=show,
+                    )
+                finally:
+                    await router.aclose()
+
+        report = asyncio.run(main())
+    _tell(report, target, as_json=as_json)
+
+
+def _tell(report: BatchReport, target: Path, *, as_json: bool) -> None:
+    done = report.progress
+    if as_json:
+        print_json(
+            {
+                "done": done.done,
+                "before": done.before,
+                "hits": done.hits,
+                "failed": done.failed,
+                "tokens": done.tokens,
+                "cost_usd": done.cost_usd,
+                "saved_usd": done.saved_usd,
+                "seconds": done.seconds,
+                "stopped": report.stopped,
+                "failures": None if report.failures is None else str(report.failures),
+            }
+        )
+    else:
+        typer.echo(
+            f"{done.done:,} lines in {done.seconds:.1f} s ({done.rate:,.1f}/s), "
+            f"{done.before:,} before; {done.hits:,} from the cache, {done.failed:,} failed; "
+            f"${done.cost_usd:.4f} spent, ${done.saved_usd:.4f} saved"
+        )
+        typer.echo(f"answers: {target}")
+        if report.failures is not None:
+            typer.echo(f"failures: {report.failures}")
+    if report.stopped:
+        console(stderr=True).print("stopped; --resume goes on from here")
+        raise typer.Exit(INTERRUPTED)
+    if done.failed:
+        raise typer.Exit(NOTHING)
+
+
+@contextmanager
+def _stopped_by_ctrl_c(processor: BatchProcessor) -> Iterator[None]:
+    """The first Ctrl-C lets the calls under way end; the second drops them."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    asked = 0
+
+    def interrupted() -> None:
+        nonlocal asked
+        asked += 1
+        processor.stop()
+        if asked == 1:
+            said = "letting the calls under way end; Ctrl-C again drops them"
+            console(stderr=True).print(said)
+        elif task is not None:
+            task.cancel()
+
+    with suppress(NotImplementedError):  # Windows has no such handlers
+        loop.add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        with suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[Progress], None] | None]:
+    """A line of progress on standard error; nothing where that is no terminal."""
+    out = console(stderr=True)
+    if not out.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(BarColumn(), TextColumn("{task.description}"), console=out, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def show(at: Progress) -> None:
+            left = at.seconds_left
+            told = (
+                f"{at.done:,} lines · {at.rate:,.1f}/s · {at.hits:,} hits · {at.failed:,} failed · "
+                f"${at.cost_usd:.4f} · "
+                + ("" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left")
+            )
+            bar.update(task, completed=at.share, description=told)
+
+        yield show
+
+
+COMMANDS = (batch,)

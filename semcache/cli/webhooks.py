@@ -1,0 +1,46 @@
+"""semcache webhooks serve"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from semcache.cli.common import CachePath, console, directory
+from semcache.errors import ConfigError
+
+
+def webhooks(
+    what: Annotated[Literal["serve"], typer.Argument(help="serve")],  # noqa: ARG001 - the only one
+    cache: CachePath = None,
+    host: Annotated[str, typer.Option("--host", help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8787,
+) -> None:
+    """Receive signed events at POST /webhook/NAME: invalidate what has changed."""
+    from semcache.config.settings import load
+    from semcache.integrations.webhooks import webhook_app
+    from semcache.semantic_cache import SemanticCache
+
+    settings = load()
+    sources = settings.webhooks.sources
+    if not sources:
+        raise ConfigError(
+            "Nobody may send webhooks yet. Write into semcache.toml:\n"
+            "  [webhooks.sources.github]\n"
+            '  scheme = "github"\n'
+            "and set SEMCACHE_WEBHOOKS__SOURCES__GITHUB__SECRET."
+        )
+    try:
+        import uvicorn
+    except ImportError:
+        raise ConfigError(
+            'The receiver of webhooks needs more: pip install "semcache-llm[webhooks]".'
+        ) from None
+    for name, source in sources.items():
+        if source.secret is None:
+            console(stderr=True).print(f"{name} has no secret: all it sends is refused")
+    with SemanticCache(directory(cache or settings.path), semantic=False) as opened:
+        uvicorn.run(webhook_app(opened, settings.webhooks), host=host, port=port, log_level="info")
+
+
+COMMANDS = (webhooks,)

@@ -1,1 +1,0 @@
-"""Ways of finding the nearest vectors."""

@@ -1,0 +1,5 @@
+"""Signed events from outside: something changed, a batch has finished."""
+
+from semcache.integrations.webhooks.app import WebhookEvent, webhook_app
+
+__all__ = ["WebhookEvent", "webhook_app"]

@@ -1,0 +1,277 @@
+"""A request to its exact key, its scope and its question.
+
+The question is the text of the last user turn; it is what people put into other
+words. The scope is a digest of everything else that can change the answer:
+namespace, model, sampling parameters, system prompt, tools, response format, the
+conversation before the question and whatever hangs on it (images, files). Both
+are hashed in canonical form (see `canonical`)::
+
+    scope     = SHA-256(canonical({"v": KEY_VERSION, "namespace": ..., "model": ..., ...}))
+    exact key = SHA-256("semcache/" KEY_VERSION "/" scope in hex "\\n" question)
+
+Two requests share an exact key only if they share scope and question. A change
+of this form must raise `KEY_VERSION`, which is part of both digests and is stored
+with the cache, so that keys of two forms never meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from semcache.errors import ConfigError
+from semcache.keys.canonical import canonical_json, nfc, plain
+from semcache.keys.digests import sha256
+from semcache.types import (
+    JSON,
+    MediaPart,
+    Message,
+    OpaquePart,
+    Part,
+    Query,
+    Request,
+    Scope,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+KEY_VERSION = 1
+
+SYSTEM = frozenset({"system", "developer"})
+"""Roles whose messages instruct the model; they are no turns of the conversation."""
+
+Context = Literal["full", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRules:
+    """What the caller vouches does not change the answer.
+
+    Attributes:
+        ignore: names left out of the scope: of parameters, or "model", "system", "tools",
+            "response_format", "task_type".
+        context: "full": every earlier turn belongs to the scope. "none": earlier turns are
+            left out, so an answer may be served in another conversation.
+
+    Raises:
+        ConfigError: the namespace is to be ignored, or `context` is unknown.
+    """
+
+    ignore: frozenset[str] = frozenset()
+    context: Context = "full"
+
+    def __post_init__(self) -> None:
+        if "namespace" in self.ignore:
+            raise ConfigError(
+                "ignore={'namespace'} would serve one tenant's answers to another. "
+                "Give the callers one namespace if they may share answers."
+            )
+        if self.context not in ("full", "none"):
+            raise ConfigError(f"context is {self.context!r}; it is 'full' or 'none'.")
+
+
+STRICT = KeyRules()
+
+
+def key_rules(ignore: Iterable[str] = (), context: Context = "full") -> KeyRules:
+    """`KeyRules` from what a caller would write."""
+    if isinstance(ignore, str):
+        raise ConfigError(f"ignore is the string {ignore!r}; give a set, {{{ignore!r}}}.")
+    return KeyRules(frozenset(ignore), context)
+
+
+def query(request: Request, rules: KeyRules = STRICT) -> Query:
+    """Split a request into scope and question and hash both.
+
+    Raises:
+        RequestError: a parameter or a message has no canonical form.
+    """
+    scope: Scope
+    question: str | None
+    if _is_plain_question(request):
+        part = request.messages[0].parts[0]
+        assert isinstance(part, TextPart)
+        scope, question = _plain_scope(request, rules), smooth(part.text)
+    else:
+        scope, question = _full_scope(request, rules)
+    return Query(request, exact_key(scope.digest, question), scope, question)
+
+
+def exact_key(scope: bytes, question: str | None) -> bytes:
+    """SHA-256 over scope and question; no question and an empty one differ."""
+    head = f"semcache/{KEY_VERSION}/{scope.hex()}"
+    text = head if question is None else f"{head}\n{question}"
+    return sha256(text.encode())
+
+
+def smooth(text: str) -> str:
+    """Words as they are compared: in Unicode NFC, without spaces around them."""
+    return nfc(text).strip()
+
+
+def _is_plain_question(request: Request) -> bool:
+    messages = request.messages
+    return (
+        len(messages) == 1
+        and messages[0].role == "user"
+        and messages[0].name is None
+        and messages[0].extra is None
+        and len(messages[0].parts) == 1
+        and type(messages[0].parts[0]) is TextPart
+    )
+
+
+# ------------------------------------------------------------------------------ scope
+
+_memo: dict[tuple[object, ...], Scope] = {}
+_MEMO_SIZE = 4096
+_SIMPLE = frozenset({str, int, float, bool})
+
+
+def _plain_scope(request: Request, rules: KeyRules) -> Scope:
+    """The scope of a lone question depends on few values, and the same ones come again.
+
+    Remembered for requests whose parameters are simple values: the canonical JSON and its
+    hash take longer than all the rest of an exact hit. The memo only saves work; it is
+    dropped whole when it is full.
+    """
+    if request.tools is not None or request.response_format is not None:
+        return _scope(request, rules, {})
+    params = request.params
+    if not params:
+        memo_key: tuple[object, ...] = (request.namespace, request.model, request.task_type, rules)
+    elif all(map(_small, params.values())):
+        # With their types: 1 and True are equal to Python and differ in JSON.
+        typed = [(name, type(value), value) for name, value in params.items()]
+        memo_key = (request.namespace, request.model, request.task_type, rules, *typed)
+    else:
+        return _scope(request, rules, {})
+    scope = _memo.get(memo_key)
+    if scope is None:
+        if len(_memo) >= _MEMO_SIZE:
+            _memo.clear()
+        scope = _memo[memo_key] = _scope(request, rules, {})
+    return scope
+
+
+def _small(value: object) -> bool:
+    """Worth remembering: a document among the parameters would only fill the memory."""
+    return type(value) in _SIMPLE and (type(value) is not str or len(value) < 200)
+
+
+def _full_scope(request: Request, rules: KeyRules) -> tuple[Scope, str | None]:
+    turn = _last_user_turn(request.messages)
+    labels = _CallLabels()
+    conversation = [_message_json(m, labels) for m in request.messages]
+    system = [c for m, c in zip(request.messages, conversation, strict=True) if m.role in SYSTEM]
+    context: dict[str, JSON] = {}
+    if system and "system" not in rules.ignore:
+        context["system"] = system
+    if turn is None:
+        context["before"] = [c for c in conversation if c["role"] not in SYSTEM]
+        return _scope(request, rules, context), None
+    before = [c for c in conversation[:turn] if c["role"] not in SYSTEM]
+    after = [c for c in conversation[turn + 1 :] if c["role"] not in SYSTEM]
+    if before and rules.context == "full":
+        context["before"] = before
+    if after:
+        context["after"] = after
+    question, attached = _question(request.messages[turn], conversation[turn])
+    if attached:
+        context["attached"] = attached
+    return _scope(request, rules, context), question
+
+
+def _scope(request: Request, rules: KeyRules, context: Mapping[str, JSON]) -> Scope:
+    ignore = rules.ignore
+    parts: dict[str, JSON] = {"v": KEY_VERSION, "namespace": request.namespace}
+    if request.model and "model" not in ignore:
+        parts["model"] = request.model
+    if request.task_type and "task_type" not in ignore:
+        parts["task_type"] = request.task_type
+    params = {name: value for name, value in request.params.items() if name not in ignore}
+    if params:
+        parts["params"] = plain(params, "params")
+    if request.tools is not None and "tools" not in ignore:
+        parts["tools"] = plain(request.tools, "tools")
+    if request.response_format is not None and "response_format" not in ignore:
+        parts["response_format"] = plain(request.response_format, "response_format")
+    parts.update(context)
+    if rules != STRICT:
+        parts["rules"] = {"ignore": sorted(ignore), "context": rules.context}
+    return Scope(hashlib.sha256(canonical_json(parts).encode()).digest(), parts)
+
+
+# -------------------------------------------------------------------- the conversation
+
+
+def _last_user_turn(messages: tuple[Message, ...]) -> int | None:
+    """Index of the last message in which the user says something (a tool's result is none)."""
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        if message.role == "user" and any(isinstance(p, TextPart) for p in message.parts):
+            return index
+    return None
+
+
+def _question(message: Message, canonical: Mapping[str, JSON]) -> tuple[str, JSON]:
+    """The words of the turn, and what hangs on it with its place among the words."""
+    text = "\n".join(smooth(part.text) for part in message.parts if isinstance(part, TextPart))
+    attached = [
+        [place, part]
+        for place, part in enumerate(canonical["parts"])
+        if not isinstance(message.parts[place], TextPart)
+    ]
+    rest = {k: v for k, v in canonical.items() if k not in ("role", "parts")}
+    return text, [*attached, rest] if rest else attached
+
+
+class _CallLabels:
+    """Numbers tool calls in order: their ids are random, and mean nothing to an answer."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def __call__(self, call_id: str) -> int:
+        return self._numbers.setdefault(call_id, len(self._numbers))
+
+
+def _message_json(message: Message, labels: _CallLabels) -> dict[str, JSON]:
+    result: dict[str, JSON] = {
+        "role": message.role,
+        "parts": [_part_json(part, labels) for part in message.parts],
+    }
+    if message.name is not None:
+        result["name"] = message.name
+    if message.extra is not None:
+        result["extra"] = plain(message.extra, "message")
+    return result
+
+
+def _part_json(part: Part, labels: _CallLabels) -> JSON:
+    match part:
+        case TextPart(text):
+            return smooth(text)
+        case MediaPart():
+            return _media_json(part)
+        case ToolCallPart(call_id, name, arguments):
+            return {"call": labels(call_id), "name": name, "arguments": arguments}
+        case ToolResultPart(call_id, parts, is_error):
+            result = [_part_json(p, labels) for p in parts]
+            return {"result_of": labels(call_id), "parts": result, "error": is_error}
+        case OpaquePart(value):
+            return {"block": value}
+
+
+def _media_json(part: MediaPart) -> JSON:
+    result: dict[str, JSON] = {"media": part.kind}
+    if part.data is not None:
+        result["sha256"] = hashlib.sha256(part.data).hexdigest()
+    if part.reference is not None:
+        result["reference"] = part.reference
+    if part.detail:
+        result["detail"] = plain(part.detail, "media")
+    return result

@@ -1,0 +1,157 @@
+"""The main job on real input: a stream of support questions through the real cache.
+
+413 questions of the customers of two made-up companies, written for this project:
+paraphrases, near-misses (another number, name, direction, negation), follow-ups that
+mean nothing without their conversation, and the same words asked of both companies,
+whose answers differ. Embedder, FAISS and SQLite are the real ones. What a miss asks
+is the *offline answerer*: a table of the true answers, no language model.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from statistics import median
+from typing import Any
+
+from semcache.engine.cache import Explanation
+from semcache.semantic_cache import SemanticCache
+from semcache.types import Completion, Explore, Hit, Lookup
+
+MODEL = "offline-answerer"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A line of the stream, with its true answer."""
+
+    tenant: str
+    prompt: str
+    history: tuple[dict[str, str], ...]
+    answer_id: str
+    kind: str
+    answer: str
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """The call's arguments."""
+        messages = [*self.history, {"role": "user", "content": self.prompt}]
+        return {"messages": messages, "namespace": self.tenant, "model": MODEL}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question worth looking at, with what `explain` said of it when it came."""
+
+    question: Question
+    explanation: Explanation
+    right: bool | None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the stream came to.
+
+    Attributes:
+        ends: how many questions ended as "exact", "semantic", "miss" or "explore".
+        wrong: served answers that were wrong, by kind of question.
+        across_tenants: served answers of another tenant.
+        repeated: questions whose answer had been given before, which an oracle would serve.
+        seconds: time of each lookup, and of each record, by how it ended.
+    """
+
+    questions: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    across_tenants: int = 0
+    repeated: int = 0
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
+
+    def milliseconds(self, what: str) -> float | None:
+        """The median in milliseconds."""
+        return median(self.seconds[what]) * 1e3 if self.seconds.get(what) else None
+
+
+def questions() -> list[Question]:
+    """The stream, in order of arrival."""
+    data = files("semcache.tools") / "demo_data"
+    answers = json.loads((data / "answers.json").read_text(encoding="utf-8"))
+    rows = map(json.loads, (data / "stream.jsonl").read_text(encoding="utf-8").splitlines())
+    return [
+        Question(
+            row["tenant"],
+            row["prompt"],
+            tuple(row.get("history", ())),
+            row["answer_id"],
+            row["kind"],
+            answers[row["answer_id"]],
+        )
+        for row in rows
+    ]
+
+
+def run(cache: SemanticCache, stream: list[Question]) -> Iterator[Outcome]:
+    """Ask every question in turn; yields the outcome so far after each."""
+    outcome = Outcome()
+    answered: dict[str, str] = {}
+    for question in stream:
+        explanation = cache.explain(k=3, **question.call)
+        lookup = _timed(outcome, lambda q=question: cache.lookup(**q.call))  # type: ignore[misc]
+        outcome.questions += 1
+        outcome.repeated += question.answer_id in answered.values()
+        right = None
+        if lookup.completion is None:
+            _record(cache, outcome, lookup, question)
+        else:
+            right = lookup.completion.text == question.answer
+            outcome.wrong[question.kind] += not right
+            outcome.across_tenants += not _same_tenant(answered, lookup.completion, question)
+        answered[question.answer] = question.answer_id
+        outcome.examples.append(Example(question, explanation, right))
+        yield outcome
+
+
+def _timed(outcome: Outcome, find: Callable[[], Lookup]) -> Lookup:
+    start = time.perf_counter()
+    lookup = find()
+    end = lookup.tier or ("explore" if isinstance(lookup.decision, Explore) else "miss")
+    outcome.seconds.setdefault(end, []).append(time.perf_counter() - start)
+    outcome.ends[end] += 1
+    return lookup
+
+
+def _record(cache: SemanticCache, outcome: Outcome, lookup: Lookup, question: Question) -> None:
+    start = time.perf_counter()
+    cache.record(lookup, question.answer)
+    outcome.seconds.setdefault("record", []).append(time.perf_counter() - start)
+
+
+def _same_tenant(answered: dict[str, str], completion: Completion, question: Question) -> bool:
+    return answered.get(completion.text, "").startswith(question.tenant + "/")
+
+
+def chosen_examples(outcome: Outcome) -> list[tuple[str, Example]]:
+    """Up to three questions worth a look, each with what it shows."""
+    served = [e for e in outcome.examples if isinstance(e.explanation.decision, Hit)]
+    by_similarity = sorted((e for e in served if e.explanation.tier == "semantic"), key=_similarity)
+    near = [e for e in outcome.examples if e.question.kind == "near_miss"]
+    refused = sorted(
+        (e for e in near if e.right is None and e.explanation.neighbours), key=_similarity
+    )
+    wrong = [e for e in by_similarity if e.right is False]
+    picked = [
+        ("a paraphrase, served", next((e for e in by_similarity if e.right), None)),
+        ("a near-miss, refused", refused[-1] if refused else None),
+        ("a near-miss that a threshold cannot tell: served, WRONG", wrong[-1] if wrong else None),
+    ]
+    return [(title, example) for title, example in picked if example is not None]
+
+
+def _similarity(example: Example) -> float:
+    neighbours = example.explanation.neighbours
+    return neighbours[0].similarity if neighbours else -1.0

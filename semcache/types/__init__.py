@@ -1,0 +1,86 @@
+"""The values that flow through semcache. All are frozen; a change makes a new one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from semcache.types.base import JSON, Source, Tier
+from semcache.types.completions import (
+    NO_USAGE,
+    AttemptReport,
+    AttemptResult,
+    Chunk,
+    Completion,
+    Usage,
+)
+from semcache.types.decisions import (
+    Candidate,
+    Decision,
+    Evidence,
+    Explore,
+    Finding,
+    Hit,
+    Lookup,
+    Miss,
+    MissReason,
+    Standing,
+)
+from semcache.types.entries import Entry, Held, Neighbour, NewEntry, Position, Selection
+from semcache.types.labels import Observation, ObservationKind, Serve
+from semcache.types.requests import (
+    MediaPart,
+    Message,
+    OpaquePart,
+    Part,
+    Query,
+    Request,
+    Scope,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+if TYPE_CHECKING:
+    from semcache.types.base import Vector
+
+__all__ = [
+    "JSON",
+    "NO_USAGE",
+    "AttemptReport",
+    "AttemptResult",
+    "Candidate",
+    "Chunk",
+    "Completion",
+    "Decision",
+    "Entry",
+    "Evidence",
+    "Explore",
+    "Finding",
+    "Held",
+    "Hit",
+    "Lookup",
+    "MediaPart",
+    "Message",
+    "Miss",
+    "MissReason",
+    "Neighbour",
+    "NewEntry",
+    "Observation",
+    "ObservationKind",
+    "OpaquePart",
+    "Part",
+    "Position",
+    "Query",
+    "Request",
+    "Scope",
+    "Selection",
+    "Serve",
+    "Source",
+    "Standing",
+    "TextPart",
+    "Tier",
+    "ToolCallPart",
+    "ToolResultPart",
+    "Usage",
+    "Vector",
+]

@@ -1,1 +1,0 @@
-"""Adapters that look at two questions at once."""

@@ -1,5 +1,0 @@
-"""Signed events from outside: something changed, a batch has finished."""
-
-from semcache.webhooks.app import WebhookEvent, webhook_app
-
-__all__ = ["WebhookEvent", "webhook_app"]

@@ -1,0 +1,300 @@
+"""The command line, run as a person or a script would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semcache import Completion, SemanticCache, Usage
+from semcache.backends.local.opening import SNAPSHOT
+from semcache.embedders.default import DefaultEmbedder
+from tests.helpers import hashing_embedder
+
+HOW = "How do I reset my password?"
+
+
+@pytest.fixture
+def filled(tmp_path: Path, embedder: DefaultEmbedder) -> Path:
+    """A small cache with the real embedder."""
+    path = tmp_path / "cache"
+    with SemanticCache(path, embedder=embedder, threshold=0.9) as cache:
+        cache.put(HOW, "Open Settings.", namespace="bank", model="gpt", tags=["help"])
+        cache.put(HOW, "Click the link.", namespace="shop", model="gpt")
+        cache.put("Where is my order?", Completion("On its way.", usage=Usage(10, 5, 0.01)))
+        cache.put("old one", "x", ttl=0)
+        for _ in range(3):
+            cache.get(HOW, namespace="bank", model="gpt")
+    return path
+
+
+def run(*args: str, path: Path | None = None, stdin: str | None = None) -> Any:
+    """(exit code, standard output, standard error) of `semcache ARGS`."""
+    env = {**os.environ, "COLUMNS": "200"}
+    env.pop("SEMCACHE_PATH", None)
+    if path is not None:
+        env["SEMCACHE_PATH"] = str(path)
+    done = subprocess.run(
+        [sys.executable, "-m", "semcache", *args],
+        capture_output=True,
+        text=True,
+        env=env,
+        input=stdin,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def as_json(*args: str, path: Path | None = None) -> Any:
+    code, out, err = run(*args, "--json", path=path)
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_stats(filled: Path) -> None:
+    """What the cache holds and has done, for people and for scripts."""
+    found = as_json("stats", path=filled)
+    assert (found["entries"], found["exact_hits"]) == (4, 3)
+    assert found["groups"][0] == {"namespace": "default", "model": "", "entries": 2, "hits": 0}
+    code, out, _ = run("stats", "--cache", str(filled))
+    assert code == 0
+    assert "all-MiniLM-L6-v2" in out
+
+
+def test_list_and_show(filled: Path) -> None:
+    """Entries by namespace, model, tag and order; one entry whole."""
+    assert len(as_json("list", path=filled)) == 4
+    (found,) = as_json("list", "--tag", "help", path=filled)
+    assert (found["namespace"], found["hits"]) == ("bank", 3)
+    assert [e["id"] for e in as_json("list", "--order", "oldest", "-l", "2", path=filled)] == [1, 2]
+    shown = as_json("show", str(found["id"]), path=filled)
+    assert shown["tags"] == ["help"]
+    assert shown["completion"]["text"] == "Open Settings."
+    code, out, _ = run("show", "1", path=filled)
+    assert code == 0
+    assert "Open Settings." in out
+    assert run("show", "99", path=filled)[0] == 3
+    assert run("list", "--namespace", "none", path=filled)[0] == 3
+    assert run("list", "--order", "sideways", path=filled)[0] == 2
+
+
+def test_search_finds_neighbours_in_every_scope(filled: Path) -> None:
+    """By meaning, with similarity, whoever asked."""
+    found = as_json("search", "I forgot my password", "-l", "2", path=filled)
+    assert {row["namespace"] for row in found} == {"bank", "shop"}
+    assert 0.5 < found[0]["similarity"] < 1
+    only = as_json("search", "password", "--namespace", "bank", path=filled)
+    assert {row["namespace"] for row in only} == {"bank"}
+
+
+def test_explain_shows_the_whole_trace_and_changes_nothing(filled: Path) -> None:
+    """Scope, tier, candidates, decision and why."""
+    before = as_json("stats", path=filled)
+    args = ("explain", "how can i reset my password", "-n", "bank", "-m", "gpt")
+    found = as_json(*args, "--threshold", "0.8", path=filled)
+    assert (found["decision"], found["tier"]) == ("hit", "semantic")
+    assert found["candidates"][0]["answer"] == "Open Settings."
+    assert len(found["candidates"]) == 1, "the shop's entry is no candidate"
+    refused = as_json(*args, "--threshold", "0.999", path=filled)
+    assert (refused["decision"], refused["reason"]) == ("miss", "below_threshold")
+    like = as_json("explain", "reset password", "--like", "2", path=filled)
+    assert like["candidates"][0]["namespace"] == "shop"
+    code, out, _ = run(*args, path=filled)
+    assert code == 0
+    assert "candidate 1" in out
+    assert "scope" in out
+    assert as_json("stats", path=filled) == before
+
+
+def test_explain_takes_messages_and_parameters(filled: Path, tmp_path: Path) -> None:
+    """The same request that a program would make."""
+    file = tmp_path / "m.json"
+    file.write_text(json.dumps([{"role": "user", "content": HOW}]))
+    found = as_json("explain", "--messages", str(file), "-n", "bank", "-m", "gpt", path=filled)
+    assert found["tier"] == "exact"
+    other = as_json("explain", HOW, "--param", "temperature=0.5", path=filled)
+    assert other["scope"]["parts"]["params"] == {"temperature": 0.5}
+
+
+def test_delete_and_clear(filled: Path) -> None:
+    """By id; by namespace, model, tag and age; asks before it does."""
+    assert run("delete", "1", "99", path=filled)[0] == 3
+    assert len(as_json("list", path=filled)) == 3
+    code, _, _ = run("clear", path=filled, stdin="n\n")
+    assert code == 1
+    assert len(as_json("list", path=filled)) == 3
+    assert run("clear", "--older-than", "1h", "--yes", path=filled)[1] == "deleted 0\n"
+    assert run("clear", "--expired", "--yes", path=filled)[1] == "deleted 1\n"
+    assert run("clear", "--namespace", "shop", "--yes", path=filled)[1] == "deleted 1\n"
+    assert run("clear", path=filled, stdin="y\n")[0] == 0
+    assert run("list", path=filled)[0] == 3
+    assert run("clear", "--older-than", "soon", path=filled)[0] == 1
+
+
+def test_export_and_import_are_a_round_trip(
+    filled: Path, tmp_path: Path, embedder: DefaultEmbedder
+) -> None:
+    """Every field comes back; the copy serves the same requests in both tiers."""
+    first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    assert run("export", str(first), path=filled)[0] == 0
+    copy = tmp_path / "copy"
+    assert run("import", str(first), path=copy) == (0, "imported 4 entries\n", "")
+    assert run("export", str(second), path=copy)[0] == 0
+    assert first.read_text() == second.read_text()
+    with SemanticCache(copy, embedder=embedder, threshold=0.8) as cache:
+        assert str(cache.get("how can i reset my password", namespace="shop", model="gpt")) == (
+            "Click the link."
+        )
+    piped = run("import", "-", path=tmp_path / "piped", stdin=run("export", path=filled)[1])
+    assert piped[0] == 0
+
+
+def test_import_embeds_anew_for_another_embedder(tmp_path: Path, filled: Path) -> None:
+    """Vectors of another model are made again, not mixed in."""
+    other = tmp_path / "other"
+    with SemanticCache(other, embedder=hashing_embedder(), threshold=0.9) as cache:
+        cache.put("where is my shoe", "there")
+        export = tmp_path / "e.jsonl"
+    assert run("export", str(export), path=other)[0] == 0
+    assert run("import", str(export), path=filled)[0] == 0
+    assert as_json("check", path=filled)["problems"] == []
+    assert as_json("search", "where is my shoe", path=filled)[0]["similarity"] > 0.99
+
+
+@pytest.mark.parametrize(
+    "damage", ["not json\n", '{"format": "x"}\n', '{"format": "semcache-export-1"}\n{"a": 1}\n']
+)
+def test_a_damaged_import_is_said_and_loses_nothing(
+    filled: Path, tmp_path: Path, damage: str
+) -> None:
+    """Exit code 1, the line's number, and what was there stays."""
+    file = tmp_path / "bad.jsonl"
+    file.write_text(damage)
+    code, _, err = run("import", str(file), path=filled)
+    assert code == 1
+    assert "ine" in err
+    assert len(as_json("list", path=filled)) == 4
+
+
+def test_check_finds_and_mends(filled: Path) -> None:
+    """A sound cache is said to be sound; a lost vector row is found and counted."""
+    assert as_json("check", path=filled)["problems"] == []
+    import sqlite3
+
+    with sqlite3.connect(filled / "semcache.db") as db:
+        db.execute("INSERT INTO tags VALUES ('stray', 999)")
+        db.execute("UPDATE totals SET entries = 77")
+    db.close()
+    code, out, _ = run("check", path=filled)
+    assert code == 3
+    assert out.count("PROBLEM") == 2
+    code, out, _ = run("check", "--fix", path=filled)
+    assert code == 0
+    assert out.count("mended") == 2
+    assert as_json("check", path=filled)["problems"] == []
+
+
+def test_check_fix_brings_a_wrong_index_back(filled: Path) -> None:
+    """An index that differs from the database is thrown away and made anew."""
+    import sqlite3
+
+    assert run("check", "--fix", path=filled)[0] == 0, "keeps a snapshot"
+    with sqlite3.connect(filled / "semcache.db") as db:
+        db.execute("DELETE FROM embeddings WHERE entry_id = 2")  # behind the log's back
+    db.close()
+    assert (filled / SNAPSHOT).exists()
+    assert run("check", path=filled)[0] == 3
+    assert run("check", "--fix", path=filled)[0] == 0
+    assert as_json("check", path=filled)["problems"] == []
+
+
+def test_reembed_and_vacuum(tmp_path: Path) -> None:
+    """Another model's vectors are replaced in one step, and the cache opens with the new one."""
+    path = tmp_path / "cache"
+    with SemanticCache(path, embedder=hashing_embedder(), threshold=0.9) as cache:
+        for number in range(30):
+            cache.put(f"question number {number}", "a")
+        cache.put("long " * 600, "only exact")
+    assert run("search", "x", path=path)[0] == 1
+    found = as_json("reembed", path=path)
+    assert (found["vectors"], found["from"]) == (30, "function/hashed/512")
+    with SemanticCache(path, threshold=0.9) as cache:
+        assert cache.lookup("question number 7 please").similarity is not None
+        assert str(cache.get("long " * 600)) == "only exact"
+    assert run("vacuum", path=path)[0] == 0
+    assert as_json("check", path=path)["problems"] == []
+
+
+def test_warmup_says_where_the_model_lies(embedder: DefaultEmbedder) -> None:
+    """A second warmup has nothing to do."""
+    found = as_json("warmup")
+    assert found["exported"] is False
+    assert found["fingerprint"] == embedder.fingerprint
+
+
+def test_demo_is_the_main_job(tmp_path: Path) -> None:
+    """At least 300 questions, no tenant crossed, repeats served, three examples explained."""
+    found = as_json("demo")
+    assert found["questions"] >= 300
+    assert found["across_tenants"] == 0
+    assert found["exact_hits"] >= 45
+    ends = ("exact_hits", "semantic_hits", "misses", "explored")
+    assert sum(found[end] for end in ends) == found["questions"]
+    assert found["calls_saved"] == found["exact_hits"] + found["semantic_hits"]
+    kept = tmp_path / "kept"
+    code, out, _ = run("demo", "--cache", str(kept), "--threshold", "0.85")
+    assert code == 0
+    for words in ("offline answerer", "wrong answers served", "a paraphrase", "a near-miss", "HIT"):
+        assert words in out
+    assert run("demo", "--cache", str(kept))[0] == 1, "never into a cache that is there"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("stats",), "--cache PATH or set SEMCACHE_PATH"),
+        (("stats", "--cache", "/nonexistent/x"), "no cache in /nonexistent/x"),
+        (("import", "/nonexistent", "--cache", "/tmp/never"), "no file /nonexistent"),
+    ],
+)
+def test_errors_are_one_line_on_stderr(args: tuple[str, ...], words: str) -> None:
+    """Exit code 1, no traceback, and what to do."""
+    code, out, err = run(*args)
+    assert (code, out) == (1, "")
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_wrong_usage_is_exit_code_2(filled: Path) -> None:
+    """An unknown option or command."""
+    assert run("stats", "--nonsense", path=filled)[0] == 2
+    assert run("nonsense")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "args", [("backup", ""), ("restore", "", "-c", "x"), ("stats", "--cache", "")]
+)
+def test_an_empty_directory_is_not_the_current_one(args: tuple[str, ...]) -> None:
+    """As where a script's variable is unset."""
+    code, _, err = run(*args)
+    assert code == 2
+    assert "it is empty" in err
+
+
+def test_commands_do_not_load_what_they_do_not_need(filled: Path) -> None:
+    """`stats` loads neither a model nor an index."""
+    code = (
+        "import sys; sys.argv = ['semcache', 'stats']\n"
+        "from semcache.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'faiss', 'onnxruntime', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    env = {**os.environ, "SEMCACHE_PATH": str(filled)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)

@@ -1,0 +1,108 @@
+"""Rate limits: in no window does more depart than the limit says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semcache.errors import ConfigError
+from semcache.router.rate_limits import Limit, rate_state
+
+limits = st.builds(
+    Limit,
+    amount=st.integers(1, 60).map(float),
+    seconds=st.sampled_from([1.0, 10.0, 60.0]),
+    unit=st.sampled_from(["requests", "tokens"]),
+    shape=st.sampled_from([None, "token_bucket", "sliding_window"]),
+)
+steps = st.lists(st.tuples(st.floats(0, 30), st.floats(0.1, 20)), max_size=120)
+
+
+def most_in_a_window(departed: list[tuple[float, float]], seconds: float) -> float:
+    """The largest sum within any half-open window; it ends with a departure."""
+    return max(
+        (
+            sum(amount for at, amount in departed if end - seconds + 1e-6 < at <= end)
+            for end, _ in departed
+        ),
+        default=0.0,
+    )
+
+
+@given(limits, steps)
+def test_no_window_holds_more_than_the_limit(
+    limit: Limit, wanted: list[tuple[float, float]]
+) -> None:
+    """Whoever asks, however fast: what departs within any window stays within the limit."""
+    state, now = rate_state(limit, 0.0), 0.0
+    departed = []
+    for pause, amount in wanted:
+        now += pause
+        amount = min(amount, limit.most)
+        after = state.take(now, amount)
+        if after is not None:
+            state = after
+            departed.append((now, amount))
+    assert most_in_a_window(departed, limit.seconds) <= limit.amount + 1e-6
+
+
+@given(limits, st.lists(st.floats(0.1, 20), min_size=1, max_size=40))
+def test_ready_at_tells_the_truth_to_the_first_in_line(limit: Limit, wanted: list[float]) -> None:
+    """Whoever waits until then may go; nobody who is first is told a time that is too early."""
+    state, now = rate_state(limit, 0.0), 0.0
+    for amount in wanted:
+        amount = min(amount, limit.most)
+        ready = state.ready_at(now, amount)
+        assert ready >= now
+        if ready > now:
+            assert state.take(now, amount) is None
+        now = ready + 1e-6
+        after = state.take(now, amount)
+        assert after is not None
+        state = after
+
+
+@given(limits, st.floats(0.1, 20), st.floats(-20, 20))
+def test_corrections_are_counted(limit: Limit, amount: float, delta: float) -> None:
+    """A call that took more leaves less for the others, and the other way round."""
+    amount = min(amount, limit.most)
+    state = rate_state(limit, 0.0).take(0.0, amount)
+    assert state is not None
+    corrected = state.correct(0.0, 0.0, delta)
+    if delta >= 0:
+        assert corrected.free(0.0) <= state.free(0.0)
+    else:
+        assert corrected.free(0.0) >= state.free(0.0)
+
+
+@given(limits)
+def test_the_limit_is_reached(limit: Limit) -> None:
+    """A limit is not kept by letting nothing through: a window's worth departs in two windows."""
+    state, now, count = rate_state(limit, 0.0), 0.0, 0
+    while now <= 2 * limit.seconds:
+        after = state.take(now, 1.0)
+        if after is not None:
+            state, count = after, count + 1
+        else:
+            now = state.ready_at(now, 1.0) + 1e-9
+    assert count >= int(limit.amount)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"amount": 0},
+        {"amount": 5, "seconds": 0},
+        {"amount": 5, "wait": -1},
+        {"amount": 5, "unit": "bytes"},
+        {"amount": 5, "shape": "leaky"},
+        {"amount": 5, "burst": 0.5},
+        {"amount": 5, "burst": 6},
+        {"amount": 5, "per": "day"},
+    ],
+)
+def test_wrong_limits_are_refused(options: dict[str, float]) -> None:
+    """A value that makes no sense is said at once."""
+    with pytest.raises(ConfigError):
+        Limit(**options)  # type: ignore[arg-type]

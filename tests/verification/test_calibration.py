@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semcache.errors import ConfigError
+from semcache.types import Candidate, Completion, Entry, Evidence, Explore, Finding, Hit, Miss
+from semcache.verification import calibration
+from semcache.verification.calibration import (
+    BINS,
+    CHANCES,
+    NONE,
+    Bins,
+    Line,
+    Rules,
+    place_of,
+    whole,
+)
+from semcache.verification.features import FEATURES, SAME_WORDS, chance_of
+from semcache.verification.policies import Verified, place
+from semcache.verification.prior import WITH_MODEL, WITHOUT_MODEL
+from semcache.verification.weights import Weights
+
+RULES = Rules(0.05)
+labels = st.lists(st.tuples(st.integers(0, BINS - 1), st.booleans()), max_size=300)
+
+
+def taught(given_labels: list[tuple[int, bool]], rules: Rules = RULES) -> Bins:
+    bins = Bins()
+    for at, right in given_labels:
+        bins = bins.saw(at, rules).labelled(at, right, rules)
+    return bins
+
+
+@given(labels, st.sampled_from([0.02, 0.05, 0.1]))
+@settings(max_examples=60)
+def test_a_line_is_drawn_only_where_the_bound_is_kept(
+    given_labels: list[tuple[int, bool]], bound: float
+) -> None:
+    """What is expected above a line is, with caution, no more than the bound."""
+    rules = Rules(bound)
+    fit, line = whole(taught(given_labels, rules), rules)
+    assert all(0 < error < 1 for error in fit.errors)
+    if line.place < BINS:
+        assert line.expected <= line.upper <= bound
+
+
+@given(labels)
+@settings(max_examples=60)
+def test_a_wrong_answer_never_makes_a_bin_look_better(
+    given_labels: list[tuple[int, bool]],
+) -> None:
+    """One more wrong label raises that bin's expected error, one more right label lowers it."""
+    bins = taught(given_labels)
+    before = whole(bins, RULES)[0].errors
+    for at in (0, BINS // 2, BINS - 1):
+        assert whole(bins.labelled(at, False, RULES), RULES)[0].errors[at] > before[at]
+        assert whole(bins.labelled(at, True, RULES), RULES)[0].errors[at] < before[at]
+
+
+def test_nothing_but_the_surest_is_served_before_any_label() -> None:
+    """From the first lookup on the bound is kept by a cautious prior."""
+    line = whole(Bins(), Rules(0.02))[1]
+    assert chance_of(line.logit) >= 0.97
+    assert place(SAME_WORDS) >= line.place
+
+
+def test_traffic_that_cannot_be_told_apart_is_not_served() -> None:
+    """Where half of the surest are wrong, nothing is served."""
+    rng = random.Random(3)
+    bins = taught([(rng.randrange(BINS - 6, BINS), rng.random() < 0.5) for _ in range(200)])
+    assert whole(bins, RULES)[1].place == BINS
+
+
+def test_traffic_that_is_right_opens_the_line() -> None:
+    """Where nearly all are right, much more is served than at first."""
+    rng = random.Random(4)
+    bins = taught([(rng.randrange(8, BINS), rng.random() < 0.99) for _ in range(800)])
+    assert whole(bins, RULES)[1].place <= 9
+
+
+def test_a_namespace_may_be_worse_than_the_whole() -> None:
+    """Its own labels close its own line, while the whole's stays open."""
+    good = taught([(BINS - 3, True)] * 400)
+    of_all, line = whole(good, RULES)
+    bad = taught([(BINS - 3, number % 3 > 0) for number in range(120)])
+    assert line.place <= BINS - 3
+    assert calibration.group(bad, of_all, RULES)[1].place > BINS - 3
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_the_alarm_rings_for_a_broken_bound_and_rarely_else(seed: int) -> None:
+    """A fifth wrong under a bound of 5% is noticed within 150 labels; 3% is not in 300."""
+    rng = random.Random(seed)
+
+    def rings(wrong: float, many: int) -> bool:
+        bins, rung = Bins(), False
+        for _ in range(many):
+            bins, rung = calibration.alarmed(bins, rng.random() >= wrong, RULES)
+            if rung:
+                return True
+        return False
+
+    assert rings(0.3, 150)
+    assert sum(rings(0.03, 300) for _ in range(10)) <= 2
+
+
+def test_forgetting_closes_what_rested_on_labels() -> None:
+    """After an alarm the old labels count for a tenth."""
+    bins = taught([(BINS - 4, True)] * 300)
+    assert bins.forgotten(0.1).labels == pytest.approx(bins.labels / 10)
+
+
+def test_bins_cover_all_log_odds() -> None:
+    """Every log-odds has a bin, and the edges are in order."""
+    assert place_of(-1e9) == 0
+    assert place_of(1e9) == BINS - 1
+    assert list(calibration.EDGES) == sorted(calibration.EDGES)
+    assert len(CHANCES) == len(NONE) == BINS
+    assert Line().place == BINS
+
+
+# -------------------------------------------------------------------------------- weights
+
+features = st.lists(st.floats(-5, 5), min_size=len(FEATURES), max_size=len(FEATURES))
+
+
+@given(features, st.booleans())
+@settings(max_examples=60)
+def test_a_label_moves_the_chance_towards_itself(values: list[float], right: bool) -> None:
+    """Right makes the like likelier, wrong less likely; the spread stays a covariance."""
+    before = Weights.of(WITH_MODEL)
+    after = before.learned(values, right)
+    x = after._scaled(values)
+    moved = float(x @ after.mean) - float(x @ before.mean)
+    assert moved >= -1e-9 if right else moved <= 1e-9
+    assert np.allclose(after.spread, after.spread.T)
+    assert np.linalg.eigvalsh(after.spread).min() > 0
+
+
+@pytest.mark.parametrize("prior", [WITH_MODEL, WITHOUT_MODEL])
+def test_the_priors_fit_the_features(prior: object) -> None:
+    """One number of each kind for each feature, and no scale is 0."""
+    for part in ("centres", "scales", "weights", "deviations"):
+        assert len(getattr(prior, part)) == len(FEATURES)
+    assert min(prior.scales) > 0  # type: ignore[attr-defined]
+
+
+# --------------------------------------------------------------------------------- policy
+
+
+def candidate(entry_id: int, evidence: Evidence | None) -> Candidate:
+    entry = Entry(entry_id, b"k", b"s", "n", "m", "q", Completion("a"), 0.0, None)
+    return Candidate(entry, 0.9, evidence)
+
+
+def policy(at: int = BINS - 8) -> Verified:
+    return Verified(RULES, Weights.of(WITH_MODEL), Line(at, 0.01, 0.02))
+
+
+def known(chance: float) -> Evidence:
+    return Evidence(0.9, chance=chance)
+
+
+REFUSED = Evidence(0.99, (Finding("number", "2 years", "3 years"),), by="guards")
+
+
+def test_the_likeliest_is_served_whichever_is_nearest() -> None:
+    """The second candidate may be right where the first is wrong."""
+    found = policy().decide([candidate(1, known(0.3)), candidate(2, known(0.99))], draw=0.9)
+    assert isinstance(found, Hit)
+    assert found.entry.id == 2
+    assert "99.0%" in found.reason
+
+
+def test_a_share_of_what_is_good_enough_is_explored() -> None:
+    """By the draw, and never what would not be served."""
+    served = [candidate(1, known(0.99))]
+    assert isinstance(policy().decide(served, draw=RULES.explored - 0.01), Explore)
+    assert isinstance(policy().decide(served, draw=RULES.explored), Hit)
+    assert isinstance(policy().decide([candidate(1, known(0.4))], draw=0.0), Miss)
+
+
+def test_a_miss_says_why() -> None:
+    """Refused by a guard, doubtful, or nothing served yet."""
+    assert policy().decide([candidate(1, REFUSED)], draw=0.5) == Miss(
+        "refused", "number: 2 years / 3 years"
+    )
+    doubtful = policy().decide([candidate(1, known(0.5))], draw=0.5)
+    assert isinstance(doubtful, Miss)
+    assert doubtful.reason == "doubtful"
+    assert doubtful.candidate is not None
+    closed = policy(BINS).decide([candidate(1, known(0.99))], draw=0.5)
+    assert isinstance(closed, Miss)
+    assert "nothing is served yet" in closed.detail
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"max_false_hit_rate": 0}, {"max_false_hit_rate": 0.5}, {"max_false_hit_rate": True},
+     {"confidence": 1.0}, {"confidence": 0.2}],
+)  # fmt: skip
+def test_a_bound_that_is_none_is_refused(arguments: dict[str, float]) -> None:
+    """With a word on what it is."""
+    from semcache.assembly.verification import rules_of
+
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        rules_of(**{"max_false_hit_rate": 0.02, "confidence": 0.84, **arguments})

@@ -23,7 +23,7 @@ import httpx
 
 from benchmarks.common import RESULTS, environment, resident_mb, say, write_json
 from benchmarks.stub import stub
-from semcache import SemanticCache
+from semcache import Matching, SemanticCache
 from semcache.batch import BatchProcessor, Progress
 from semcache.providers import OpenAICompatible
 from semcache.router import Router
@@ -76,7 +76,11 @@ async def batch(source: Path, target: Path, address: str, *, cached: bool) -> di
 
     provider = OpenAICompatible(base_url=f"{address}/v1", model="stub")
     with tempfile.TemporaryDirectory() as directory, Router([provider]) as router:
-        cache = SemanticCache(directory, semantic=False, router=router) if cached else None
+        cache = (
+            SemanticCache(directory, matching=Matching(semantic=False), router=router)
+            if cached
+            else None
+        )
         ask = router.acomplete if cache is None else cache.aanswer
         report = await BatchProcessor(ask, concurrency=WIDTH).run(source, target, progress=watch)
         await router.aclose()

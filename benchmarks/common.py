@@ -18,6 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from semcache import SemanticCache
+from semcache.backends.local import LocalBackend
+from semcache.backends.local.faiss.index import FaissIndex
+from semcache.backends.local.repository import Repository
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("faiss-cpu", "numpy", "onnxruntime", "sentence-transformers", "tokenizers", "torch")
 
@@ -136,3 +141,17 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n")
     say(f"wrote {path}")
+
+
+def backend_of(cache: SemanticCache) -> LocalBackend:
+    """The backend of a cache in a directory, for looking beneath it."""
+    backend = cache._engine.backend
+    assert isinstance(backend, LocalBackend)
+    return backend
+
+
+def repository_of(cache: SemanticCache) -> Repository[FaissIndex]:
+    """The store with its index of a cache in a directory."""
+    entries = cache._engine.entries
+    assert isinstance(entries, Repository)
+    return entries

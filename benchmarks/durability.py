@@ -37,10 +37,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, environment, say, write_json
-from semcache import SemanticCache
+from benchmarks.common import RESULTS, backend_of, environment, repository_of, say, write_json
+from semcache import Matching, SemanticCache
 from semcache.backends.local.opening import DATABASE
 from semcache.embedders.function import FunctionEmbedder
+from semcache.options import grouped
 
 DIMENSION = 64
 SCHEMAS = Path(__file__).parents[1] / "tests" / "data"
@@ -57,7 +58,7 @@ def vectors(texts: Sequence[str]) -> Any:
 
 def opened(path: Path, name: str = "a", **options: Any) -> SemanticCache:
     embedder = FunctionEmbedder(vectors, name=name, dimension=DIMENSION)
-    return SemanticCache(path, embedder=embedder, threshold=0.9, **options)
+    return SemanticCache(path, embedder=embedder, threshold=0.9, **grouped(options))
 
 
 def answer(question: str) -> str:
@@ -129,13 +130,13 @@ def invalidations(path: Path, told: Connection, rng: random.Random) -> None:
 
 def reembeddings(path: Path, told: Connection, _rng: random.Random) -> None:
     """Everything is embedded anew, with one embedder and the other."""
-    from semcache.backends.local.maintenance import reembed
-    from semcache.backends.local.opening import open_store
+    from semcache.backends.local import LocalBackend
 
-    store = open_store(path)
+    backend = LocalBackend(path)
     while True:
-        name = "b" if "/a" in (store.meta("fingerprint") or "") else "a"
-        reembed(store, FunctionEmbedder(vectors, name=name, dimension=DIMENSION))
+        name = "b" if "/a" in (backend.embedder or "") else "a"
+        embedder = FunctionEmbedder(vectors, name=name, dimension=DIMENSION)
+        backend.maintenance.reembed(embedder, lambda *_: None)
         told.send(("reembedded", name))
 
 
@@ -151,7 +152,7 @@ def snapshots(path: Path, told: Connection, rng: random.Random) -> None:
             cache.invalidate(ids=[entry_id])
             told.send(("gone", question))
         if number % 16 == 15:
-            cache._cache.repository.save_snapshot()
+            repository_of(cache).save_snapshot()
 
 
 def imports(path: Path, told: Connection, rng: random.Random) -> None:
@@ -163,12 +164,16 @@ def imports(path: Path, told: Connection, rng: random.Random) -> None:
         questions = [f"question {start + number}" for number in range(200)]
         for question in questions:
             put(source, question)
-        lines = list(export_lines(source._store))
+        lines = list(export_lines(backend_of(source)))
     told.send(("ready",))
-    repository = opened(path)._cache.repository
+    repository = repository_of(opened(path))
     embedder = FunctionEmbedder(vectors, name="a", dimension=DIMENSION)
     import_lines(
-        lines, repository, lambda: embedder, lambda done: told.send(("put", questions[done - 1]))
+        lines,
+        repository,
+        lambda: embedder,
+        fingerprint=embedder.fingerprint,
+        progress=lambda done, _: told.send(("put", questions[done - 1])),
     )
     time.sleep(60)
 
@@ -184,7 +189,7 @@ def migrations(path: Path, told: Connection, rng: random.Random) -> None:
             db.executescript((SCHEMAS / f"schema-{version}.sql").read_text())
         db.close()
         told.send(("migrating", name))
-        SemanticCache(where, semantic=False).close()
+        SemanticCache(where, matching=Matching(semantic=False)).close()
 
 
 def vacuums(path: Path, told: Connection, rng: random.Random) -> None:
@@ -192,7 +197,7 @@ def vacuums(path: Path, told: Connection, rng: random.Random) -> None:
     cache = opened(path)
     for number, _, _ in putting(cache, told, rng):
         if number % 20 == 19:
-            cache._store.vacuum()
+            backend_of(cache).store.vacuum()
 
 
 KINDS: dict[str, Callable[[Path, Connection, random.Random], None]] = {
@@ -246,10 +251,10 @@ def looked(path: Path, expected: Expected, kind: str, *, cut: bool) -> dict[str,
     found["examples"] = []
     try:
         for name in expected.migrated:
-            with SemanticCache(path / name, semantic=False) as cache:
+            with SemanticCache(path / name, matching=Matching(semantic=False)) as cache:
                 texts = {e.completion.text for e in cache.entries()}
                 found["lost"] += len({"answer 1", "answer 2", "answer 3", "answer 4"} - texts)
-                found["problems"] += len(cache._store.problems())
+                found["problems"] += len(backend_of(cache).store.problems())
         if (path / DATABASE).exists():
             with sqlite3.connect(path / DATABASE) as db:
                 rows = db.execute("SELECT value FROM meta WHERE name = 'fingerprint'").fetchall()
@@ -279,7 +284,7 @@ def _look(
         if question in entries or cache.lookup(question).tier is not None:
             found["resurrected"] += 1
             found["examples"].append(f"resurrected: {question}")
-    index = cache._cache.repository.refresh_index()
+    index = repository_of(cache).refresh_index()
     for question, entry in entries.items():
         if entry.completion.text != answer(question):
             found["wrong_answers"] += 1
@@ -287,8 +292,8 @@ def _look(
         if not near or near[0].id != entry.id:
             found["lost"] += 1
             found["examples"].append(f"not near itself: {question}")
-    problems = cache._store.problems()
-    if set(index.ids().tolist()) != set(cache._store.embedded_ids().tolist()):
+    problems = backend_of(cache).store.problems()
+    if set(index.ids().tolist()) != set(backend_of(cache).store.embedded_ids().tolist()):
         problems.append("the index and the store differ")
     found["problems"] += len(problems)
     found["examples"] += problems

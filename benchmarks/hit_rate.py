@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
+from benchmarks.bench import ready_embedder
 from benchmarks.common import RESULTS, environment, say, write_json
-from benchmarks.latency import ready_embedder
 from benchmarks.metrics import Outcome, figures
 from benchmarks.policies import Bound, Fixed, Learner, VCache
 from benchmarks.replay import Remembering, RememberingVerifier, Way, cut_at, replay

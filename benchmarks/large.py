@@ -15,24 +15,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import prompts
-from benchmarks.common import percentiles, say, timed
-from semcache import SemanticCache
+from benchmarks.bench import bare_embedding, entry
+from benchmarks.common import backend_of, percentiles, repository_of, say, timed
+from semcache import LocalOptions, SemanticCache
 from semcache.backends.local.faiss.lifecycle import FaissFiles
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.backends.vectors import FORMS
-from semcache.embedders.onnx import OnnxEmbedder, packed
-from semcache.keys import keys
-from semcache.types import Completion, NewEntry, Query, Selection
+from semcache.types import Selection
 
 if TYPE_CHECKING:
-    from benchmarks.latency import Bench
+    from benchmarks.bench import Bench
     from semcache.types import Vector
 
 TENANTS, EACH = 100_000, 10
@@ -40,16 +39,16 @@ ROUNDS = 1000
 _OPENED = """
 import json, sys, time
 import numpy as np
-from benchmarks.common import resident_mb
+from benchmarks.common import repository_of, resident_mb
 from benchmarks.large import looked_up
 from semcache import SemanticCache
 cache = SemanticCache(sys.argv[1], threshold=0.5)
-repository = cache._cache.repository
-cache._embedder.fingerprint
+repository = repository_of(cache)
+cache.embedder.fingerprint
 import faiss
 imported = resident_mb()
 start = time.perf_counter()
-SemanticCache(sys.argv[1], threshold=0.5)._cache.repository.store.totals()
+SemanticCache(sys.argv[1], threshold=0.5)._engine.backend.store.totals()
 index = repository.refresh_index()
 opened = time.perf_counter() - start
 print(json.dumps({
@@ -59,15 +58,9 @@ print(json.dumps({
 """
 
 
-def bare_embedding(embedder: OnnxEmbedder) -> Callable[[str], Any]:
-    """What tokenises a text and runs the model, and nothing else: float32[1, d]."""
-    session, tokenizer = embedder._parts()
-    return lambda text: session.run(None, packed([tokenizer.encode(text).ids]))[0]
-
-
 def looked_up(cache: SemanticCache, questions: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
     """Semantic hits on (question, model, namespace), beside the embedding alone, in turns."""
-    embedder: Any = cache._embedder
+    embedder: Any = cache.embedder
     embed = bare_embedding(embedder._ready())
     ours, floor, hits = [], [], 0
     for number, (question, model, namespace) in enumerate(questions):
@@ -109,7 +102,7 @@ def measured(
     asked = [(f"please: {text}", *scope) for text in sample]
     say("rebuilding beside the traffic")
     found: dict[str, Any] = {"rebuild": rebuilt(bench, directory, asked)}
-    bench.cache._cache.repository.save_snapshot()
+    repository_of(bench.cache).save_snapshot()
     found["opened"] = opened(directory, asked)
     say(f"opened: {found['opened']}")
     found["deleted"] = deleted(bench, directory, queries, asked)
@@ -119,7 +112,7 @@ def measured(
 def rebuilt(bench: Bench, directory: Path, asked: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
     """Lookups at rest and while an index is made from all of the database."""
     bench.dial.threshold = 0.5
-    repository = bench.cache._cache.repository
+    repository = repository_of(bench.cache)
     other = FaissFiles(directory.parent / "rebuilt.index")
     position = repository.store.position()
 
@@ -154,7 +147,7 @@ def deleted(
 ) -> dict[str, Any]:
     """30% of the entries, at random."""
     say("deleting 30%")
-    store = bench.cache._store
+    store = backend_of(bench.cache).store
     ids = store.ids(Selection())
     gone = random.Random(5).sample(ids, int(0.3 * len(ids)))
     recall = bench.recall(queries)
@@ -174,10 +167,10 @@ def deleted(
     left = set(ids) - set(gone)
     bench.keep_only(left)
     after = bench.recall(queries)
-    size = store.file_bytes()
+    size = store.stored_bytes()
     store.vacuum()
-    smaller = store.file_bytes()
-    bench.cache._cache.repository.save_snapshot()
+    smaller = store.stored_bytes()
+    repository_of(bench.cache).save_snapshot()
     bench.cache.close()
     return {
         "entries": len(gone),
@@ -193,30 +186,13 @@ def deleted(
 # ------------------------------------------------------------------------- other shapes
 
 
-def entry(query: Query, answer: str) -> NewEntry:
-    """An entry for a query, as the cache would make it."""
-    request = query.request
-    return NewEntry(
-        query.exact_key,
-        query.scope.digest,
-        request.namespace,
-        request.model,
-        query.question,
-        {},
-        Completion(answer),
-        keys.KEY_VERSION,
-        time.time(),
-        None,
-    )
-
-
 def small_scopes(
     directory: Path, texts: Sequence[str], vectors: Vector, model: str, answer: str
 ) -> dict[str, Any]:
     """Many tenants with a few entries each."""
     say(f"filling {TENANTS:,} tenants with {EACH} entries each")
     cache = SemanticCache(directory, threshold=0.5)
-    repository = cache._cache.repository
+    repository = repository_of(cache)
     start = time.perf_counter()
     count = min(TENANTS * EACH, len(texts))
     for number in range(count):
@@ -250,17 +226,17 @@ def forms(
     best = np.argmax(queries @ vectors.T, axis=1)
     for form in FORMS:
         directory = folder / form
-        cache = SemanticCache(directory, threshold=0.5, vectors=form)
-        repository = cache._cache.repository
+        cache = SemanticCache(directory, threshold=0.5, backend=LocalOptions(vectors=form))
+        repository = repository_of(cache)
         for text, vector in zip(texts, vectors, strict=True):
             query = cache.query(text, model=model)
             repository.record(entry(query, answer), vector)
         scope = cache.query("-", model=model).scope.digest
-        found = [repository.nearest(scope, query, 1, -1.0)[0][0] for query in queries]
+        found = [repository.nearest(scope, query, 1, -1.0).candidates[0] for query in queries]
         exact = (queries * vectors[best]).sum(axis=1)
-        off = np.abs(np.array([n.similarity for n in found]) - exact)
-        right = np.array([n.id - 1 for n in found]) == best
-        cache._store.vacuum()
+        off = np.abs(np.array([c.similarity for c in found]) - exact)
+        right = np.array([c.entry.id - 1 for c in found]) == best
+        backend_of(cache).store.vacuum()
         size = (directory / DATABASE).stat().st_size
         cache.close()
         rows.append(

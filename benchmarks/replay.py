@@ -21,6 +21,7 @@ from benchmarks.policies import Bound, Learner
 from benchmarks.streams import Row
 from semcache import SemanticCache
 from semcache.embedders.base import Embedder
+from semcache.options import grouped
 from semcache.types import Candidate, Explore, Lookup
 from semcache.verification.base import Verifier
 from semcache.verification.pair_model import PairModel
@@ -176,17 +177,17 @@ class _Player:
                 "judge_in_background": False,
                 "verifier": verifier,
             }
-        self._cache = SemanticCache(
-            directory,
+        given = {
             **decides,
-            embedder=embedder,
-            clock=lambda: self._now,
-            draw=self._random.random,
-            exact_below=10**9 if way.exact_search else None,
-            index_in_background=False,
-            hooks=(),
+            "embedder": embedder,
+            "clock": lambda: self._now,
+            "draw": self._random.random,
+            "exact_below": 10**9 if way.exact_search else None,
+            "index_in_background": False,
+            "hooks": (),
             **dict(way.options),
-        )
+        }
+        self._cache = SemanticCache(directory, **grouped(given))
 
     def play(self, rows: Sequence[Row]) -> list[Outcome]:
         start = self._now

@@ -30,9 +30,8 @@ import numpy as np
 from benchmarks import plots
 from benchmarks.common import RESULTS, environment, resident_mb, say, write_json
 from benchmarks.durability import DIMENSION, answer, vectors
-from semcache import Event, SemanticCache
-from semcache.backends.local.maintenance import check
-from semcache.backends.local.opening import open_store
+from semcache import Event, LocalOptions, Retention, SemanticCache
+from semcache.backends.local import LocalBackend
 from semcache.embedders.function import FunctionEmbedder
 from semcache.telemetry.events import FaultEvent, LookupEvent, RecordEvent
 
@@ -70,10 +69,9 @@ def opened(path: Path, listener: Listener) -> SemanticCache:
         embedder=FunctionEmbedder(near, name="a", dimension=DIMENSION),
         threshold=0.9,
         max_entries=QUOTA,
-        namespace_max_entries=QUOTA // 2,
+        retention=Retention(namespace_max_entries=QUOTA // 2, stale_while_revalidate=5),
+        backend=LocalOptions(busy_timeout=30),
         ttl=20,
-        stale_while_revalidate=5,
-        busy_timeout=30,
         hooks=[listener],
     )
 
@@ -174,12 +172,12 @@ def soaked(path: Path, seconds: float, processes: int) -> dict[str, Any]:
             said = passed
             say(f"  {passed:.0f} s: {sum(p.lives for p in places)} processes so far")
         time.sleep(0.25)
-    store = open_store(path, create=False)
+    backend = LocalBackend(path, create=False)
     try:
-        report = check(path, store)
-        counters, entries = store.counters(), store.totals()[0]
+        report = backend.maintenance.check()
+        counters, entries = backend.counters.counters(), backend.catalogue.totals().entries
     finally:
-        store.close()
+        backend.close()
     heard = sum((place.heard for place in places), Counter[str]())
     memory = sorted(point for place in places for point in place.memory)
     return {

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import prompts
+from benchmarks.bench import MODEL, NAMESPACE, Bench, embedded, ready_embedder
 from benchmarks.common import RESULTS, environment, per_second, resident_mb, say, write_json
-from benchmarks.latency import MODEL, NAMESPACE, Bench, embedded, ready_embedder
 
 THREADS = (1, 8)
 TASKS = 32

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bench import ready_embedder
 from benchmarks.common import RESULTS, environment, percentiles, say, write_json
-from benchmarks.latency import ready_embedder
 from benchmarks.streams import SUPPORT, read
-from semcache import SemanticCache
+from semcache import SemanticCache, Trust
 from semcache.types import Lookup
 from semcache.verification.pair_model import PairModel
 
@@ -76,9 +76,8 @@ def measure(path: Path, prompts: int, bound: float) -> dict[str, Any]:
             directory,
             max_false_hit_rate=bound,
             embedder=embedder,
-            verifier=verifier,
+            trust=Trust(verifier=verifier, judge_in_background=False),
             judge=lambda _, stored, fresh: stored == fresh,
-            judge_in_background=False,
             hooks=(),
         )
         for row in read(path)[:prompts]:

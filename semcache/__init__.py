@@ -1,8 +1,9 @@
 """semcache: a semantic cache for calls to language models."""
 
+from semcache.backends import LocalOptions, Retention
 from semcache.config.flags import Flags
 from semcache.decorator import Cached, CacheInfo
-from semcache.engine.cache import Explanation
+from semcache.engine.explain import Explanation
 from semcache.errors import (
     BreakerOpenError,
     ConfigError,
@@ -20,7 +21,8 @@ from semcache.errors import (
     UnavailableError,
     WebhookError,
 )
-from semcache.semantic_cache import SemanticCache, Stats
+from semcache.options import Calls, Matching, Trust
+from semcache.semantic_cache import SemanticCache
 from semcache.telemetry.events import (
     BoundEvent,
     BreakerEvent,
@@ -33,6 +35,7 @@ from semcache.telemetry.events import (
     RouteEvent,
     logging_hook,
 )
+from semcache.telemetry.stats import Stats
 from semcache.types import (
     AttemptReport,
     Candidate,
@@ -57,6 +60,7 @@ __all__ = [
     "BreakerOpenError",
     "CacheInfo",
     "Cached",
+    "Calls",
     "Candidate",
     "Chunk",
     "Completion",
@@ -74,8 +78,10 @@ __all__ = [
     "IndexMismatchError",
     "Judge",
     "LabelEvent",
+    "LocalOptions",
     "Lookup",
     "LookupEvent",
+    "Matching",
     "Miss",
     "ProviderError",
     "RateLimitedError",
@@ -83,6 +89,7 @@ __all__ = [
     "RejectedError",
     "Request",
     "RequestError",
+    "Retention",
     "RouteEvent",
     "RouteExhaustedError",
     "SemanticCache",
@@ -90,6 +97,7 @@ __all__ = [
     "Stats",
     "StoreError",
     "StoreVersionError",
+    "Trust",
     "UnavailableError",
     "Usage",
     "WebhookError",

@@ -1,13 +1,12 @@
-"""`SemanticCache`: the cache as its users see it."""
+"""`SemanticCache`: the cache as its users see it.
+
+One module, though a long one: it is the public face, and its methods only hand their arguments on.
+"""
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import random
-import threading
-import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -19,45 +18,39 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, closing, suppress
-from dataclasses import dataclass, field
+from contextlib import aclosing, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
-from weakref import WeakKeyDictionary, WeakSet
 
-from semcache import engine as flow
-from semcache.assembly.embedding import LongPrompts, choose_embedder, semantics
-from semcache.assembly.router import flags_of, router_of
-from semcache.assembly.verification import learning_of, rules_of
-from semcache.backends.local.opening import leases_of, open_repository, open_store
-from semcache.backends.retention import TTL, UNSET, GivenTTL, Limit, Retention
-from semcache.backends.vectors import Form
-from semcache.config.flags import Flags
-from semcache.decorator import OWN_NAME, Cached, Options, decorate
-from semcache.embedders.base import Embedder
-from semcache.engine.cache import Cache, Explanation, Keep, as_completion
-from semcache.engine.single_flight import Flights
+from semcache import inspection
+from semcache.assembly.cache import open_engine
+from semcache.backends.opening import location_of, masked
+from semcache.backends.retention import TTL, UNSET, GivenTTL, Retention, seconds
+from semcache.decorator import OWN_NAME, Cached, FunctionOptions, decorate
+from semcache.engine import calls as engine_calls
+from semcache.engine.call_options import TEXT_CHUNKS, CallOptions, Codec
+from semcache.engine.explain import Explanation
+from semcache.engine.record import StoragePolicy, as_completion
 from semcache.engine.value_codecs import AnswerChunks
 from semcache.errors import ConfigError, StoreError
 from semcache.keys import keys
 from semcache.keys.keys import Context, KeyRules
 from semcache.keys.parse import RequestFields, name_of, tags_of
 from semcache.keys.parse import request as make_request
+from semcache.options import Calls, Matching, Options, Trust, merged
 from semcache.telemetry.events import BreakerEvent, Event, Hook, logging_hook
+from semcache.telemetry.stats import Stats
 from semcache.types import Chunk, Completion, Entry, Lookup, Query, Request, Selection
-from semcache.verification.base import Policy, Verifier
-from semcache.verification.policies import FixedThreshold
 
 if TYPE_CHECKING:
     from semcache.config.settings import Settings
+    from semcache.embedders.base import Embedder
     from semcache.router import Router
+    from semcache.verification.base import Judge
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-MAX_FALSE_HIT_RATE = 0.02
-CONFIDENCE = 0.93
 
 
 class Call(RequestFields, total=False):
@@ -80,133 +73,31 @@ class Call(RequestFields, total=False):
     context: Context
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What a cache holds and has done, over all processes.
-
-    Attributes:
-        entries, entry_bytes: how many, and the bytes of their texts and vectors.
-        file_bytes: what the database takes on disk.
-        exact_hits, semantic_hits, shared: served from the cache; from another caller's
-            call under way.
-        misses: by reason. faults: by the part that failed.
-        records: answers stored. not_stored: by reason.
-        tokens_saved, usd_saved: of served answers whose usage was known.
-        explorations, audits: calls that were made to learn, though a stored answer was good
-            enough. tokens_bought, usd_bought: what these cost, where known.
-        labels: how many labels there are, by how they came about.
-        served_labels: of hits that were explored, audited or reviewed at random, the newest
-            1,000. served_wrong: how many of these were wrong.
-        bound: the largest false hit rate that was asked for; None: another policy decides.
-        expected_false_hit_rate: what is expected of what is served now; None: nothing is.
-        embedder: fingerprint of the embedder; None while there is no vector.
-    """
-
-    entries: int
-    entry_bytes: int
-    file_bytes: int
-    exact_hits: int
-    semantic_hits: int
-    shared: int
-    misses: Mapping[str, int]
-    faults: Mapping[str, int]
-    records: int
-    not_stored: Mapping[str, int]
-    tokens_saved: int
-    usd_saved: float
-    embedder: str | None
-    explorations: int = 0
-    audits: int = 0
-    tokens_bought: int = 0
-    usd_bought: float = 0.0
-    labels: Mapping[str, int] = field(default_factory=dict)
-    served_labels: int = 0
-    served_wrong: int = 0
-    bound: float | None = None
-    expected_false_hit_rate: float | None = None
-
-    @property
-    def lookups(self) -> int:
-        """Lookups that could have been served (`put` and `refresh` could not)."""
-        missed = sum(count for reason, count in self.misses.items() if reason != "bypassed")
-        return self.exact_hits + self.semantic_hits + missed + self.explorations
-
-    @property
-    def calls_saved(self) -> int:
-        """Calls that were not made, less those that only audits made."""
-        return self.exact_hits + self.semantic_hits - self.audits
-
-    @property
-    def false_hit_interval(self) -> tuple[float, float] | None:
-        """95% interval of the share of wrong semantic hits (Wilson 1927); None: no labels."""
-        if not self.served_labels:
-            return None
-        from semcache.telemetry.intervals import wilson
-
-        return wilson(self.served_wrong, self.served_labels)
-
-    @property
-    def hit_rate(self) -> float | None:
-        """Served / all lookups; None before the first."""
-        return (self.exact_hits + self.semantic_hits) / self.lookups if self.lookups else None
-
-
 class SemanticCache:
-    """A semantic cache in a directory.
+    """A semantic cache in a directory, in memory, or on a server.
 
     Safe to use from many threads and tasks; several processes may open one directory.
 
+    The eight arguments that most programs need are given directly. The others come in groups,
+    each documented in its class; an option may be given in one place only.
+
     Args:
-        path: the directory; made where it is missing.
-        max_false_hit_rate: the largest share of the semantic hits that may be wrong; 0.02 by
-            default. The cache learns from the answers that it is given which hits keep it.
-        confidence: how sure of that to be; more is more cautious. 0.5: on average.
-        judge: compares a stored answer with a fresh one, in the background: "local" (equal
-            texts, embeddings), "model" (asks the router), a function of (question, stored,
-            fresh) that returns True, False or None for not sure, a `Judge`, or None.
-        judge_in_background: False: judge before `record` returns, so that equal runs are equal.
-        audit: share of the semantic hits for which the model is asked all the same, after
-            the answer was served; each is a call. 0: none.
-        verifier: what looks at two questions at once; None: nothing does, and the cache is shyer.
-        threshold: instead of all that: the least cosine similarity that is served.
-        policy: a `Policy`, instead of all that.
-        embedder: an `Embedder`, or the name or path of a sentence-transformers model; by
-            default all-MiniLM-L6-v2, on this machine.
-        semantic: False: the exact tier only; nothing is ever embedded.
-        ttl: seconds (or a timedelta) an entry may be served for; None: for ever.
-        namespace_ttl: TTLs by namespace, before `ttl`.
-        sliding: a TTL begins anew whenever its entry is served (written within a second: of no
-            use for TTLs below that).
-        stale_while_revalidate: seconds (or a timedelta) for which an entry is served still
-            when its TTL has passed, while one caller makes it anew in the background.
-        max_entries, max_bytes: quota, and `eviction`: "least-recently-used",
-            "least-frequently-used" or "oldest".
-        namespace_max_entries, namespace_max_bytes: quota of each namespace: one for all of
-            them, or by name.
-        ignore, context: what does not belong to the scope, see `Call`.
-        long_prompts: prompts longer than the embedder's window use the exact tier only
-            ("exact"), or are embedded in pieces ("chunks").
-        store_truncated, store_tool_calls: store such answers too.
-        coalesce: of equal calls under way, in all processes that use the directory, one asks
-            the model ("exact"); also of nearly equal ones, if the policy then serves its
-            answer ("semantic"); "off".
+        path: the directory, made where it is missing; ":memory:" for a cache of this process
+            alone; or the URL of an installed backend.
+        max_false_hit_rate, threshold, judge: see `Trust`.
+        embedder: see `Matching`.
+        ttl, max_entries: see `Retention`.
         router: answers what the cache does not, where no `send` is given.
-        flags: `caching_enabled` and `semantic_enabled` are looked at with every call; by
-            default the router's.
         hooks: called with every event; by default the logging hook.
-        embed_timeout: seconds after which an embedder that hangs is given up and the call
-            goes on as a miss.
-        vectors: how new vectors are kept on disk: "float32", "float16" or "int8". A directory
-            may hold several forms.
-        busy_timeout: seconds that a write waits for another process's.
-        clock: seconds since the epoch. draw: uniform in [0, 1), for policies that explore.
-        exact_below: scopes with fewer entries are searched exactly.
-        index_in_background: False: build large indexes inside the write that makes them
-            due, so that equal runs give equal hits.
+        trust: when a stored answer may be served.
+        matching: what makes two requests the same, and how questions are embedded.
+        retention: how long entries are kept.
+        calls: coalescing, what is stored, feature flags, clock.
+        backend: options of the backend itself, such as `LocalOptions` for a directory.
 
     Raises:
-        ConfigError: a setting is wrong.
-        StoreError: the directory cannot be used.
+        ConfigError: an option is wrong.
+        StoreError: the backend cannot be opened.
         IndexMismatchError: it holds vectors of another embedder.
     """
 
@@ -215,125 +106,40 @@ class SemanticCache:
         path: str | Path,
         *,
         max_false_hit_rate: float | None = None,
-        confidence: float = CONFIDENCE,
-        judge: Any = "local",
-        judge_in_background: bool = True,
-        audit: float = 0.0,
-        verifier: Verifier | Literal["shipped"] | None = "shipped",
         threshold: float | None = None,
-        policy: Policy | None = None,
         embedder: Embedder | str | None = None,
-        semantic: bool = True,
         ttl: TTL = None,
-        namespace_ttl: Mapping[str, TTL] | None = None,
-        sliding: bool = False,
-        stale_while_revalidate: TTL = None,
         max_entries: int | None = None,
-        max_bytes: int | None = None,
-        namespace_max_entries: Limit = None,
-        namespace_max_bytes: Limit = None,
-        eviction: str = "least-recently-used",
-        ignore: Iterable[str] = (),
-        context: Context = "full",
-        long_prompts: LongPrompts = "exact",
-        store_truncated: bool = False,
-        store_tool_calls: bool = False,
-        coalesce: flow.Coalesce = "exact",
+        judge: Judge
+        | Callable[[str, str, str], bool | None]
+        | Literal["local", "model"]
+        | None = "local",
         router: Router | None = None,
-        flags: Flags | None = None,
         hooks: Sequence[Hook] = (logging_hook,),
-        embed_timeout: float | None = 5.0,
-        busy_timeout: float = 5.0,
-        vectors: Form = "float32",
-        clock: Callable[[], float] = time.time,
-        draw: Callable[[], float] = random.random,
-        exact_below: int | None = None,
-        index_in_background: bool = True,
+        trust: Trust = Trust(),
+        matching: Matching = Matching(),
+        retention: Retention = Retention(),
+        calls: Calls = Calls(),
+        backend: object = None,
     ) -> None:
-        if sum(given is not None for given in (max_false_hit_rate, threshold, policy)) > 1:
-            raise ConfigError("Give one of max_false_hit_rate, threshold and policy.")
-        if not isinstance(audit, int | float) or not 0 <= audit <= 1:
-            raise ConfigError(f"audit is {audit!r}; it is a share of the hits, from 0 to 1.")
-        if threshold is not None:
-            policy = FixedThreshold(threshold)
-        bound = MAX_FALSE_HIT_RATE if max_false_hit_rate is None else max_false_hit_rate
-        held = None if policy is not None else rules_of(bound, confidence)
-        if coalesce not in ("exact", "semantic", "off"):
-            raise ConfigError(f"coalesce is {coalesce!r}; it is 'exact', 'semantic' or 'off'.")
-        if not isinstance(busy_timeout, int | float) or not busy_timeout >= 0:
-            raise ConfigError(f"busy_timeout is {busy_timeout!r}; it is a number of seconds.")
-        if path == "":
-            raise ConfigError("path is empty. Write '.' for the current directory.")
-        self.path = Path(path).expanduser()
-        rules = keys.key_rules(ignore, context)
-        retention = Retention(
-            ttl,
-            dict(namespace_ttl or {}),
-            max_entries,
-            max_bytes,
-            eviction,
-            namespace_max_entries,
-            namespace_max_bytes,
-            sliding,
-            stale_while_revalidate,
+        decides = _given(max_false_hit_rate=max_false_hit_rate, threshold=threshold)
+        if judge != "local":
+            decides["judge"] = judge
+        options = Options(
+            trust=merged(trust, decides),
+            matching=merged(matching, _given(embedder=embedder)),
+            retention=merged(retention, _given(ttl=ttl, max_entries=max_entries)),
+            calls=calls,
         )
-        store = open_store(self.path, busy_timeout=busy_timeout, vectors=vectors)
-        try:
-            chosen = choose_embedder(embedder, store) if semantic else None
-            repository = open_repository(
-                self.path,
-                store,
-                fingerprint=lambda: "" if chosen is None else chosen.fingerprint,
-                retention=retention,
-                clock=clock,
-                exact_below=exact_below,
-                background=index_in_background,
-            )
-            tier = (
-                semantics(chosen, long_prompts=long_prompts, timeout=embed_timeout)
-                if chosen is not None
-                else None
-            )
-            learning = None
-            if held is not None and chosen is not None:
-                learning = learning_of(
-                    held,
-                    store=store,
-                    embedder=chosen,
-                    verifier=verifier,
-                    judge=judge,
-                    router=router,
-                    clock=clock,
-                    in_background=judge_in_background,
-                )
-        except BaseException:
-            store.close()
-            raise
-        self._store = store
-        self._embedder = chosen
-        self._flights = Flights()
+        self.path = location_of(path)
+        self._engine = open_engine(
+            self.path, options, backend_options=backend, router=router, hooks=hooks
+        )
+        self._coalesce = calls.coalesce
         self._functions: dict[str, Any] = {}
-        self._cache = Cache(
-            repository,
-            semantics=tier,
-            policy=policy,
-            rules=rules,
-            retention=retention,
-            keep=Keep(store_truncated, store_tool_calls),
-            hooks=hooks,
-            flags=flags or (None if router is None else router.flags),
-            clock=clock,
-            draw=draw,
-            learning=learning,
-            audit=audit,
-            leases=None if coalesce == "off" else leases_of(self.path),
-        )
-        self._coalesce = coalesce
         self.router = router
         if router is not None:
             router.listen(self._note_breaker)
-        _open_caches.add(self._cache)
-        _flights_of[self._cache] = self._flights
 
     @classmethod
     def from_settings(
@@ -342,35 +148,28 @@ class SemanticCache:
         """A cache as the environment, `.env` and `semcache.toml` say, with its router.
 
         Args:
-            settings: instead of those; see `semcache.config.settings`.
-            path: the directory, instead of the settings' own.
+            settings: instead of those; see `semcache.config.Settings`.
+            path: instead of the settings' own.
             options: arguments of `SemanticCache`, instead of what the settings say.
 
         Raises:
             ConfigError: a setting is wrong, or no path is given.
         """
-        if settings is None:
-            from semcache.config.settings import load
+        from semcache.assembly.settings import arguments_of
+        from semcache.config.settings import load
 
-            settings = load()
+        settings = load() if settings is None else settings
         where = settings.path if path is None else path
         if where is None:
             raise ConfigError(
                 "Which directory? Give path=, SEMCACHE_PATH, or path in the settings."
             )
-        names = (
-            "embedder", "ttl", "sliding", "stale_while_revalidate", "max_entries", "max_bytes",
-            "namespace_max_entries", "namespace_max_bytes", "eviction",
-        )  # fmt: skip
-        told = {name: getattr(settings, name) for name in names}
-        if not options.keys() & {"policy", "threshold", "max_false_hit_rate"}:
-            told["threshold"] = settings.threshold
-            told["max_false_hit_rate"] = settings.max_false_hit_rate
-        if "router" not in options:
-            options["router"] = router_of(settings)
-        if options["router"] is None:
-            options.setdefault("flags", flags_of(settings))
-        return cls(where, **{**told, **options})
+        return cls(where, **arguments_of(settings, options))
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """What turns questions into vectors; None for the exact tier only."""
+        return self._engine.embedder
 
     # --------------------------------------------------------------- lookup and record
 
@@ -380,7 +179,7 @@ class SemanticCache:
         Raises:
             RequestError: the request cannot be used. Faults of the cache are misses.
         """
-        return self._cache.find(self.query(prompt, **call))
+        return self._engine.lookups.lookup(self.query(prompt, **call))
 
     def record(
         self,
@@ -399,7 +198,7 @@ class SemanticCache:
             RequestError: the answer is neither text nor a `Completion`.
             ConfigError: the TTL is wrong.
         """
-        return self._cache.store(lookup, as_completion(answer), ttl=ttl, tags=tags)
+        return self._engine.recorder.record(lookup, as_completion(answer), ttl=ttl, tags=tags)
 
     def get(
         self, prompt: str | Request | None = None, /, **call: Unpack[Call]
@@ -418,12 +217,12 @@ class SemanticCache:
     ) -> Entry | None:
         """Store an answer, in place of one for the same request. See `record`."""
         completion = as_completion(answer)
-        lookup = self._cache.find(self.query(prompt, **call), serve=False)
-        return self._cache.store(lookup, completion, ttl=ttl)
+        lookup = self._engine.lookups.lookup(self.query(prompt, **call), serve=False)
+        return self._engine.recorder.record(lookup, completion, ttl=ttl)
 
     async def alookup(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Lookup:
         """`lookup` in a worker thread."""
-        return await flow.in_thread(partial(self.lookup, prompt, **call))
+        return await self._engine.in_thread(partial(self.lookup, prompt, **call))
 
     async def arecord(
         self,
@@ -434,13 +233,15 @@ class SemanticCache:
         tags: Iterable[str] = (),
     ) -> Entry | None:
         """`record` in a worker thread."""
-        return await flow.in_thread(partial(self.record, lookup, answer, ttl=ttl, tags=tags))
+        return await self._engine.in_thread(
+            partial(self.record, lookup, answer, ttl=ttl, tags=tags)
+        )
 
     async def aget(
         self, prompt: str | Request | None = None, /, **call: Unpack[Call]
     ) -> Completion | None:
         """`get` in a worker thread."""
-        return await flow.in_thread(partial(self.get, prompt, **call))
+        return await self._engine.in_thread(partial(self.get, prompt, **call))
 
     async def aput(
         self,
@@ -452,7 +253,7 @@ class SemanticCache:
         **call: Unpack[Call],
     ) -> Entry | None:
         """`put` in a worker thread."""
-        return await flow.in_thread(partial(self.put, prompt, answer, ttl=ttl, **call))
+        return await self._engine.in_thread(partial(self.put, prompt, answer, ttl=ttl, **call))
 
     # ------------------------------------------------------------------------- answer
 
@@ -473,11 +274,11 @@ class SemanticCache:
         """
         query = self.query(prompt, **call)
         ask = send or self._router().complete
-        terms = flow.Terms(ttl=_checked(ttl), coalesce=self._coalesce)
-        done: Completion = flow.answer(
-            self._cache, self._flights, query, partial(ask, query.request), terms
+        options = CallOptions(ttl=_checked(ttl), coalesce=self._coalesce)
+        answer: Completion = engine_calls.answer(
+            self._engine, query, partial(ask, query.request), options
         )
-        return done
+        return answer
 
     async def aanswer(
         self,
@@ -490,11 +291,11 @@ class SemanticCache:
         """`answer` for an async `send`."""
         query = self.query(prompt, **call)
         ask = send or self._router().acomplete
-        terms = flow.Terms(ttl=_checked(ttl), coalesce=self._coalesce)
-        done: Completion = await flow.aanswer(
-            self._cache, self._flights, query, partial(ask, query.request), terms
+        options = CallOptions(ttl=_checked(ttl), coalesce=self._coalesce)
+        answer: Completion = await engine_calls.aanswer(
+            self._engine, query, partial(ask, query.request), options
         )
-        return done
+        return answer
 
     def stream(
         self,
@@ -511,17 +312,11 @@ class SemanticCache:
         """
         query = self.query(prompt, **call)
         if send is not None:
-            terms = flow.Terms(
-                codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), coalesce=self._coalesce, streams=True
-            )
-            return flow.stream(
-                self._cache, self._flights, query, partial(send, query.request), terms
-            )
-        terms = flow.Terms(
-            codec=AnswerChunks(), ttl=_checked(ttl), coalesce=self._coalesce, streams=True
-        )
-        ask = partial(self._router().stream, query.request)
-        return _texts(flow.stream(self._cache, self._flights, query, ask, terms))
+            ask = partial(send, query.request)
+            return engine_calls.stream(self._engine, query, ask, self._stream_options(ttl))
+        routed = partial(self._router().stream, query.request)
+        options = self._stream_options(ttl, AnswerChunks())
+        return _texts(engine_calls.stream(self._engine, query, routed, options))
 
     def astream(
         self,
@@ -534,33 +329,30 @@ class SemanticCache:
         """`stream` for an async iterator."""
         query = self.query(prompt, **call)
         if send is not None:
-            terms = flow.Terms(
-                codec=flow.TEXT_CHUNKS, ttl=_checked(ttl), coalesce=self._coalesce, streams=True
-            )
-            return flow.astream(
-                self._cache, self._flights, query, partial(send, query.request), terms
-            )
-        terms = flow.Terms(
-            codec=AnswerChunks(), ttl=_checked(ttl), coalesce=self._coalesce, streams=True
-        )
-        ask = partial(self._router().astream, query.request)
-        return _atexts(flow.astream(self._cache, self._flights, query, ask, terms))
+            ask = partial(send, query.request)
+            return engine_calls.astream(self._engine, query, ask, self._stream_options(ttl))
+        routed = partial(self._router().astream, query.request)
+        options = self._stream_options(ttl, AnswerChunks())
+        return _atexts(engine_calls.astream(self._engine, query, routed, options))
+
+    def _stream_options(self, ttl: GivenTTL, codec: Codec = TEXT_CHUNKS) -> CallOptions:
+        return CallOptions(codec=codec, ttl=_checked(ttl), coalesce=self._coalesce, streams=True)
 
     def _router(self) -> Router:
         if self.router is None:
-            raise ConfigError(
-                "Nobody is there to answer a miss: give send=, or open the cache with router=."
-            )
+            raise ConfigError("No model is configured: pass send=, or open the cache with router=.")
         return self.router
 
     def _note_breaker(self, event: Event) -> None:
         """Breakers live in one process; the command line shows them from another."""
         if isinstance(event, BreakerEvent):
-            note = {"state": event.state, "at": self._cache.now(), "pid": os.getpid()}
+            note = {"state": event.state, "at": self._engine.clock(), "pid": os.getpid()}
             try:
-                self._store.set_meta(f"breaker:{event.provider}", json.dumps(note))
+                self._engine.backend.metadata.set_meta(
+                    f"breaker:{event.provider}", json.dumps(note)
+                )
             except StoreError as error:
-                self._cache.fault("counters", error)
+                self._engine.telemetry.fault("counters", error)
 
     def cached(
         self,
@@ -600,27 +392,27 @@ class SemanticCache:
         Raises:
             ConfigError: a setting is wrong, or it cannot be told which argument is the prompt.
         """
-        cache_rules, keep = self._cache.rules, self._cache.keep
-        options = Options(
+        own_rules, own_storage = self._engine.lookups.rules, self._engine.recorder.policy
+        options = FunctionOptions(
             model=model,
             namespace=namespace,
             prompt=prompt,
             key=key,
             name=name,
             rules=KeyRules(
-                keys.key_rules(ignore).ignore | cache_rules.ignore, context or cache_rules.context
+                keys.key_rules(ignore).ignore | own_rules.ignore, context or own_rules.context
             ),
             ttl=_checked(ttl),
             tags=tags_of(tags),
             store_if=store_if,
-            keep=Keep(
-                keep.truncated if store_truncated is None else store_truncated,
-                keep.tool_calls if store_tool_calls is None else store_tool_calls,
+            storage=StoragePolicy(
+                own_storage.truncated if store_truncated is None else store_truncated,
+                own_storage.tool_calls if store_tool_calls is None else store_tool_calls,
             ),
             known=self._functions,
             coalesce=self._coalesce,
         )
-        return lambda function: decorate(function, self._cache, self._flights, options)
+        return lambda function: decorate(function, self._engine, options)
 
     # -------------------------------------------------------------------------- learning
 
@@ -639,8 +431,7 @@ class SemanticCache:
         Raises:
             StoreError: it could not be written.
         """
-        learning = self._cache.learning
-        return learning is not None and learning.report(lookup, correct, kind="feedback")
+        return self._engine.verification.report(lookup, correct, kind="feedback")
 
     # -------------------------------------------------------------------------- looking
 
@@ -653,7 +444,7 @@ class SemanticCache:
             RequestError: the request cannot be used.
             EmbedderError, StoreError: a part failed.
         """
-        return self._cache.explain_query(self.query(prompt, **call), k=k)
+        return self._engine.lookups.explain(self.query(prompt, **call), k=k)
 
     def query(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Query:
         """How the cache sees a request: scope, question and exact key.
@@ -662,23 +453,23 @@ class SemanticCache:
             RequestError: the request cannot be used.
         """
         request, rules = self._request(prompt, call)
-        return self._cache.query(request, rules)
+        return self._engine.lookups.query(request, rules)
 
     def explain_query(self, query: Query, *, k: int = 5) -> Explanation:
         """`explain` for a query."""
-        return self._cache.explain_query(query, k=k)
+        return self._engine.lookups.explain(query, k=k)
 
     def stats(self) -> Stats:
         """What the cache holds and has done, with what this process has not yet written."""
         self.flush()
-        return read_stats(self._store)
+        return inspection.read_stats(self._engine.backend)
 
     def entries(self, *, limit: int | None = None, **selected: Any) -> list[Entry]:
         """Stored entries, the newest first; `selected`: the fields of `types.Selection`."""
-        return self._store.select(_selection(selected), limit=limit)
+        return self._engine.backend.catalogue.select(_selection(selected), limit=limit)
 
     def __len__(self) -> int:
-        return self._store.totals()[0]
+        return self._engine.backend.catalogue.totals().entries
 
     # ------------------------------------------------------------------------- removing
 
@@ -705,39 +496,32 @@ class SemanticCache:
             None if model is None else name_of(model, "model", ""),
             None if tag is None else name_of(tag, "tag", ""),
             None if ids is None else tuple(ids),
-            None if older_than is None else self._cache.now() - older_than,
+            None if older_than is None else self._engine.clock() - older_than,
         )
         if selection.everything:
             raise ConfigError("invalidate() needs a condition; clear() deletes everything.")
-        return self._cache.remove(selection)
+        return self._engine.delete(selection)
 
     def clear(self) -> int:
         """Delete every entry; return their number."""
-        return self._cache.remove(Selection())
+        return self._engine.delete(Selection())
 
     # ---------------------------------------------------------------------------- ending
 
     def flush(self) -> None:
         """Write the counters, and what was learned, now (otherwise within a second)."""
-        self._cache.tally.flush()
-        if self._cache.learning is not None:
-            try:
-                self._cache.learning.save()
-            except StoreError as error:
-                self._cache.fault("counters", error)
+        self._engine.flush()
 
     def wait(self) -> None:
         """Until what goes on in the background is done: indexes built, answers judged."""
-        self._cache.repository.wait()
-        if self._cache.learning is not None:
-            self._cache.learning.wait()
+        self._engine.wait()
 
     def close(self) -> None:
         """Write what is counted, keep the index on disk, give files back.
 
         The router, which may serve others, is closed by whoever made it.
         """
-        self._cache.close()
+        self._engine.close()
 
     def __enter__(self) -> SemanticCache:
         return self
@@ -746,14 +530,14 @@ class SemanticCache:
         self.close()
 
     def __repr__(self) -> str:
-        return f"SemanticCache({str(self.path)!r}, {self._cache.policy_in_words})"
+        return f"SemanticCache({masked(self.path)!r}, {self._engine.verification.describe()})"
 
     def _request(self, prompt: str | Request | None, call: Call) -> tuple[Request, KeyRules | None]:
         fields: dict[str, Any] = dict(call)
         ignore, context = fields.pop("ignore", None), fields.pop("context", None)
         rules = None
         if ignore is not None or context is not None:
-            own = self._cache.rules
+            own = self._engine.lookups.rules
             rules = KeyRules(
                 own.ignore | keys.key_rules(ignore or ()).ignore, context or own.context
             )
@@ -778,47 +562,9 @@ async def _atexts(chunks: AsyncGenerator[Chunk, None]) -> AsyncIterator[str]:
                 yield chunk.text
 
 
-_RECENT_LABELS = 1000
-
-
-def read_stats(store: Any) -> Stats:
-    """The statistics of a store."""
-    entries, size = store.totals()
-    counters = store.counters()
-    served = store.served_labels(_RECENT_LABELS)
-    learned = json.loads(store.meta("learned") or "{}")
-
-    def by_reason(prefix: str) -> dict[str, int]:
-        return {
-            name.removeprefix(prefix): int(value)
-            for name, value in sorted(counters.items())
-            if name.startswith(prefix)
-        }
-
-    return Stats(
-        entries=entries,
-        entry_bytes=size,
-        file_bytes=store.file_bytes(),
-        exact_hits=int(counters.get("hits:exact", 0)),
-        semantic_hits=int(counters.get("hits:semantic", 0)),
-        shared=int(counters.get("shared", 0)),
-        misses=by_reason("misses:"),
-        faults=by_reason("faults:"),
-        records=int(counters.get("records", 0)),
-        not_stored=by_reason("not_stored:"),
-        tokens_saved=int(counters.get("tokens_saved", 0)),
-        usd_saved=float(counters.get("usd_saved", 0.0)),
-        embedder=store.meta("fingerprint"),
-        explorations=int(counters.get("explorations", 0)),
-        audits=int(counters.get("bought:audit", 0)),
-        tokens_bought=int(counters.get("tokens_bought", 0)),
-        usd_bought=float(counters.get("usd_bought", 0.0)),
-        labels={kind: count for kind, count, _ in store.observation_counts()},
-        served_labels=len(served),
-        served_wrong=served.count(False),
-        bound=learned.get("bound"),
-        expected_false_hit_rate=learned.get("expected"),
-    )
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _selection(selected: Mapping[str, Any]) -> Selection:
@@ -830,54 +576,5 @@ def _selection(selected: Mapping[str, Any]) -> Selection:
 
 def _checked(ttl: GivenTTL) -> GivenTTL:
     if ttl is not UNSET:
-        from semcache.backends.retention import seconds
-
         seconds(ttl)
     return ttl
-
-
-_open_caches: WeakSet[Cache] = WeakSet()
-_flights_of: WeakKeyDictionary[Cache, Flights] = WeakKeyDictionary()
-_fork_turn = threading.RLock()
-_forking: list[Cache] = []
-"""Those that are held while a thread forks; one at a time."""
-
-
-def _close_all() -> None:
-    """At the end of the program: what is counted is written, indexes are kept."""
-    for cache in list(_open_caches):
-        with suppress(Exception):
-            cache.close()
-
-
-def _before_fork() -> None:
-    """Wait until none of our threads is in the middle of a write, and keep it so."""
-    _fork_turn.acquire()
-    _forking[:] = list(_open_caches)
-    for cache in _forking:
-        cache.before_fork()
-
-
-def _after_fork_here() -> None:
-    """In the parent."""
-    for cache in reversed(_forking):
-        cache.after_fork_here()
-    _forking.clear()
-    _fork_turn.release()
-
-
-def _after_fork() -> None:
-    """In a child process: the parent's threads are gone, with the locks that they held."""
-    global _fork_turn
-    _fork_turn = threading.RLock()
-    _forking.clear()
-    for cache in list(_open_caches):
-        cache.after_fork()
-        _flights_of[cache].after_fork()
-
-
-atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_here, after_in_child=_after_fork
-    )

@@ -159,7 +159,7 @@ def slow_headers(seconds: float) -> Act:
     return act
 
 
-def slow_body(seconds: float, pieces: int = 200) -> Act:
+def slow_body(seconds: float, batched: int = 200) -> Act:
     """A body, or a stream, that dribbles for ever."""
 
     async def act(exchange: Exchange) -> None:
@@ -167,7 +167,7 @@ def slow_body(seconds: float, pieces: int = 200) -> Act:
             await exchange.begin_stream()
         else:
             await exchange.send(200, b"", length=1_000_000)
-        for _ in range(pieces):
+        for _ in range(batched):
             exchange.writer.write(b": wait\n\n" if exchange.streamed else b" ")
             await exchange.writer.drain()
             await asyncio.sleep(seconds)

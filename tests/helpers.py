@@ -11,6 +11,7 @@ import numpy as np
 
 from semcache import Event, SemanticCache
 from semcache.embedders.function import FunctionEmbedder
+from semcache.options import grouped
 
 DIMENSION = 512
 
@@ -31,8 +32,9 @@ def hashing_embedder(**options: Any) -> FunctionEmbedder:
 
 
 def open_cache(path: Any, **options: Any) -> SemanticCache:
-    """A cache with the hashing embedder."""
-    return SemanticCache(path, **{"embedder": hashing_embedder(), "threshold": 0.9, **options})
+    """A cache with the hashing embedder. Options by their own names, whatever their group."""
+    given = {"embedder": hashing_embedder(), "threshold": 0.9, **options}
+    return SemanticCache(path, **grouped(given))
 
 
 class Clock:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from semcache import SemanticCache, StoreError
+from semcache import Matching, SemanticCache, StoreError
 from semcache.backends.local.faiss.lifecycle import FaissFiles
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.embedders.function import FunctionEmbedder
@@ -44,7 +44,7 @@ def served(path: Path, **options: Any) -> None:
         assert str(cache.get(WORDS)) == "kept"
         assert cache.lookup(NEAR).tier == "semantic"
         assert cache.put("something new", "x") is not None
-        assert cache._store.problems() == []
+        assert cache._engine.backend.store.problems() == []
 
 
 def kept(path: Path) -> None:
@@ -254,7 +254,7 @@ def test_write_ahead_log_cut(tmp_path: Path) -> None:
             there = [str(cache.get(f"{WORDS} {number}")) for number in range(100)]
             count = len(cache)
             assert there == [f"answer {n}" for n in range(count)] + ["None"] * (100 - count)
-            assert cache._store.problems() == []
+            assert cache._engine.backend.store.problems() == []
             assert cache.put("goes on", "x") is not None
 
 
@@ -268,7 +268,11 @@ def test_embedder_hangs(tmp_path: Path) -> None:
 
     embedder = FunctionEmbedder(hang, name="hashed", dimension=DIMENSION)
     with SemanticCache(
-        tmp_path, embedder=embedder, threshold=0.9, embed_timeout=0.2, hooks=[heard]
+        tmp_path,
+        embedder=embedder,
+        threshold=0.9,
+        matching=Matching(embed_timeout=0.2),
+        hooks=[heard],
     ) as cache:
 
         @cache.cached()
@@ -354,8 +358,8 @@ def test_vector_unreadable(tmp_path: Path) -> None:
         assert cache.lookup(NEAR).tier == "semantic"
         assert str(cache.get(OTHER)) == "no vector"
         assert cache.stats().faults == {}
-        assert "vectors have a length" in cache._store.problems()[0]
-        cache._store.mend()
+        assert "vectors have a length" in cache._engine.backend.store.problems()[0]
+        cache._engine.backend.store.mend()
     served(tmp_path)
 
 

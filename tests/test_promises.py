@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from semcache import FaultEvent, SemanticCache
-from semcache.backends.local.maintenance import reembed
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.embedders.function import FunctionEmbedder
 from tests.helpers import DIMENSION, Heard, hashed, hashing_embedder, open_cache
@@ -340,7 +339,7 @@ def test_6_no_code_in_data(tmp_path: Path, cache: SemanticCache) -> None:
 
     ask("hello")
     cache.flush()
-    with sqlite3.connect(cache.path / DATABASE) as db:
+    with sqlite3.connect(Path(cache.path) / DATABASE) as db:
         extra, vector = db.execute(
             "SELECT extra, vector FROM entries JOIN embeddings ON id = entry_id"
         ).fetchone()
@@ -386,7 +385,7 @@ def test_the_helpers_embedder_is_no_fallback(tmp_path: Path) -> None:
     assert hashed(["a"]).shape == (1, DIMENSION)
     assert hashing_embedder().fingerprint.startswith("function/")
     with SemanticCache(tmp_path) as cache:
-        assert type(cache._embedder).__name__ == "DefaultEmbedder"
+        assert type(cache.embedder).__name__ == "DefaultEmbedder"
 
 
 # ------------------------------------------------------- found by trying to break it
@@ -404,7 +403,7 @@ def test_2_a_snapshot_with_a_flipped_count_crosses_no_scope(tmp_path: Path) -> N
     path.write_bytes(path.read_bytes().replace(b'"counts": [2, 3]', b'"counts": [3, 3]'))
     with open_cache(tmp_path, threshold=0.5) as cache:
         assert cache.get("unlock door", namespace="A") is None
-        index = cache._cache.repository.refresh_index()
+        index = cache._engine.entries.refresh_index()
         scope = cache.query("x", namespace="A").scope.digest
         (stray,) = [e for e in cache.entries() if e.question == "unlock door 1"]
         index.remove([stray.id])
@@ -458,7 +457,8 @@ def test_vectors_embedded_anew_are_found_at_once(tmp_path: Path) -> None:
         with open_cache(tmp_path, embedder=broken, hooks=[]) as other:
             other.put(WORDS, "a")
         assert cache.get(WORDS + " please") is None
-        assert reembed(cache._store, hashing_embedder()) == 2
+        maintenance = cache._engine.backend.maintenance
+        assert maintenance.reembed(hashing_embedder(), lambda *_: None) == 2
         assert str(cache.get(WORDS + " please")) == "a"
     with open_cache(tmp_path) as cache:
         assert str(cache.get(WORDS + " please")) == "a"

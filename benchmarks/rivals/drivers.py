@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from semcache import Matching
+
 DIMENSION = 384
 Embed = Callable[[str], Any]
 
@@ -58,7 +60,7 @@ class Semcache(Driver):
             dimension=DIMENSION,
         )
         self._cache = SemanticCache(
-            directory, embedder=embedder, threshold=threshold, embed_timeout=None
+            directory, embedder=embedder, threshold=threshold, matching=Matching(embed_timeout=None)
         )
         self.open_s = time.perf_counter() - start
 

@@ -65,7 +65,7 @@ def values(samples: Sequence[Sample], model: PairModel | None) -> NDArray[np.flo
         for (a, b, similarity, _), logit in zip(part, logits, strict=True):
             evidence = Evidence(similarity, guards.compare(a, b))
             if model:
-                evidence = verifier.verified(a, b, evidence, logit)
+                evidence = verifier.with_model_score(a, b, evidence, logit)
             out.append(verifier.features(a, b, evidence))
         if start % 8000 == 0:
             say(f"    {start:,} of {len(samples):,}")

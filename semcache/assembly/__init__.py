@@ -1,0 +1,1 @@
+"""The composition root: from options to objects, and nothing else."""

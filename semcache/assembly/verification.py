@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from importlib.metadata import entry_points
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
 
-from semcache.backends.local.sqlite.store import SQLiteStore
-from semcache.embedders.base import Embedder
 from semcache.errors import ConfigError
-from semcache.verification.base import Judge, Verifier
+from semcache.options import MAX_FALSE_HIT_RATE
+from semcache.verification.base import Judge, Verification, Verifier
+from semcache.verification.calibration import BoundConfig
+from semcache.verification.fixed import EXACT_ONLY, PolicyVerification
+from semcache.verification.policies import FixedThreshold
 
 if TYPE_CHECKING:
-    from semcache.engine.cache import Cache
+    from collections.abc import Callable
+
+    from semcache.backends.base import Backend
+    from semcache.embedders.base import Embedder
+    from semcache.options import Trust
     from semcache.router import Router
-    from semcache.verification.calibration import Rules
-    from semcache.verification.learner import Learning
+    from semcache.telemetry.telemetry import Telemetry
+
+JUDGES = "semcache.judges"
+"""Entry points that make judges, by the name that `judge=` takes."""
 
 
-def rules_of(max_false_hit_rate: float, confidence: float) -> Rules:
+def bound_config(max_false_hit_rate: float, confidence: float) -> BoundConfig:
     """What the bound is held with.
 
     Raises:
         ConfigError: a number is out of its range.
     """
-    from statistics import NormalDist
-
-    from semcache.verification.calibration import Rules
-
     if not _number(max_false_hit_rate) or not 0 < max_false_hit_rate < 0.5:
         raise ConfigError(
             f"max_false_hit_rate is {max_false_hit_rate!r}; it is the largest share of semantic "
@@ -38,60 +43,74 @@ def rules_of(max_false_hit_rate: float, confidence: float) -> Rules:
             f"confidence is {confidence!r}; it is 0.5 (the bound is kept on average) or more, "
             "below 1."
         )
-    return Rules(max_false_hit_rate, caution=NormalDist().inv_cdf(confidence))
+    return BoundConfig(max_false_hit_rate, caution=NormalDist().inv_cdf(confidence))
 
 
 def _number(given: object) -> bool:
     return isinstance(given, int | float) and not isinstance(given, bool)
 
 
-def learning_of(
-    rules: Rules,
+def check_trust(trust: Trust) -> None:
+    """Raises `ConfigError` for options that could never work, before anything is opened."""
+    if trust.threshold is not None:
+        FixedThreshold(trust.threshold)
+    elif trust.policy is None:
+        bound = trust.max_false_hit_rate
+        bound_config(MAX_FALSE_HIT_RATE if bound is None else bound, trust.confidence)
+
+
+def verification_of(
+    trust: Trust,
     *,
-    store: SQLiteStore,
-    embedder: Embedder,
-    verifier: Verifier | Literal["shipped"] | None,
-    judge: Any,
+    backend: Backend,
+    embedder: Embedder | None,
     router: Router | None,
+    telemetry: Telemetry,
     clock: Callable[[], float],
-    in_background: bool,
-) -> Callable[[Cache], Learning]:
-    """Makes what a cache learns with.
+) -> Verification:
+    """What decides.
+
+    Args:
+        embedder: None for the exact tier only.
 
     Raises:
-        ConfigError: the judge is none.
+        ConfigError: an option is wrong.
     """
-    if isinstance(verifier, str) and verifier != "shipped":
-        raise ConfigError(
-            f"verifier is {verifier!r}; it is 'shipped', a semcache Verifier, or None."
-        )
-    looking: Verifier | None = None
-    if verifier == "shipped":
+    if trust.threshold is not None:
+        return PolicyVerification(FixedThreshold(trust.threshold))
+    if trust.policy is not None:
+        return PolicyVerification(trust.policy)
+    if embedder is None:
+        return EXACT_ONLY
+    from semcache.verification.learned import LearnedVerification
+    from semcache.verification.learner import Learner
+
+    bound = trust.max_false_hit_rate
+    config = bound_config(MAX_FALSE_HIT_RATE if bound is None else bound, trust.confidence)
+    verifier = _verifier_of(trust)
+    judge = judge_of(trust.judge, embedder, router, verifier)
+    if judge is None:  # nobody could tell what an exploration found
+        config = replace(config, exploration_rate=0.0)
+    learner = Learner(
+        backend.ledger,
+        backend.metadata,
+        config,
+        verifier=verifier,
+        judge=judge,
+        telemetry=telemetry,
+        clock=clock,
+        in_background=trust.judge_in_background,
+    )
+    return LearnedVerification(learner, telemetry, clock)
+
+
+def _verifier_of(trust: Trust) -> Verifier | None:
+    if trust.verifier == "shipped":
         from semcache.verification.pair_model import PairModel
 
-        looking = PairModel()
-    elif verifier is not None:
-        looking = verifier
-    chosen = judge_of(judge, embedder, router, looking)
-    if chosen is None:  # nobody could tell what an exploration found
-        rules = replace(rules, explored=0.0)
-
-    def made(cache: Cache) -> Learning:
-        from semcache.verification.learner import Learning
-
-        return Learning(
-            store,
-            rules,
-            verifier=looking,
-            judge=chosen,
-            clock=clock,
-            emit=cache.emit,
-            fault=cache.fault,
-            wake=cache.tally.rouse,
-            in_background=in_background,
-        )
-
-    return made
+        return PairModel()
+    assert not isinstance(trust.verifier, str)
+    return trust.verifier
 
 
 def judge_of(
@@ -100,7 +119,7 @@ def judge_of(
     """The judge that was asked for.
 
     Raises:
-        ConfigError: it is none, or "model" without a router.
+        ConfigError: there is no such judge, or it is "model" and there is no router.
     """
     if given is None or given is False:
         return None
@@ -115,4 +134,8 @@ def judge_of(
 
         asked = router
         return ModelJudge(lambda prompt: asked.complete(request(prompt)).text)
+    if isinstance(given, str):
+        for point in entry_points(group=JUDGES):
+            if point.name == given:
+                return as_judge(point.load()())
     return as_judge(given)

@@ -69,17 +69,24 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The cache's rules for keeping entries.
+    """How long entries are kept, and which go when there are too many.
 
     Attributes:
-        ttl: for entries that no other rule covers.
-        namespace_ttl: by namespace; goes before `ttl`, after a TTL given with the call.
-        max_entries, max_bytes: quota; None: no limit. Bytes are those of an entry's texts
-            and vector, not of the file.
-        namespace_max_entries, namespace_max_bytes: quota of each namespace.
-        eviction: one of `EVICTION`.
-        sliding: a TTL begins anew whenever its entry is served.
-        stale: seconds after its TTL that an entry is still served, while it is made anew.
+        ttl: seconds (or a timedelta) for which an entry may be served; None for no limit.
+        namespace_ttl: TTLs by namespace. A TTL given with a call comes first, then these, then
+            `ttl`.
+        sliding: a TTL starts again whenever its entry is served. Hits are written within a
+            second, so this is of no use for shorter TTLs.
+        stale_while_revalidate: seconds (or a timedelta) after its TTL for which an entry is still
+            served, while one caller renews it in the background.
+        max_entries: the most entries to keep; None for no limit.
+        max_bytes: the most bytes to keep, counted over the texts and vectors of entries, not over
+            files; None for no limit.
+        namespace_max_entries: the most entries of each namespace: a number for every namespace,
+            or a mapping by name; None for no limit.
+        namespace_max_bytes: the same for bytes.
+        eviction: which entries go first: "least-recently-used", "least-frequently-used" or
+            "oldest".
 
     Raises:
         ConfigError: a TTL or a quota is below zero, or the eviction policy is unknown.
@@ -93,11 +100,11 @@ class Retention:
     namespace_max_entries: Limit = None
     namespace_max_bytes: Limit = None
     sliding: bool = False
-    stale: TTL = None
+    stale_while_revalidate: TTL = None
 
     def __post_init__(self) -> None:
         seconds(self.ttl)
-        seconds(self.stale, "stale_while_revalidate")
+        seconds(self.stale_while_revalidate, "stale_while_revalidate")
         for ttl in self.namespace_ttl.values():
             seconds(ttl)
         for name in ("max_entries", "max_bytes", "namespace_max_entries", "namespace_max_bytes"):
@@ -120,7 +127,7 @@ class Retention:
         if good is None:
             return Lifetime()
         sliding = good if self.sliding else None
-        extra = seconds(self.stale)
+        extra = seconds(self.stale_while_revalidate)
         if not extra:
             return Lifetime(now + good, None, sliding)
         return Lifetime(now + good + extra, now + good, sliding)

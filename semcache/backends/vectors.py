@@ -59,7 +59,7 @@ def unpacked(
     return [row[0] for row in found], [row[1] for row in found], vectors
 
 
-def pieces(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
     """The rows in lists of so many, the last shorter."""
     left = iter(rows)
     while piece := list(islice(left, size)):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semcache.assembly import router as routers
-from semcache.backends.local.opening import open_store
-from semcache.cli.common import AsJson, CachePath, ago, console, directory, print_json
+from semcache.cli.common import AsJson, CachePath, ago, console, location, opened, print_json
 from semcache.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
@@ -81,9 +80,9 @@ def ask(
         if no_cache:
             _ask(router, asked, fields, stream=stream, as_json=as_json)
             return
-        path = directory(cache or settings.path)
-        with SemanticCache.from_settings(settings, path=path, router=router) as opened:
-            _ask(opened, asked, fields, stream=stream, as_json=as_json)
+        path = location(cache or settings.path)
+        with SemanticCache.from_settings(settings, path=path, router=router) as cached:
+            _ask(cached, asked, fields, stream=stream, as_json=as_json)
 
 
 def _ask(door: Any, prompt: str, fields: dict[str, Any], *, stream: bool, as_json: bool) -> None:
@@ -189,13 +188,11 @@ def _breakers(path: Any) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        opened = open_store(path, create=False)
+        with opened(path) as backend:
+            notes = backend.metadata.metas("breaker:")
     except ConfigError:
         return {}
-    try:
-        return {name: json.loads(note) for name, note in opened.metas("breaker:").items()}
-    finally:
-        opened.close()
+    return {name: json.loads(note) for name, note in notes.items()}
 
 
 COMMANDS = (ask, providers)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from semcache.cli.ask import ModelName, NoCache, TaskType, router_of
-from semcache.cli.common import NOTHING, AsJson, CachePath, console, directory, print_json
+from semcache.cli.common import NOTHING, AsJson, CachePath, console, location, print_json
 
 if TYPE_CHECKING:
     from semcache.batch import BatchProcessor, BatchReport, Progress
@@ -51,6 +51,7 @@ def batch(
     """
     from semcache.batch import BatchProcessor
     from semcache.config.settings import load
+    from semcache.options import Calls
     from semcache.semantic_cache import SemanticCache
 
     settings = load()
@@ -60,9 +61,9 @@ def batch(
     router = router_of(settings)
     opened: Any = nullcontext()
     if not no_cache:
-        path = directory(cache or settings.path)
+        path = location(cache or settings.path)
         opened = SemanticCache.from_settings(
-            settings, path=path, router=router, coalesce="semantic"
+            settings, path=path, router=router, calls=Calls(coalesce="semantic")
         )
     with opened as cached:
         processor = BatchProcessor(

@@ -14,35 +14,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semcache.assembly.embedding import choose_embedder
-from semcache.backends.local.opening import open_store
+from semcache.backends.base import Backend, Maintenance
+from semcache.backends.opening import open_backend
 from semcache.errors import ConfigError, RequestError
 from semcache.types import Entry
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from semcache.backends.local.sqlite.store import SQLiteStore
-    from semcache.embedders.base import Embedder
 
 NOTHING = 3
 """Exit code: nothing was found, or problems were."""
 
 
-def named(text: str) -> Path:
-    """A directory by its name; an empty one, as of an unset variable, is not the current one."""
+def named(text: str) -> str:
+    """A location; an empty one, as of an unset variable, is not the current directory."""
     if not text:
         raise typer.BadParameter("it is empty. Write . for the current directory.")
-    return Path(text)
+    return text
+
+
+def named_path(text: str) -> Path:
+    """A directory by its name."""
+    return Path(named(text))
 
 
 CachePath = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--cache",
         "-c",
         envvar="SEMCACHE_PATH",
-        help="The cache's directory.",
+        help="The cache: a directory, or the URL of a backend.",
         metavar="PATH",
         parser=named,
     ),
@@ -56,7 +59,7 @@ EmbedderName = Annotated[
     str | None,
     typer.Option(
         "--embedder",
-        help="A sentence-transformers model by name or path; by default all-MiniLM-L6-v2.",
+        help="The name or path of a sentence-transformers model; by default all-MiniLM-L6-v2.",
     ),
 ]
 Age = Annotated[
@@ -66,30 +69,38 @@ Age = Annotated[
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def directory(path: Path | None) -> Path:
-    """The cache's directory.
+def location(given: str | None) -> str:
+    """Where the cache is.
 
     Raises:
-        ConfigError: none was given.
+        ConfigError: no cache was named.
     """
-    if path is None:
+    if given is None:
         raise ConfigError("Which cache? Give --cache PATH or set SEMCACHE_PATH.")
-    return path
+    return given
 
 
 @contextmanager
-def store(path: Path | None) -> Iterator[SQLiteStore]:
-    """The store of an existing cache."""
-    opened = open_store(directory(path), create=False)
+def opened(given: str | None) -> Iterator[Backend]:
+    """The backend of an existing cache."""
+    backend = open_backend(location(given), create=False)
     try:
-        yield opened
+        yield backend
     finally:
-        opened.close()
+        backend.close()
 
 
-def embedder(opened: SQLiteStore, name: str | None) -> Embedder:
-    """The embedder of a store: the one named, else the default."""
-    return choose_embedder(name, opened)
+def maintenance(backend: Backend, doing: str) -> Maintenance:
+    """The maintenance of a backend.
+
+    Raises:
+        ConfigError: a server looks after this backend.
+    """
+    if backend.maintenance is None:
+        raise ConfigError(
+            f"{backend.name} cannot be {doing} by semcache; its server looks after it."
+        )
+    return backend.maintenance
 
 
 def seconds(age: str | None) -> float | None:

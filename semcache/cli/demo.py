@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semcache.cli.common import AsJson, console, named, print_json, progress
+from semcache.backends.opening import backend_kind
+from semcache.cli.common import AsJson, console, named_path, print_json, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +24,7 @@ def demo(
             "--cache",
             "-c",
             metavar="PATH",
-            parser=named,
+            parser=named_path,
             help="Keep the cache in this directory, to look into it.",
         ),
     ] = None,
@@ -37,16 +38,20 @@ def demo(
 ) -> None:
     """Put 413 support questions through the real cache; no key and no network needed."""
     from semcache.errors import ConfigError
+    from semcache.options import Trust
     from semcache.semantic_cache import SemanticCache
     from semcache.tools import demo as stream
 
     decides: dict[str, Any] = {"threshold": threshold}
     if threshold is None:
-        decides = {"max_false_hit_rate": max_false_hit_rate, "judge_in_background": False}
+        decides = {
+            "max_false_hit_rate": max_false_hit_rate,
+            "trust": Trust(judge_in_background=False),
+        }
     out = console(stderr=as_json)
     with tempfile.TemporaryDirectory(prefix="semcache-demo-") as temporary:
         path = cache or Path(temporary) / "cache"
-        if (path / "semcache.db").exists():
+        if backend_kind(str(path)).exists(str(path)):
             raise ConfigError(f"{path} holds a cache already; the demo wants an empty one.")
         _make_ready(out)
         all_questions = stream.questions()
@@ -92,7 +97,7 @@ def _print(out: Console, outcome: Outcome, decides: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from semcache.cli.inspect import print_explanation
+    from semcache.cli.explanations import print_explanation
     from semcache.tools.demo import chosen_examples
 
     total, ends = outcome.questions, outcome.ends

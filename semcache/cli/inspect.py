@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from semcache.backends.base import ORDERS
 from semcache.cli.common import (
     NOTHING,
     AsJson,
@@ -20,35 +21,32 @@ from semcache.cli.common import (
     Tag,
     ago,
     console,
-    directory,
-    embedder,
     entry_json,
+    location,
     moment,
+    opened,
     print_json,
     short,
     size,
-    store,
 )
+from semcache.cli.explanations import explanation_json, print_explanation
 from semcache.errors import RequestError
 from semcache.types import Selection
 
 if TYPE_CHECKING:
-    from semcache.engine.cache import Explanation
-    from semcache.semantic_cache import Stats
-    from semcache.types import Candidate, Evidence
+    from semcache.telemetry.stats import Stats
 
 
 def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
     """Show what the cache holds and what it has saved."""
-    from semcache.semantic_cache import read_stats
+    from semcache.inspection import read_stats
 
-    with store(cache) as opened:
-        found = read_stats(opened)
-        groups = opened.groups()
+    with opened(cache) as backend:
+        found = read_stats(backend)
+        groups = backend.catalogue.groups()
     if as_json:
-        keys = ("namespace", "model", "entries", "hits")
         extra = {"lookups": found.lookups, "hit_rate": found.hit_rate}
-        by_group = [dict(zip(keys, row, strict=True)) for row in groups]
+        by_group = [group._asdict() for group in groups]
         print_json({**asdict(found), **extra, "groups": by_group})
         return
     from rich.markup import escape
@@ -60,7 +58,7 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
     missed = {reason: n for reason, n in found.misses.items() if reason != "bypassed"}
     misses = ", ".join(f"{reason} {count:,}" for reason, count in missed.items())
     for name, value in (
-        ("entries", f"{found.entries:,} ({size(found.file_bytes)} on disk)"),
+        ("entries", f"{found.entries:,} ({size(found.stored_bytes)} on disk)"),
         ("embedder", found.embedder or "none yet"),
         ("lookups", f"{found.lookups:,}"),
         ("hit rate", f"{rate} ({found.exact_hits:,} exact, {found.semantic_hits:,} semantic)"),
@@ -130,14 +128,13 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List entries."""
-    from semcache.backends.local.sqlite.store import ORDERS
-
     if order not in ORDERS:
         raise typer.BadParameter(f"it is one of {', '.join(ORDERS)}", param_hint="--order")
     selection = Selection(namespace, model, tag)
-    with store(cache) as opened:
-        entries = opened.select(selection, order=order, limit=limit)  # type: ignore[arg-type]
-        total = opened.count(selection)
+    with opened(cache) as backend:
+        chosen: Any = order
+        entries = backend.catalogue.select(selection, order=chosen, limit=limit)
+        total = backend.catalogue.count(selection)
     if as_json:
         print_json([entry_json(entry) for entry in entries])
     elif entries:
@@ -184,16 +181,16 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one entry whole."""
-    with store(cache) as opened:
-        entry = opened.get_many([entry_id]).get(entry_id)
+    with opened(cache) as backend:
+        entry = backend.catalogue.get_many([entry_id]).get(entry_id)
         if entry is None:
             console(stderr=True).print(f"no entry {entry_id}")
             raise typer.Exit(NOTHING)
-        summary, tags = json.loads(opened.summary(entry_id)), opened.tags(entry_id)
-        embedded = bool(opened.vectors([entry_id]))
+        details = backend.catalogue.details([entry_id])[entry_id]
+    summary, tags, embedded = details.summary, details.tags, details.vector is not None
     if as_json:
-        details = {"tags": list(tags), "embedded": embedded, "request": summary}
-        print_json({**entry_json(entry), **details, "completion": asdict(entry.completion)})
+        more = {"tags": list(tags), "embedded": embedded, "request": summary}
+        print_json({**entry_json(entry), **more, "completion": asdict(entry.completion)})
         return
     completion = entry.completion
     rows = [
@@ -230,11 +227,12 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the stored questions nearest to a text, in every scope."""
-    from semcache.backends.local.maintenance import search as nearest
+    from semcache import inspection
+    from semcache.assembly.embedding import choose_embedder
 
-    with store(cache) as opened:
-        chosen = embedder(opened, embedder_name)
-        found = nearest(opened, chosen, text, namespace=namespace, limit=limit)
+    with opened(cache) as backend:
+        chosen = choose_embedder(embedder_name, backend)
+        found = inspection.search(backend, chosen, text, namespace=namespace, limit=limit)
     if as_json:
         print_json([{**entry_json(c.entry), "similarity": c.similarity} for c in found])
     elif found:
@@ -274,23 +272,22 @@ def explain(
     from semcache.semantic_cache import SemanticCache
     from semcache.types import Scope
 
-    with store(cache):
+    with opened(cache):
         pass  # a cache that is not there is an error, not a new one
     fields: dict[str, Any] = {"namespace": namespace, "model": model, "system": system}
     if messages is not None:
         fields["messages"] = _json_file(messages)
     fields["params"] = _params(param or [])
     given = {name: value for name, value in fields.items() if value}
-    opened = SemanticCache(
-        directory(cache),
+    with SemanticCache(
+        location(cache),
         threshold=threshold,
         max_false_hit_rate=max_false_hit_rate,
         embedder=embedder_name,
-    )
-    with opened:
-        query = opened.query(text, **given)
+    ) as looked_into:
+        query = looked_into.query(text, **given)
         if like is not None:
-            entries = opened.entries(ids=(like,))
+            entries = looked_into.entries(ids=(like,))
             if not entries:
                 raise ConfigError(f"There is no entry {like}.")
             scope = Scope(
@@ -298,7 +295,7 @@ def explain(
             )
             key = keys.exact_key(scope.digest, query.question)
             query = type(query)(query.request, key, scope, query.question)
-        found = opened.explain_query(query)
+        found = looked_into.explain_query(query)
     if as_json:
         print_json(explanation_json(found))
     else:
@@ -323,109 +320,6 @@ def _json_file(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} holds no JSON: {error}.") from None
-
-
-def explanation_json(found: Explanation) -> dict[str, Any]:
-    """An explanation for scripts."""
-    return {
-        "question": found.query.question,
-        "exact_key": found.query.exact_key.hex(),
-        "scope": {"digest": found.query.scope.digest.hex(), "parts": found.query.scope.parts},
-        "exact_entry": None if found.exact is None else found.exact.id,
-        "policy": found.policy,
-        "candidates": [
-            {
-                **entry_json(c.entry),
-                "similarity": c.similarity,
-                "evidence": None if c.evidence is None else evidence_json(c.evidence),
-            }
-            for c in found.neighbours
-        ],
-        "tier": found.tier,
-        "decision": type(found.decision).__name__.lower(),
-        "reason": found.decision.reason,
-        "detail": getattr(found.decision, "detail", ""),
-        "notes": list(found.notes),
-    }
-
-
-def evidence_json(evidence: Evidence) -> dict[str, Any]:
-    """What is known of a candidate, for scripts."""
-    return {
-        "chance": evidence.chance,
-        "by": evidence.by,
-        "model_logit": evidence.logit,
-        "findings": [
-            {**asdict(finding), "decisive": finding.decisive} for finding in evidence.findings
-        ],
-        **asdict(evidence.standing),
-    }
-
-
-def _print_candidate(number: int, candidate: Candidate) -> None:
-    from rich.markup import escape
-
-    from semcache.verification.features import chance_of, refusal
-
-    out, evidence = console(), candidate.evidence
-    out.print(
-        f"[bold]candidate {number}[/] similarity {candidate.similarity:.4f}  entry "
-        f"{candidate.entry.id}  {escape(short(candidate.entry.question, 70))}"
-    )
-    if evidence is None:
-        return
-    refused = refusal(evidence)
-    if refused is not None:
-        out.print(f"            refused: {escape(f'{refused.stored} / {refused.asked}')}", end="")
-        out.print(f" ({refused.kind})")
-        return
-    seen = [] if evidence.chance is None else [f"right with a chance of {evidence.chance:.1%}"]
-    if evidence.by == "same words":
-        seen.append("the same words")
-    elif evidence.logit is not None:
-        seen.append(f"pair model {chance_of(evidence.logit):.1%}")
-    standing = evidence.standing
-    if standing.agree:
-        seen.append(f"{standing.agree:.0%} of its neighbours have the same answer")
-    if standing.surprise:
-        seen.append(
-            f"its labels were {'better' if standing.surprise > 0 else 'worse'} than expected"
-        )
-    seen += [str(finding) for finding in evidence.findings]
-    out.print(f"            {escape('; '.join(seen))}")
-
-
-def print_explanation(found: Explanation) -> None:
-    """An explanation for people."""
-    from rich.markup import escape
-
-    from semcache.types import Hit
-
-    out = console()
-    query, decision = found.query, found.decision
-    out.print(f"[bold]question[/]   {escape(query.question or '(none)')}")
-    parts = ", ".join(f"{k}={short(json.dumps(v), 60)}" for k, v in query.scope.parts.items())
-    out.print(f"[bold]scope[/]      {query.scope.digest.hex()[:16]}…  {escape(parts)}")
-    exact = "no entry" if found.exact is None else f"entry {found.exact.id}"
-    out.print(f"[bold]exact tier[/] {query.exact_key.hex()[:16]}…  {exact}")
-    out.print(f"[bold]policy[/]     {escape(found.policy)}")
-    for number, candidate in enumerate(found.neighbours, start=1):
-        _print_candidate(number, candidate)
-    if not found.neighbours and not found.notes:
-        out.print("[bold]candidates[/] none: nothing is stored in this scope")
-    for note in found.notes:
-        out.print(f"[bold]note[/]       {escape(note)}")
-    if isinstance(decision, Hit):
-        out.print(
-            f"[bold green]HIT[/]        {found.tier} tier, entry {decision.entry.id}: "
-            f"{escape(decision.reason)}"
-        )
-    else:
-        detail = getattr(decision, "detail", "")
-        out.print(
-            f"[bold yellow]MISS[/]       {escape(decision.reason)}"
-            + (f": {escape(detail)}" if detail else "")
-        )
 
 
 COMMANDS = (stats, list_, show, search, explain)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semcache.assembly.embedding import named_embedder
+from semcache.backends.opening import backend_kind
+from semcache.backends.retention import Retention
 from semcache.cli.common import (
     NOTHING,
     Age,
@@ -19,14 +20,18 @@ from semcache.cli.common import (
     Namespace,
     Tag,
     console,
-    directory,
+    location,
+    maintenance,
+    opened,
     print_json,
     progress,
     seconds,
     size,
-    store,
 )
 from semcache.types import Selection
+
+if TYPE_CHECKING:
+    from semcache.backends.base import Backend, Entries
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -35,13 +40,28 @@ def delete(
     ids: Annotated[list[int], typer.Argument(metavar="ID...")], cache: CachePath = None
 ) -> None:
     """Delete entries by id."""
-    with store(cache) as opened:
-        deleted = opened.delete(Selection(ids=tuple(ids)))
-    typer.echo(f"deleted {len(deleted)} of {len(set(ids))}")
-    if len(deleted) < len(set(ids)):
-        missing = sorted(set(ids) - set(deleted))
+    wanted = set(ids)
+    with opened(cache) as backend:
+        missing = sorted(wanted - backend.catalogue.get_many(sorted(wanted)).keys())
+        deleted = _entries(backend).delete(Selection(ids=tuple(wanted)))
+    typer.echo(f"deleted {deleted} of {len(wanted)}")
+    if missing:
         console(stderr=True).print(f"no entry {', '.join(map(str, missing))}")
         raise typer.Exit(NOTHING)
+
+
+def _entries(backend: Backend) -> Entries:
+    """The entries of a backend for deleting alone, which needs no embedder."""
+
+    def fault(where: str, error: BaseException) -> None:
+        console(stderr=True).print(f"{where}: {error}", markup=False)
+
+    return backend.entries(
+        fingerprint=lambda: backend.embedder or "",
+        retention=Retention(),
+        clock=time.time,
+        fault=fault,
+    )
 
 
 def clear(
@@ -63,14 +83,12 @@ def clear(
         created_before=None if age is None else now - age,
         expired_at=now if expired else None,
     )
-    from semcache.backends.local.maintenance import stored_repository
-
-    with store(cache) as opened:
-        count = opened.count(selection)
+    with opened(cache) as backend:
+        count = backend.catalogue.count(selection)
         if count and not yes:
             what = "ALL " if selection.everything else ""
-            typer.confirm(f"Delete {what}{count:,} entries of {directory(cache)}?", abort=True)
-        deleted = stored_repository(directory(cache), opened).delete(selection)
+            typer.confirm(f"Delete {what}{count:,} entries of {backend.name}?", abort=True)
+        deleted = _entries(backend).delete(selection)
     typer.echo(f"deleted {deleted}")
 
 
@@ -80,11 +98,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Hold the index against the database, and the database against its rules."""
-    from semcache.backends.local.maintenance import check as examine
-    from semcache.backends.local.maintenance import rescue
-
+    where = location(cache)
     with progress("checking") as bar:
-        said = rescue(directory(cache), fix=fix, progress=bar)
+        said = backend_kind(where).recover(where, fix=fix, progress=bar)
     if said and not fix:
         if as_json:
             print_json({"problems": said, "mended": []})
@@ -92,8 +108,8 @@ def check(
             for line in said:
                 typer.echo(f"PROBLEM: {line}")
         raise typer.Exit(NOTHING)
-    with store(cache) as opened:
-        report = examine(directory(cache), opened, fix=fix)
+    with opened(where) as backend:
+        report = maintenance(backend, "checked").check(fix=fix)
     report.mended[:0] = said
     if as_json:
         print_json(asdict(report))
@@ -159,13 +175,13 @@ def reembed(
     cache: CachePath = None, embedder_name: EmbedderName = None, as_json: AsJson = False
 ) -> None:
     """Embed every stored question anew, with another embedder; can be interrupted."""
-    from semcache.backends.local.maintenance import reembed as embed_anew
     from semcache.embedders.default import DefaultEmbedder
+    from semcache.embedders.named import named_embedder
 
     chosen = DefaultEmbedder() if embedder_name is None else named_embedder(embedder_name)
-    with store(cache) as opened, progress("embedding") as bar:
-        before = opened.meta("fingerprint")
-        count = embed_anew(opened, chosen, bar)
+    with opened(cache) as backend, progress("embedding") as bar:
+        before = backend.embedder
+        count = maintenance(backend, "embedded again").reembed(chosen, bar)
     if as_json:
         print_json({"vectors": count, "from": before, "to": chosen.fingerprint})
     else:
@@ -174,10 +190,8 @@ def reembed(
 
 def vacuum(cache: CachePath = None) -> None:
     """Give the space of deleted entries back to the disk."""
-    with store(cache) as opened:
-        before = opened.file_bytes()
-        opened.vacuum()
-        after = opened.file_bytes()
+    with opened(cache) as backend:
+        before, after = maintenance(backend, "vacuumed").vacuum()
     typer.echo(f"{size(before)} -> {size(after)}")
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semcache.assembly.embedding import named_embedder
 from semcache.cli.common import AsJson, EmbedderName, console, print_json, progress, short
 from semcache.errors import RequestError
 
@@ -40,6 +39,7 @@ def replay(
     can tell: --review asks, most doubtful pairs first, or at random with --random.
     """
     from semcache.embedders.default import DefaultEmbedder
+    from semcache.embedders.named import named_embedder
     from semcache.tools.logs import Call, read_log
     from semcache.tools.replay import THRESHOLDS, Labels, known, most_doubtful, try_thresholds
 

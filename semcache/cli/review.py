@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,15 +16,15 @@ from semcache.cli.common import (
     CachePath,
     EmbedderName,
     console,
+    opened,
     print_json,
     progress,
     short,
-    store,
 )
 
 if TYPE_CHECKING:
     from semcache.tools.tuning import Tuned
-    from semcache.types import Serve
+    from semcache.types import ServedHit
 
 
 def review(
@@ -39,17 +38,17 @@ def review(
 
     What you say counts as a label: running caches take it over within a second.
     """
-    from semcache.types import Observation
+    from semcache.inspection import record_review
 
     said = 0
-    with store(cache) as opened:
-        waiting = opened.unreviewed(count)
+    with opened(cache) as backend:
+        waiting = backend.ledger.unreviewed(count)
         if not waiting:
             console(stderr=True).print("no semantic hits that nobody has judged")
             raise typer.Exit(NOTHING)
         writer = os.urandom(6).hex()
         for number, serve in enumerate(waiting, 1):
-            entry = opened.get_many([serve.entry_id]).get(serve.entry_id)
+            entry = backend.catalogue.get_many([serve.entry_id]).get(serve.entry_id)
             if entry is None:  # deleted meanwhile
                 continue
             if export:
@@ -69,19 +68,13 @@ def review(
                 break
             if verdict == "s":
                 continue
-            right = verdict == "y"
-            label = Observation(
-                time.time(), writer, "review", serve.namespace, serve.entry_id, None, right,
-                serve.chance, serve.features,
-            )  # fmt: skip
-            opened.reviewed(serve.id, right)
-            opened.observe([label], [])
+            record_review(backend, serve, verdict == "y", writer)
             said += 1
     if not export:
         console(stderr=True).print(f"{said} judged")
 
 
-def _show_serve(number: int, of: int, serve: Serve, stored: str | None, answer: str) -> None:
+def _show_serve(number: int, of: int, serve: ServedHit, stored: str | None, answer: str) -> None:
     from rich.markup import escape
 
     out = console()
@@ -114,17 +107,18 @@ def tune(
     Reads what `replay` reads. Where a record has an "answer_id", equal ids are the same answer;
     elsewhere the local judge compares the answers. Nothing leaves this machine.
     """
-    from semcache.assembly.embedding import named_embedder
-    from semcache.assembly.verification import judge_of, rules_of
+    from semcache.assembly.verification import bound_config, judge_of
     from semcache.embedders.default import DefaultEmbedder
+    from semcache.embedders.named import named_embedder
     from semcache.errors import EmbedderError, RequestError
-    from semcache.semantic_cache import CONFIDENCE
+    from semcache.options import CONFIDENCE
     from semcache.tools.logs import Call, read_log
     from semcache.tools.tuning import look_through
     from semcache.tools.tuning import tune as fit
+    from semcache.verification.memory import install_prior
     from semcache.verification.pair_model import PairModel
 
-    rules = rules_of(max_false_hit_rate, CONFIDENCE)
+    rules = bound_config(max_false_hit_rate, CONFIDENCE)
     calls = [record for record in read_log(log) if isinstance(record, Call)]
     if not calls:
         raise RequestError(f"{log} holds no call that can be read.")
@@ -143,9 +137,9 @@ def tune(
     tuned = fit(looked, len(calls), rules, with_model=model is not None)
     kept = tuned.weights is not None and not dry_run and cache is not None
     if kept:
-        with store(cache) as opened:
-            opened.set_meta("prior", tuned.as_meta)
-            opened.set_meta("learned", "{}")  # it rests on other weights
+        assert tuned.weights is not None
+        with opened(cache) as backend:
+            install_prior(backend.metadata, tuned.weights, with_model=tuned.with_model)
     if as_json:
         print_json({**asdict(tuned), "kept": kept})
         return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semcache.assembly.embedding import choose_embedder
-from semcache.backends.local.opening import DATABASE, open_repository, open_store
+from semcache.backends.opening import backend_kind, open_backend
 from semcache.cli.common import (
     CachePath,
     EmbedderName,
@@ -17,14 +17,16 @@ from semcache.cli.common import (
     Namespace,
     Tag,
     console,
-    directory,
-    named,
+    location,
+    named_path,
+    opened,
     progress,
-    store,
 )
-from semcache.embedders.base import Embedder
 from semcache.errors import RequestError
 from semcache.types import Selection
+
+if TYPE_CHECKING:
+    from semcache.embedders.base import Embedder
 
 
 def export(
@@ -38,11 +40,12 @@ def export(
     from semcache.tools.transfer import export_lines
 
     count = -1
-    with store(cache) as opened, progress("exporting") as bar:
-        total = opened.count(Selection(namespace, model, tag))
+    selection = Selection(namespace, model, tag)
+    with opened(cache) as backend, progress("exporting") as bar:
+        total = backend.catalogue.count(selection)
         out = sys.stdout if str(file) == "-" else file.open("w", encoding="utf-8")
         try:
-            for count, line in enumerate(export_lines(opened, Selection(namespace, model, tag))):
+            for count, line in enumerate(export_lines(backend, selection)):
                 out.write(line + "\n")
                 bar(count, total)
         finally:
@@ -57,33 +60,41 @@ def import_(
     embedder_name: EmbedderName = None,
 ) -> None:
     """Store the entries of an export, each in place of one for the same request."""
-    import time
-
+    from semcache.assembly.embedding import choose_embedder
     from semcache.backends.retention import Retention
     from semcache.tools.transfer import import_lines
 
     if str(file) != "-" and not file.exists():
         raise RequestError(f"There is no file {file}.")
-    opened = open_store(directory(cache))
-    known = opened.meta("fingerprint")  # whose vectors it takes as they are
+    backend = open_backend(location(cache))
+    known = backend.embedder  # vectors of this embedder are taken as they are
 
     def chosen() -> Embedder:
-        return choose_embedder(embedder_name, opened)
+        return choose_embedder(embedder_name, backend)
 
-    repository = open_repository(
-        directory(cache),
-        opened,
-        fingerprint=lambda: known or chosen().fingerprint,
-        retention=Retention(),
-        clock=time.time,
-    )
+    def fault(where: str, error: BaseException) -> None:
+        console(stderr=True).print(f"{where}: {error}", markup=False)
+
     try:
+        entries = backend.entries(
+            fingerprint=lambda: known or chosen().fingerprint,
+            retention=Retention(),
+            clock=time.time,
+            fault=fault,
+        )
         with progress("importing") as bar:
             source = sys.stdin if str(file) == "-" else file.open(encoding="utf-8")
             with source as lines:
-                count = import_lines(lines, repository, chosen, bar)
+                count = import_lines(
+                    lines,
+                    entries,
+                    chosen,
+                    fingerprint=known,
+                    dimension=int(backend.metadata.meta("dimension") or 0) or None,
+                    progress=bar,
+                )
     finally:
-        repository.close()
+        backend.close()
     typer.echo(f"imported {count:,} entries")
 
 
@@ -91,38 +102,36 @@ def backup(
     to: Annotated[
         Path,
         typer.Argument(
-            metavar="DIRECTORY", parser=named, help="A directory that holds no cache yet."
+            metavar="DIRECTORY", parser=named_path, help="A directory that holds no cache yet."
         ),
     ],
     cache: CachePath = None,
 ) -> None:
     """Copy a cache as it is at one moment, while it is in use."""
-    from semcache.backends.local.backups import backup as copy
-
+    where = location(cache)
     with progress("copying") as bar:
-        count = copy(directory(cache), to, bar)
+        count = backend_kind(where).backup(where, to, bar)
     typer.echo(f"{count:,} entries are in {to}")
 
 
 def restore(
     source: Annotated[
-        Path, typer.Argument(metavar="DIRECTORY", parser=named, help="The directory of a backup.")
+        Path,
+        typer.Argument(metavar="DIRECTORY", parser=named_path, help="The directory of a backup."),
     ],
     cache: CachePath = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Put a backup in place of a cache; programs that have it open go on with it."""
-    from semcache.backends.local.backups import database_of
-    from semcache.backends.local.backups import restore as put_back
-
-    where = directory(cache)
-    database_of(source)  # before anything is asked
-    if (where / DATABASE).exists() and not yes:
-        with store(cache) as opened:
-            count = opened.totals()[0]
-        typer.confirm(f"Replace the {count:,} entries of {where}?", abort=True)
+    where = location(cache)
+    kind = backend_kind(where)
+    kind.check_backup(source)  # before anything is asked
+    if kind.exists(where) and not yes:
+        with opened(where) as backend:
+            count = backend.catalogue.totals().entries
+        typer.confirm(f"Replace the {count:,} entries of {backend.name}?", abort=True)
     with progress("copying") as bar:
-        count = put_back(source, where, bar)
+        count = kind.restore(source, where, bar)
     typer.echo(f"{count:,} entries are in {where}")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from semcache.cli.common import CachePath, console, directory
+from semcache.cli.common import CachePath, console, location
 from semcache.errors import ConfigError
 
 
@@ -19,6 +19,7 @@ def webhooks(
     """Receive signed events at POST /webhook/NAME: invalidate what has changed."""
     from semcache.config.settings import load
     from semcache.integrations.webhooks import webhook_app
+    from semcache.options import Matching
     from semcache.semantic_cache import SemanticCache
 
     settings = load()
@@ -39,7 +40,9 @@ def webhooks(
     for name, source in sources.items():
         if source.secret is None:
             console(stderr=True).print(f"{name} has no secret: all it sends is refused")
-    with SemanticCache(directory(cache or settings.path), semantic=False) as opened:
+    with SemanticCache(
+        location(cache or settings.path), matching=Matching(semantic=False)
+    ) as opened:
         uvicorn.run(webhook_app(opened, settings.webhooks), host=host, port=port, log_level="info")
 
 

@@ -34,8 +34,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from semcache.backends.retention import Retention
 from semcache.config.flags import DEFAULTS
 from semcache.errors import ConfigError
+from semcache.options import GROUPS, Matching, Trust, description
 
 PREFIX = "SEMCACHE_"
 FILE = "semcache.toml"
@@ -135,6 +137,11 @@ class WebhookSettings(_Section):
     max_bytes: int = Field(default=1_000_000, ge=1)
 
 
+def _option(group: type[Any], name: str, **limits: Any) -> Any:
+    """A setting that is an option of a cache; its description is the option's."""
+    return Field(default=None, description=description(group, name), **limits)
+
+
 class Settings(BaseSettings):
     """All settings. See the head of the module for where they come from."""
 
@@ -148,18 +155,18 @@ class Settings(BaseSettings):
         toml_file=FILE,
     )
 
-    path: Path | None = None
-    max_false_hit_rate: float | None = Field(default=None, gt=0, lt=0.5)
-    threshold: float | None = Field(default=None, gt=0, le=1)
-    embedder: str | None = None
-    ttl: float | None = Field(default=None, gt=0)
-    sliding: bool = False
-    stale_while_revalidate: float | None = Field(default=None, gt=0)
-    max_entries: int | None = Field(default=None, ge=1)
-    max_bytes: int | None = Field(default=None, ge=1)
-    namespace_max_entries: int | None = Field(default=None, ge=1)
-    namespace_max_bytes: int | None = Field(default=None, ge=1)
-    eviction: str = "least-recently-used"
+    path: str | None = Field(default=None, description="A directory, or the URL of a backend.")
+    max_false_hit_rate: float | None = _option(Trust, "max_false_hit_rate", gt=0, lt=0.5)
+    threshold: float | None = _option(Trust, "threshold", gt=0, le=1)
+    embedder: str | None = _option(Matching, "embedder")
+    ttl: float | None = _option(Retention, "ttl", gt=0)
+    sliding: bool | None = _option(Retention, "sliding")
+    stale_while_revalidate: float | None = _option(Retention, "stale_while_revalidate", gt=0)
+    max_entries: int | None = _option(Retention, "max_entries", ge=1)
+    max_bytes: int | None = _option(Retention, "max_bytes", ge=1)
+    namespace_max_entries: int | None = _option(Retention, "namespace_max_entries", ge=1)
+    namespace_max_bytes: int | None = _option(Retention, "namespace_max_bytes", ge=1)
+    eviction: str | None = _option(Retention, "eviction")
     deadline: float | None = Field(default=120.0, gt=0)
     connect_timeout: float = Field(default=10.0, gt=0)
     read_timeout: float = Field(default=60.0, gt=0)
@@ -169,6 +176,13 @@ class Settings(BaseSettings):
     breaker: BreakerSettings = BreakerSettings()
     flags: dict[str, bool] = Field(default_factory=dict)
     webhooks: WebhookSettings = WebhookSettings()
+
+    @classmethod
+    def cache_options(cls) -> list[str]:
+        """The settings that are options of a cache, by the options' own names."""
+        options = {name for group in GROUPS.values() for name in group.__dataclass_fields__}
+        options -= {"flags"}  # here a table of switches, there the object that reads them
+        return [name for name in cls.model_fields if name in options]
 
     @classmethod
     def settings_customise_sources(

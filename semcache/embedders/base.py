@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from semcache.types import (
-        Vector,
-    )
+    from semcache.types import Vector
 
 
 @runtime_checkable
@@ -51,3 +49,15 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Vector:
         """Return float32[n, d], row i for texts[i], each of Euclidean length 1."""
         ...
+
+
+class CheckedEmbedder:
+    """An embedder of ours, which checks its own vectors: the pool need not check them again.
+
+    Attributes:
+        bounded_time: it cannot hang, so it needs no time limit and no thread of its own.
+    """
+
+    __slots__ = ()
+
+    bounded_time: bool = False

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def embed_in_chunks(embedder: Embedder, text: str) -> Vector:
     """Embed all of a text: the mean over pieces that fit, each by its tokens. float32[d]."""
-    pieces = split_to_fit(embedder, text)
-    vectors = embedder.embed(pieces)
-    weights = np.array([embedder.count_tokens(piece) for piece in pieces], np.float32)
+    batched = split_to_fit(embedder, text)
+    vectors = embedder.embed(batched)
+    weights = np.array([embedder.count_tokens(piece) for piece in batched], np.float32)
     mean = (vectors * weights[:, None]).sum(axis=0)
     vector: Vector = unit_rows(mean[None], 1, embedder.dimension, embedder.fingerprint)[0]
     return vector

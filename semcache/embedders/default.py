@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from semcache.embedders.base import CheckedEmbedder
 from semcache.embedders.minilm import MODEL, Form, default_fingerprint, find_export, form_of
 from semcache.errors import EmbedderError
 
@@ -21,7 +22,7 @@ _REST = 30.0
 """Seconds before a model that could not be made ready is tried again."""
 
 
-class DefaultEmbedder:
+class DefaultEmbedder(CheckedEmbedder):
     """all-MiniLM-L6-v2 in the fastest form that agrees with the original.
 
     Nothing is loaded before it is needed. The first use on a machine exports the model,
@@ -30,6 +31,8 @@ class DefaultEmbedder:
     Args:
         form: a form that stored vectors are in; None: whichever is fastest here.
     """
+
+    bounded_time = True
 
     local = True
     dimension = DIMENSION

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from semcache.embedders.base import CheckedEmbedder
 from semcache.embedders.vectors import unit_rows
 from semcache.errors import EmbedderError
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 
-class FunctionEmbedder:
+class FunctionEmbedder(CheckedEmbedder):
     """An `Embedder` over a function from a list of texts to n vectors of length d.
 
     Args:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semcache.embedders.base import CheckedEmbedder
 from semcache.embedders.minilm import check_digest, read_manifest
 from semcache.embedders.vectors import unit_rows
 from semcache.errors import EmbedderError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _BATCH = 32
 
 
-class OnnxEmbedder:
+class OnnxEmbedder(CheckedEmbedder):
     """An `Embedder` over a directory that `export.export_model` wrote.
 
     Args:
@@ -34,6 +35,8 @@ class OnnxEmbedder:
     Raises:
         EmbedderError: a file is missing or is not what the manifest says.
     """
+
+    bounded_time = True
 
     local = True
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from semcache.embedders.base import CheckedEmbedder
 from semcache.embedders.vectors import unit_rows
 from semcache.errors import EmbedderError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _BATCH = 256
 
 
-class RemoteEmbedder:
+class RemoteEmbedder(CheckedEmbedder):
     """An `Embedder` that asks a server.
 
     Prompts leave the machine; that is why it is never chosen by itself.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semcache.embedders.base import CheckedEmbedder
 from semcache.embedders.vectors import unit_rows
 from semcache.errors import EmbedderError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 
-class SentenceTransformerEmbedder:
+class SentenceTransformerEmbedder(CheckedEmbedder):
     """An `Embedder` over a sentence-transformers model.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a walk works with: a caller's values and terms, and the steps that it asks for."""
+"""What one call works with: its options, its values, and the steps that it asks for."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from semcache.backends.retention import UNSET, GivenTTL
 from semcache.types import Completion, Lookup
 
 if TYPE_CHECKING:
-    from semcache.engine.cache import Keep
-    from semcache.engine.single_flight import Flight
+    from semcache.engine.record import StoragePolicy
+    from semcache.engine.single_flight import InFlight
 
 Coalesce = Literal["exact", "semantic", "off"]
 
@@ -78,49 +78,49 @@ TEXT_CHUNKS = TextChunks()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """How one call is looked up and kept.
+class CallOptions:
+    """How one call is looked up and stored.
 
     Attributes:
-        codec: values to completions and back.
-        ttl: for the answer, see `backends.retention`.
-        store_if: asked with the value; the answer is not stored if it says no.
-        keep: which answers are stored besides whole ones in words; None: the cache's own.
+        codec: from values to completions and back.
+        ttl: of the answer; see `Retention`.
+        store_if: called with the value; the answer is not stored if it returns False.
+        storage: which answers are stored; None for the cache's own policy.
         streams: values are lists of chunks.
-        coalesce: which calls under way are waited for: for the "exact" same request, also
-            for one that the policy would serve ("semantic"), or none ("off").
+        coalesce: which calls under way to wait for: those for the "exact" same request, also
+            those for a question that may be served the same answer ("semantic"), or none ("off").
         refresh: ask the model even if an answer is stored, and store the new one.
-        noted: told how each lookup ended.
+        on_lookup: called with the lookup when it has ended.
     """
 
     codec: Codec = COMPLETIONS
     ttl: GivenTTL = UNSET
     store_if: Callable[[Any], bool] | None = None
-    keep: Keep | None = None
+    storage: StoragePolicy | None = None
     streams: bool = False
     coalesce: Coalesce = "exact"
     refresh: bool = False
-    noted: Callable[[Lookup], None] | None = None
+    on_lookup: Callable[[Lookup], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait for a flight; after `patience` seconds count it as left."""
+    """A step: wait for a call; after `patience` seconds count it as abandoned."""
 
-    flight: Flight
+    call: InFlight
     patience: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait so many seconds."""
+    """A step: wait so many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The walk ends here, with this value. `lookup`: a semantic hit that may be audited."""
+    """The call ends here, with this value. `lookup`: a hit that may be audited or renewed."""
 
     value: Any
     lookup: Lookup | None = None
@@ -128,12 +128,17 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The caller is to ask the model, and to end the flight. `replaces`: a stale entry's id."""
+    """The caller is to ask the model, and to end the call in flight.
 
-    flight: Flight
+    Attributes:
+        replaces: id of a stale entry that the answer replaces.
+    """
+
+    call: InFlight
     lookup: Lookup
     replaces: int | None = None
 
 
 Step = Callable[[], Any] | Wait | Pause
-Walk = Generator[Step, Any, Any]
+"""What a call in progress asks its driver to do."""
+Steps = Generator[Step, Any, Any]

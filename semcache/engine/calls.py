@@ -1,118 +1,103 @@
-"""The walk of a call: look up, else ask the model, store the answer.
+"""One call from beginning to end: look up, else ask the model, store the answer.
 
-What surrounds asking the model is written once, as generators that yield what they need
-done (`joining`). One driver does it blocking, one async (`drivers`). What the four doors here
-differ in is only how the model is asked. A hit ends before any of that, in a few lines.
+What surrounds asking the model is written once, as generators that yield the steps they need done
+(`coalescing`). One driver does them blocking, one for tasks (`drivers`). The four functions here
+differ only in how the model is asked. A hit ends before any of that, in a few lines.
 
-A fault of the cache leaves the walk as a miss; the model's own errors pass through
-unchanged.
+A fault of the cache leaves the call as a miss; the model's own errors pass through unchanged.
 """
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Generator,
-    Iterator,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from semcache.engine.background import Whole, aafter_hit, after_hit
-from semcache.engine.cache import Cache
-from semcache.engine.call_options import Lead, Served, Terms
-from semcache.engine.coalescing import closing, joining, served_by
-from semcache.engine.drivers import adrive, drive, in_thread
-from semcache.engine.single_flight import Crashed, Flights, Left, inside
+from semcache.engine.call_options import CallOptions, Lead, Served
+from semcache.engine.coalescing import finish, join, served_by
+from semcache.engine.drivers import adrive, drive
+from semcache.engine.single_flight import Abandoned, Failed, inside
 from semcache.types import Query
 
+if TYPE_CHECKING:
+    from semcache.engine.engine import Engine
 
-def _open(cache: Cache, flights: Flights, query: Query, terms: Terms) -> Served | Lead:
-    """Look up, and on a miss join or lead the flight."""
-    ended = flights.ended
-    lookup = cache.find(query, serve=not terms.refresh)
-    served = served_by(cache, terms, lookup)
+
+def _open(engine: Engine, query: Query, options: CallOptions) -> Served | Lead:
+    """Look up, and on a miss join a call under way or lead one."""
+    ended = engine.in_flight.ended
+    lookup = engine.lookups.lookup(query, serve=not options.refresh)
+    served = served_by(engine, options, lookup)
     if served is not None:
         return served
-    joined: Served | Lead = drive(joining(cache, flights, lookup, ended, terms))
+    joined: Served | Lead = drive(join(engine, lookup, ended, options))
     return joined
 
 
-async def _aopen(cache: Cache, flights: Flights, query: Query, terms: Terms) -> Served | Lead:
+async def _aopen(engine: Engine, query: Query, options: CallOptions) -> Served | Lead:
     """`_open` for tasks."""
-    ended = flights.ended
-    lookup = await in_thread(partial(cache.find, query, serve=not terms.refresh))
-    served = served_by(cache, terms, lookup)
+    ended = engine.in_flight.ended
+    look = partial(engine.lookups.lookup, query, serve=not options.refresh)
+    lookup = await engine.in_thread(look)
+    served = served_by(engine, options, lookup)
     if served is not None:
         return served
-    joined: Served | Lead = await adrive(joining(cache, flights, lookup, ended, terms))
+    joined: Served | Lead = await adrive(engine, join(engine, lookup, ended, options))
     return joined
 
 
-def answer(
-    cache: Cache, flights: Flights, query: Query, send: Callable[[], Any], terms: Terms
-) -> Any:
+def answer(engine: Engine, query: Query, send: Callable[[], Any], options: CallOptions) -> Any:
     """The stored value for a request, or what `send()` returns."""
-    opening = _open(cache, flights, query, terms)
+    opening = _open(engine, query, options)
     if isinstance(opening, Served):
         if opening.lookup is not None:
-            after_hit(cache, flights, opening.lookup, partial(_whole, send), terms)
+            after_hit(engine, opening.lookup, partial(_whole, send), options)
         return opening.value
     try:
-        with inside(opening.flight.key):
+        with inside(opening.call.key):
             value = send()
     except BaseException as error:
-        flights.end(opening.flight, _broken_off(error))
+        engine.in_flight.end(opening.call, _outcome_of(error))
         raise
-    drive(closing(cache, flights, opening, terms, value, value))
+    drive(finish(engine, opening, options, value, value))
     return value
 
 
 async def aanswer(
-    cache: Cache,
-    flights: Flights,
-    query: Query,
-    send: Callable[[], Awaitable[Any]],
-    terms: Terms,
+    engine: Engine, query: Query, send: Callable[[], Awaitable[Any]], options: CallOptions
 ) -> Any:
     """`answer` for an async `send`."""
-    opening = await _aopen(cache, flights, query, terms)
+    opening = await _aopen(engine, query, options)
     if isinstance(opening, Served):
         if opening.lookup is not None:
-            aafter_hit(cache, flights, opening.lookup, partial(_awhole, send), terms)
+            aafter_hit(engine, opening.lookup, partial(_awhole, send), options)
         return opening.value
     try:
-        with inside(opening.flight.key):
+        with inside(opening.call.key):
             value = await send()
     except BaseException as error:
-        flights.end(opening.flight, _broken_off(error))
+        engine.in_flight.end(opening.call, _outcome_of(error))
         raise
-    await adrive(closing(cache, flights, opening, terms, value, value))
+    await adrive(engine, finish(engine, opening, options, value, value))
     return value
 
 
 def stream(
-    cache: Cache,
-    flights: Flights,
-    query: Query,
-    send: Callable[[], Iterator[Any]],
-    terms: Terms,
+    engine: Engine, query: Query, send: Callable[[], Iterator[Any]], options: CallOptions
 ) -> Generator[Any, None, None]:
     """The stored chunks for a request, or those of `send()`, passed on as they arrive.
 
-    Stored is a stream that was read to its end, and no other.
+    A stream is stored only if it was read to its end.
     """
-    opening = _open(cache, flights, query, terms)
+    opening = _open(engine, query, options)
     if isinstance(opening, Served):
         if opening.lookup is not None:
-            whole = partial(_collected, cache, terms, send)
-            after_hit(cache, flights, opening.lookup, whole, terms)
+            whole = partial(_collect, engine, options, send)
+            after_hit(engine, opening.lookup, whole, options)
         yield from opening.value
         return
-    chunks = _Kept(cache, terms)
+    chunks = _Chunks(engine, options)
     source: Any = None
     try:
         source = iter(send())
@@ -120,30 +105,26 @@ def stream(
             chunks.add(chunk)
             yield chunk
     except BaseException as error:
-        flights.end(opening.flight, _broken_off(error))
+        engine.in_flight.end(opening.call, _outcome_of(error))
         if (close := getattr(source, "close", None)) is not None:
             close()
         raise
-    drive(closing(cache, flights, opening, terms, chunks.whole, chunks.seen))
+    drive(finish(engine, opening, options, chunks.kept, chunks.seen))
 
 
 async def astream(
-    cache: Cache,
-    flights: Flights,
-    query: Query,
-    send: Callable[[], AsyncIterator[Any]],
-    terms: Terms,
+    engine: Engine, query: Query, send: Callable[[], AsyncIterator[Any]], options: CallOptions
 ) -> AsyncGenerator[Any, None]:
     """`stream` for an async iterator."""
-    opening = await _aopen(cache, flights, query, terms)
+    opening = await _aopen(engine, query, options)
     if isinstance(opening, Served):
         if opening.lookup is not None:
-            whole = partial(_acollected, cache, terms, send)
-            aafter_hit(cache, flights, opening.lookup, whole, terms)
+            whole = partial(_acollect, engine, options, send)
+            aafter_hit(engine, opening.lookup, whole, options)
         for chunk in opening.value:
             yield chunk
         return
-    chunks = _Kept(cache, terms)
+    chunks = _Chunks(engine, options)
     source: Any = None
     try:
         source = aiter(send())
@@ -151,34 +132,38 @@ async def astream(
             chunks.add(chunk)
             yield chunk
     except BaseException as error:
-        flights.end(opening.flight, _broken_off(error))
+        engine.in_flight.end(opening.call, _outcome_of(error))
         if (close := getattr(source, "aclose", None)) is not None:
             await close()
         raise
-    await adrive(closing(cache, flights, opening, terms, chunks.whole, chunks.seen))
+    await adrive(engine, finish(engine, opening, options, chunks.kept, chunks.seen))
 
 
-class _Kept:
-    """The chunks of a stream, each as it was when it arrived."""
+class _Chunks:
+    """The chunks of a stream, each as it was when it arrived.
 
-    def __init__(self, cache: Cache, terms: Terms) -> None:
-        self._cache = cache
-        self._terms = terms
+    Attributes:
+        seen: the caller's own chunks; empty where `store_if` does not ask for them.
+        kept: what is stored of them; None once a chunk could not be kept, so that the stream
+            cannot be stored.
+    """
+
+    def __init__(self, engine: Engine, options: CallOptions) -> None:
+        self._engine = engine
+        self._options = options
         self.seen: list[Any] = []
-        """The caller's own chunks; empty where nobody asks for them."""
-        self.whole: list[Any] | None = []
-        """None: a chunk could not be kept, and so the stream cannot be stored."""
+        self.kept: list[Any] | None = []
 
     def add(self, chunk: Any) -> None:
-        if self.whole is None:
+        if self.kept is None:
             return
         try:
-            self.whole.append(self._terms.codec.keep(chunk))
-            if self._terms.store_if is not None:
+            self.kept.append(self._options.codec.keep(chunk))
+            if self._options.store_if is not None:
                 self.seen.append(chunk)
         except Exception as error:
-            self.whole = None
-            self._cache.fault("codec", error)
+            self.kept = None
+            self._engine.telemetry.fault("codec", error)
 
 
 def _whole(send: Callable[[], Any]) -> Whole:
@@ -191,21 +176,23 @@ async def _awhole(send: Callable[[], Awaitable[Any]]) -> Whole:
     return value, value
 
 
-def _collected(cache: Cache, terms: Terms, send: Callable[[], Iterator[Any]]) -> Whole:
+def _collect(engine: Engine, options: CallOptions, send: Callable[[], Iterator[Any]]) -> Whole:
     """A whole stream, read for nobody but the cache."""
-    chunks = _Kept(cache, terms)
+    chunks = _Chunks(engine, options)
     for chunk in send():
         chunks.add(chunk)
-    return chunks.whole, chunks.seen
+    return chunks.kept, chunks.seen
 
 
-async def _acollected(cache: Cache, terms: Terms, send: Callable[[], AsyncIterator[Any]]) -> Whole:
-    chunks = _Kept(cache, terms)
+async def _acollect(
+    engine: Engine, options: CallOptions, send: Callable[[], AsyncIterator[Any]]
+) -> Whole:
+    chunks = _Chunks(engine, options)
     async for chunk in send():
         chunks.add(chunk)
-    return chunks.whole, chunks.seen
+    return chunks.kept, chunks.seen
 
 
-def _broken_off(error: BaseException) -> Crashed | Left:
+def _outcome_of(error: BaseException) -> Failed | Abandoned:
     """A model's error is its followers' too; a caller who leaves is not."""
-    return Crashed(error) if isinstance(error, Exception) else Left()
+    return Failed(error) if isinstance(error, Exception) else Abandoned()

@@ -30,7 +30,7 @@ _inside: ContextVar[frozenset[bytes]] = ContextVar("semcache_inside", default=fr
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class Completed:
     """The leader has an answer; None: one that cannot be stored, nor therefore shared.
 
     kept: it was stored, so that other processes find it.
@@ -41,22 +41,22 @@ class Landed:
 
 
 @dataclass(frozen=True, slots=True)
-class Crashed:
+class Failed:
     """The model's call failed for the leader."""
 
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Abandoned:
     """The leader is gone, or took too long; nothing is known."""
 
 
-Outcome = Landed | Crashed | Left
+Outcome = Completed | Failed | Abandoned
 
 
-class Flight:
-    """One call under way. Whoever leads must end it, with `Flights.end`."""
+class InFlight:
+    """One call under way. Whoever leads must end it, with `InFlightCalls.end`."""
 
     def __init__(self, key: bytes, lookup: Lookup | None = None) -> None:
         self.key = key
@@ -91,10 +91,10 @@ class Flight:
             lease.release(kept=kept)
 
     def wait(self, patience: float | None) -> Outcome:
-        """Block until it has ended; `Left` after `patience` seconds."""
+        """Block until it has ended; `Abandoned` after `patience` seconds."""
         with suppress(FutureTimeoutError):
             return self._future.result(patience)
-        return Left()
+        return Abandoned()
 
     async def await_(self, patience: float | None) -> Outcome:
         """`wait` without blocking; a waiter that is cancelled disturbs nobody."""
@@ -103,30 +103,30 @@ class Flight:
         waiting = asyncio.shield(asyncio.wrap_future(self._future))
         with suppress(TimeoutError):
             return await asyncio.wait_for(waiting, patience)
-        return Left()
+        return Abandoned()
 
 
-class Flights:
+class InFlightCalls:
     """The calls under way in this process, by exact key."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[bytes, Flight] = {}
+        self._flights: dict[bytes, InFlight] = {}
         self.ended = 0
         """How many have ended: whoever sees it unchanged has missed none."""
 
-    def join(self, key: bytes, lookup: Lookup | None = None) -> tuple[Flight, bool]:
+    def join(self, key: bytes, lookup: Lookup | None = None) -> tuple[InFlight, bool]:
         """(flight, whether the caller leads it). `lookup` is what others may find it by."""
         if is_inside(key):
-            return Flight(key), True  # the leader itself asks again: it may not wait for itself
+            return InFlight(key), True  # the leader itself asks again: it may not wait for itself
         with self._lock:
             flight = self._flights.get(key)
             if flight is not None:
                 return flight, False
-            flight = self._flights[key] = Flight(key, lookup)
+            flight = self._flights[key] = InFlight(key, lookup)
             return flight, True
 
-    def near(self, lookup: Lookup, floor: float) -> Flight | None:
+    def near(self, lookup: Lookup, floor: float) -> InFlight | None:
         """The flight for the nearest other question of the same scope, if it is near enough."""
         vector, scope = lookup.vector, lookup.query.scope.digest
         if vector is None:
@@ -150,7 +150,7 @@ class Flights:
         self._lock = threading.Lock()
         self._flights.clear()
 
-    def end(self, flight: Flight, outcome: Outcome) -> None:
+    def end(self, flight: InFlight, outcome: Outcome) -> None:
         """Take the flight off the board and tell its followers."""
         if flight.ended:
             return
@@ -159,7 +159,7 @@ class Flights:
                 del self._flights[flight.key]
             self.ended += 1
         flight.settle(outcome)
-        flight.let_go(kept=not isinstance(outcome, Landed) or outcome.kept)
+        flight.let_go(kept=not isinstance(outcome, Completed) or outcome.kept)
 
     def under_way(self, key: bytes) -> bool:
         """Whether somebody in this process is asking for this."""

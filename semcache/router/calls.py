@@ -2,7 +2,7 @@
 
 It is a generator and does nothing itself: a driver (see `drivers`) does what it yields,
 blocking or for tasks. The order of attempts is `router.routing.walk`'s; what stands before
-each of them is the provider's `Gate`'s.
+each of them is the provider's `Admission`'s.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from semcache.errors import (
 from semcache.providers.failures import scrubbed
 from semcache.providers.protocols import DirectProvider, Provider
 from semcache.router import routing
-from semcache.router.gate import Gate
+from semcache.router.gate import Admission
 from semcache.router.plan import Plans
 from semcache.router.prices import priced
 from semcache.router.resilience import Retry, Verdict
@@ -51,7 +51,7 @@ from semcache.types import AttemptReport, AttemptResult, Chunk, Completion, Requ
 
 
 @dataclass(slots=True)
-class Trip:
+class RoutedCall:
     """What one call is, and what it has come to so far.
 
     Attributes:
@@ -91,11 +91,11 @@ class Calls:
     def __init__(
         self,
         plans: Plans,
-        gates: Mapping[str, Gate],
+        gates: Mapping[str, Admission],
         *,
         retry: Retry,
         timeouts: Timeouts,
-        told: Callable[[RouteEvent], None],
+        on_event: Callable[[RouteEvent], None],
         clock: Callable[[], float],
         wall: Callable[[], float],
         draw: Callable[[], float],
@@ -104,10 +104,10 @@ class Calls:
         self._gates = gates
         self._retry = retry
         self._timeouts = timeouts
-        self._told = told
+        self._on_event = on_event
         self._clock, self._wall, self._draw = clock, wall, draw
 
-    def steps(self, trip: Trip) -> Steps:
+    def steps(self, trip: RoutedCall) -> Steps:
         """Everything that a call is; returns the completion."""
         targets = self._plans.targets(trip.request, trip.prompt_tokens, self._draw())
         walk = routing.walk(targets, self._retry, trip.deadline)
@@ -133,7 +133,7 @@ class Calls:
                 yield Sleep(step.seconds)
             report = Report(self._clock(), self._draw(), error)
 
-    def _attempt(self, attempt: Attempt, trip: Trip) -> Steps:
+    def _attempt(self, attempt: Attempt, trip: RoutedCall) -> Steps:
         """One call to one provider, with what stands before it."""
         target = attempt.target
         gate = self._gates[target.provider]
@@ -175,7 +175,7 @@ class Calls:
             yield Emit(Chunk("", completion))
         return completion
 
-    def _ask(self, target: Target, trip: Trip) -> Steps:
+    def _ask(self, target: Target, trip: RoutedCall) -> Steps:
         """The answer of one provider; errors of ours for its failures."""
         provider = self._plans.providers[target.provider]
         left = None if trip.deadline is None else trip.deadline - self._clock()
@@ -190,7 +190,7 @@ class Calls:
             raise _unreached(error, target) from None
 
     def _over_http(
-        self, provider: Provider, target: Target, trip: Trip, left: float | None
+        self, provider: Provider, target: Target, trip: RoutedCall, left: float | None
     ) -> Steps:
         sent = provider.build(trip.request, model=target.model, stream=trip.live)
         times = self._timeouts.within(left)
@@ -213,7 +213,7 @@ class Calls:
         return reader.finish()
 
     def _directly(
-        self, provider: DirectProvider, target: Target, trip: Trip, left: float | None
+        self, provider: DirectProvider, target: Target, trip: RoutedCall, left: float | None
     ) -> Steps:
         if not trip.live:
             return (yield Call(provider, trip.request, target.model, left))
@@ -227,7 +227,7 @@ class Calls:
             raise UnavailableError("its stream ended without an answer", provider=target.provider)
         return completion
 
-    def _failure(self, stop: Stop, trip: Trip) -> SemcacheError:
+    def _failure(self, stop: Stop, trip: RoutedCall) -> SemcacheError:
         """What a call in vain ends with."""
         after = getattr(stop.error, "retry_after", None)
         kind: type[RouteExhaustedError] = RouteExhaustedError
@@ -239,11 +239,16 @@ class Calls:
             )
         return kind(said, attempts=trip.attempts, retry_after=after)
 
-    def _late(self, trip: Trip) -> bool:
+    def _late(self, trip: RoutedCall) -> bool:
         return trip.deadline is not None and self._clock() >= trip.deadline
 
     def _note(
-        self, trip: Trip, target: Target, start: float, waited: float, error: BaseException | None
+        self,
+        trip: RoutedCall,
+        target: Target,
+        start: float,
+        waited: float,
+        error: BaseException | None,
     ) -> None:
         report = AttemptReport(
             target.provider,
@@ -255,7 +260,7 @@ class Calls:
             "" if error is None else getattr(error, "detail", "") or str(error),
         )
         trip.attempts.append(report)
-        self._told(RouteEvent(trip.request.namespace, trip.request.task_type, report))
+        self._on_event(RouteEvent(trip.request.namespace, trip.request.task_type, report))
 
 
 def _tokens(completion: Completion) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from semcache.errors import BreakerOpenError, RateLimitedError, UnavailableError
 from semcache.providers.protocols import Named
-from semcache.router.queues import Booking, Lines, Places
+from semcache.router.queues import ConcurrencyLimiter, RateLimiter, Reservation
 from semcache.router.rate_limits import Limit, Unit
 from semcache.router.resilience import (
     Breaker,
@@ -24,7 +24,7 @@ from semcache.router.steps import Sleep, WaitFor
 
 
 @dataclass(frozen=True, slots=True)
-class GateState:
+class AdmissionState:
     """What `Router.state` tells of a provider.
 
     Attributes:
@@ -47,10 +47,12 @@ _GLANCE = 1.0
 """Seconds after which those who wait look at the breaker again."""
 
 
-class Pass:
+class AdmissionToken:
     """Leave to make one call. Must be handed back once, with `leave`."""
 
-    def __init__(self, gate: Gate, permit: Permit, booking: Booking | None, waited: float) -> None:
+    def __init__(
+        self, gate: Admission, permit: Permit, booking: Reservation | None, waited: float
+    ) -> None:
         self._gate = gate
         self._permit: Permit | None = permit
         self._booking = booking
@@ -71,7 +73,7 @@ class Pass:
             self._gate.left(permit, verdict, self._booking, tokens)
 
 
-class Gate:
+class Admission:
     """See the head of the module.
 
     Args:
@@ -87,23 +89,23 @@ class Gate:
         places: int | None,
         breaker: BreakerRules,
         retry: Retry,
-        lines: Lines,
-        turned: Callable[[str, BreakerState], None],
+        lines: RateLimiter,
+        on_state_change: Callable[[str, BreakerState], None],
         clock: Callable[[], float],
     ) -> None:
         self._name = provider.name
         self._all = lines
         self._lines = lines.of(limits, provider=provider.name, key=provider.key_id)
-        self._places = Places(places)
+        self._places = ConcurrencyLimiter(places)
         self._breaker = Breaker(breaker)
         self._budget = RetryBudget.of(retry)
-        self._turned = turned
+        self._on_state_change = on_state_change
         self._clock = clock
         self._lock = threading.Lock()
 
     def enter(
         self, *, retry: bool, tokens: int, deadline: float | None
-    ) -> Generator[Sleep | WaitFor, Any, Pass]:
+    ) -> Generator[Sleep | WaitFor, Any, AdmissionToken]:
         """Wait until a call may be made.
 
         Raises:
@@ -113,7 +115,7 @@ class Gate:
         """
         start = self._clock()
         permit = self._permit()
-        booking: Booking | None = None
+        booking: Reservation | None = None
         placed = False
         try:
             self._pay(retry)
@@ -123,7 +125,7 @@ class Gate:
                 sizes: dict[Unit, float] = {"requests": 1.0, "tokens": float(tokens)}
                 booking, seconds = self._all.book(self._lines, sizes, deadline, self._name)
                 yield from self._turn(permit, booking, seconds)
-            return Pass(self, permit, booking, self._clock() - start)
+            return AdmissionToken(self, permit, booking, self._clock() - start)
         except BaseException:
             if booking is not None:
                 self._all.leave(booking)
@@ -133,7 +135,7 @@ class Gate:
             raise
 
     def _turn(
-        self, permit: Permit, booking: Booking, seconds: float
+        self, permit: Permit, booking: Reservation, seconds: float
     ) -> Generator[Sleep, Any, None]:
         """Wait for the call's turn, unless the breaker opens meanwhile."""
         while True:
@@ -147,7 +149,11 @@ class Gate:
                 return
 
     def left(
-        self, permit: Permit | None, verdict: Verdict, booking: Booking | None, tokens: int | None
+        self,
+        permit: Permit | None,
+        verdict: Verdict,
+        booking: Reservation | None,
+        tokens: int | None,
     ) -> None:
         """A call has ended. No permit: the breaker knows already how it went."""
         self._places.leave()
@@ -159,9 +165,9 @@ class Gate:
     def _report(self, permit: Permit, verdict: Verdict) -> None:
         self._swap(lambda breaker: breaker.report(permit, verdict, self._clock()))
 
-    def state(self) -> GateState:
+    def state(self) -> AdmissionState:
         breaker = self._breaker
-        return GateState(
+        return AdmissionState(
             breaker.state,
             breaker.faults,
             breaker.retry_after(self._clock()),
@@ -234,4 +240,4 @@ class Gate:
             before = self._breaker
             self._breaker = after = change(before)
         if after.state != before.state:
-            self._turned(self._name, after.state)
+            self._on_state_change(self._name, after.state)

@@ -19,7 +19,7 @@ from semcache.router.rate_limits import Limit, RateState, Unit, rate_state
 
 
 @dataclass(slots=True)
-class Line:
+class LimitQueue:
     """One limit, and who waits for it: amounts by booking, the first to come first.
 
     Attributes:
@@ -35,7 +35,7 @@ class Line:
 
 
 @dataclass(slots=True)
-class Booking:
+class Reservation:
     """A call's place in all its lines.
 
     Attributes:
@@ -45,13 +45,13 @@ class Booking:
     """
 
     number: int
-    lines: tuple[Line, ...]
+    lines: tuple[LimitQueue, ...]
     amounts: tuple[float, ...]
     latest: float
     departed: float | None = None
 
 
-class Lines:
+class RateLimiter:
     """The rate limits of a router's providers, under one lock.
 
     Args:
@@ -61,21 +61,27 @@ class Lines:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._lines: dict[tuple[str, Limit], Line] = {}
+        self._lines: dict[tuple[str, Limit], LimitQueue] = {}
         self._numbers = 0
 
-    def of(self, limits: Sequence[Limit], *, provider: str, key: str | None) -> tuple[Line, ...]:
+    def of(
+        self, limits: Sequence[Limit], *, provider: str, key: str | None
+    ) -> tuple[LimitQueue, ...]:
         """The lines for a provider's limits; those for a key are shared by all who use it."""
         found = []
         for limit in limits:
             owner = f"key {key}" if limit.per == "key" and key is not None else provider
             state = rate_state(limit, self._clock())
-            found.append(self._lines.setdefault((owner, limit), Line(limit, state)))
+            found.append(self._lines.setdefault((owner, limit), LimitQueue(limit, state)))
         return tuple(found)
 
     def book(
-        self, lines: Sequence[Line], sizes: Mapping[Unit, float], deadline: float | None, who: str
-    ) -> tuple[Booking, float]:
+        self,
+        lines: Sequence[LimitQueue],
+        sizes: Mapping[Unit, float],
+        deadline: float | None,
+        who: str,
+    ) -> tuple[Reservation, float]:
         """Take a place in all the lines; return it and the seconds until its turn.
 
         Raises:
@@ -103,14 +109,14 @@ class Lines:
             latest = now + min((line.limit.wait for line in lines), default=0.0)
             if deadline is not None:
                 latest = min(latest, deadline)
-            booking = Booking(self._numbers, tuple(lines), amounts, latest)
+            booking = Reservation(self._numbers, tuple(lines), amounts, latest)
             for line, amount, turn in zip(lines, amounts, turns, strict=True):
                 line.waiting[booking.number] = amount
                 line.booked += amount
                 line.promised = turn
             return booking, max(turns, default=now) - now
 
-    def depart(self, booking: Booking, who: str) -> float:
+    def depart(self, booking: Reservation, who: str) -> float:
         """Go, if all the lines let it: 0.0. Otherwise the seconds until the next try.
 
         Raises:
@@ -137,12 +143,12 @@ class Lines:
                 raise _too_late(slowest, who, turn - now)
             return max(turn - now, _SLACK)
 
-    def leave(self, booking: Booking) -> None:
+    def leave(self, booking: Reservation) -> None:
         """Give up a place before its turn."""
         with self._lock:
             self._unbook(booking)
 
-    def correct(self, booking: Booking, unit: Unit, actual: float) -> None:
+    def correct(self, booking: Reservation, unit: Unit, actual: float) -> None:
         """What the call really took, now that it is known."""
         if booking.departed is None:
             return
@@ -152,7 +158,7 @@ class Lines:
                 if line.limit.unit == unit and actual != amount:
                     line.state = line.state.correct(booking.departed, now, actual - amount)
 
-    def free(self, lines: Sequence[Line]) -> list[tuple[Limit, float, int]]:
+    def free(self, lines: Sequence[LimitQueue]) -> list[tuple[Limit, float, int]]:
         """(limit, what could go at once, how many wait) of each line."""
         with self._lock:
             now = self._clock()
@@ -165,7 +171,7 @@ class Lines:
             line.waiting.clear()
             line.booked = 0.0
 
-    def _unbook(self, booking: Booking) -> None:
+    def _unbook(self, booking: Reservation) -> None:
         for line in booking.lines:
             amount = line.waiting.pop(booking.number, None)
             if amount is not None:
@@ -176,7 +182,7 @@ _SLACK = 0.001
 """Seconds: what a sleep may be off."""
 
 
-def _ahead(line: Line, number: int) -> float:
+def _ahead(line: LimitQueue, number: int) -> float:
     """What those who came before this booking still wait to take."""
     total = 0.0
     for other, amount in line.waiting.items():
@@ -186,7 +192,7 @@ def _ahead(line: Line, number: int) -> float:
     return total
 
 
-def _too_late(line: Line, who: str, seconds: float) -> RateLimitedError:
+def _too_late(line: LimitQueue, who: str, seconds: float) -> RateLimitedError:
     return RateLimitedError(
         f"its limit here of {line.limit} is used up; the call's turn would come in "
         f"{seconds:.1f} s, which is too late",
@@ -196,7 +202,7 @@ def _too_late(line: Line, who: str, seconds: float) -> RateLimitedError:
     )
 
 
-class Places:
+class ConcurrencyLimiter:
     """At most so many calls at once; the others wait in line.
 
     Args:

@@ -145,7 +145,7 @@ class Breaker:
         if self.state == "open":
             if self.retry_after(now) > 0:
                 return self, None
-            breaker = self._turned("half_open")
+            breaker = self._on_state_change("half_open")
         if breaker.out >= self.rules.probes:
             return breaker, None
         return replace(breaker, out=breaker.out + 1), Permit(breaker.generation, probe=True)
@@ -162,7 +162,7 @@ class Breaker:
         if verdict == "neutral":
             return breaker
         if breaker.good + 1 >= self.rules.successes:
-            return breaker._turned("closed")
+            return breaker._on_state_change("closed")
         return replace(breaker, good=breaker.good + 1)
 
     def anew(self) -> Breaker:
@@ -186,7 +186,7 @@ class Breaker:
         return replace(self, faults=self.faults + 1)
 
     def _opened(self, now: float) -> Breaker:
-        return replace(self._turned("open"), opened_at=now)
+        return replace(self._on_state_change("open"), opened_at=now)
 
-    def _turned(self, state: BreakerState) -> Breaker:
+    def _on_state_change(self, state: BreakerState) -> Breaker:
         return replace(self, state=state, faults=0, good=0, out=0, generation=self.generation + 1)

@@ -24,11 +24,11 @@ from semcache.keys.parse import RequestFields
 from semcache.keys.parse import request as make_request
 from semcache.providers.protocols import DirectProvider, Provider
 from semcache.router import drivers, routing
-from semcache.router.calls import Calls, Trip
+from semcache.router.calls import Calls, RoutedCall
 from semcache.router.clients import Clients
-from semcache.router.gate import Gate, GateState
+from semcache.router.gate import Admission, AdmissionState
 from semcache.router.plan import Plans
-from semcache.router.queues import Lines
+from semcache.router.queues import RateLimiter
 from semcache.router.rate_limits import Limit
 from semcache.router.resilience import BreakerRules, BreakerState, Retry
 from semcache.router.routing import Route, Target
@@ -104,19 +104,19 @@ class Router:
         self._hooks = Hooks(hooks)
         self._clock, self._draw = clock, draw
         self._sleep, self._asleep = sleep, asleep
-        self._lines = Lines(clock)
+        self._lines = RateLimiter(clock)
         self._plans.check_names(limits or {}, "limits")
         places = concurrency if isinstance(concurrency, Mapping) else {}
         self._plans.check_names(places, "concurrency")
         self._gates = {
-            name: Gate(
+            name: Admission(
                 provider,
                 limits=(limits or {}).get(name, ()),
                 places=concurrency if isinstance(concurrency, int) else places.get(name),
                 breaker=breaker,
                 retry=retry,
                 lines=self._lines,
-                turned=self._breaker_turned,
+                on_state_change=self._breaker_turned,
                 clock=clock,
             )
             for name, provider in self.providers.items()
@@ -126,7 +126,7 @@ class Router:
             self._gates,
             retry=retry,
             timeouts=timeouts,
-            told=self._told,
+            on_event=self._on_event,
             clock=clock,
             wall=wall,
             draw=draw,
@@ -216,7 +216,7 @@ class Router:
         """
         return self._plans.targets(request, routing.prompt_tokens(request), self._draw())
 
-    def state(self) -> dict[str, GateState]:
+    def state(self) -> dict[str, AdmissionState]:
         """Breakers, limits and calls under way, by the provider's name."""
         return {name: gate.state() for name, gate in self._gates.items()}
 
@@ -265,7 +265,7 @@ class Router:
         deadline: float | None,
         *,
         stream: bool,
-    ) -> Trip:
+    ) -> RoutedCall:
         if isinstance(prompt, Request):
             task_type = fields.get("task_type")
             if set(fields) - {"task_type"}:
@@ -274,7 +274,7 @@ class Router:
         else:
             request = make_request(prompt, **fields)
         seconds = self._deadline if deadline is UNSET else deadline
-        return Trip(
+        return RoutedCall(
             request,
             stream,
             stream and self.flags.enabled("streaming_enabled"),
@@ -283,11 +283,11 @@ class Router:
             None if seconds is None else self._clock() + seconds,
         )
 
-    def _told(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         self._hooks.emit(event)  # its listeners may change
 
     def _breaker_turned(self, provider: str, state: BreakerState) -> None:
-        self._told(BreakerEvent(provider, state))
+        self._on_event(BreakerEvent(provider, state))
 
     def _blocking(self) -> drivers.Blocking:
         return drivers.Blocking(self._clients.blocking, sleep=self._sleep)

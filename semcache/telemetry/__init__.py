@@ -1,0 +1,29 @@
+"""What a cache tells: events, counters, statistics."""
+
+from semcache.telemetry.events import (
+    BoundEvent,
+    BreakerEvent,
+    Event,
+    FaultEvent,
+    Hook,
+    LabelEvent,
+    LookupEvent,
+    RecordEvent,
+    RouteEvent,
+    logging_hook,
+)
+from semcache.telemetry.stats import Stats
+
+__all__ = [
+    "BoundEvent",
+    "BreakerEvent",
+    "Event",
+    "FaultEvent",
+    "Hook",
+    "LabelEvent",
+    "LookupEvent",
+    "RecordEvent",
+    "RouteEvent",
+    "Stats",
+    "logging_hook",
+]

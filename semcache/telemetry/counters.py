@@ -1,39 +1,108 @@
-"""What happened, counted: written behind, so that no hit waits for a disk.
+"""Counting what happens, written behind the traffic so that no hit waits for a disk.
 
-Noting is one append. A thread wakes half a second after the first note, adds up what
-has come in and writes it in one transaction: counters by name, hits by entry. What
-cannot be written is kept and tried again with the next.
+Counting is one append. A thread wakes half a second after the first count, adds up what has come
+in and writes it in one transaction: counters by name, hits by entry. What cannot be written is
+kept and tried again with the next write.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
-from typing import TYPE_CHECKING, TypeAlias
+from collections import Counter as Sums
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from semcache.backends.local.base import Store
-    from semcache.types import Entry
+    from semcache.backends.base import CounterStore, Fault
+    from semcache.types import Entry, Usage
 
 _DELAY = 0.5
 _KEPT = 100_000
-"""Notes that are kept while the store cannot be written; older ones are dropped."""
+"""Counts that are kept while the store cannot be written; older ones are dropped."""
 
 
-_Note: TypeAlias = "tuple[str, Entry | None, float]"
-"""What happened; the entry that was served, and when."""
+class Counter(Enum):
+    """What is counted. The values are the names under which counters are stored."""
+
+    EXACT_HIT = "hits:exact"
+    SEMANTIC_HIT = "hits:semantic"
+    SHARED = "shared"
+    """Answers of another caller's call that was under way."""
+    RECORD = "records"
+    EXPLORATION = "explorations"
+    EXPLORE_CALL = "bought:explore"
+    AUDIT_CALL = "bought:audit"
 
 
-class Tally:
-    """Counters of one cache, added up across processes by the store.
+class Labelled(Enum):
+    """Counters that are kept apart by a label: a reason, or a part that failed."""
+
+    MISS = "misses"
+    FAULT = "faults"
+    NOT_STORED = "not_stored"
+
+
+_SERVED = {"exact": Counter.EXACT_HIT, "semantic": Counter.SEMANTIC_HIT}
+_BOUGHT = {"explore": Counter.EXPLORE_CALL, "audit": Counter.AUDIT_CALL}
+_SAVED_TOKENS, _SAVED_USD = "tokens_saved", "usd_saved"
+_BOUGHT_TOKENS, _BOUGHT_USD = "tokens_bought", "usd_bought"
+
+
+class _Note(NamedTuple):
+    """One count: its name; the entry that was served, and when; what a bought call cost."""
+
+    name: str
+    entry: Entry | None = None
+    at: float = 0.0
+    cost: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counters of a cache, added up over all processes, by their names."""
+
+    values: Mapping[str, float]
+
+    def of(self, counter: Counter) -> int:
+        return int(self.values.get(counter.value, 0))
+
+    def by_label(self, counter: Labelled) -> dict[str, int]:
+        prefix = f"{counter.value}:"
+        return {
+            name.removeprefix(prefix): int(value)
+            for name, value in sorted(self.values.items())
+            if name.startswith(prefix)
+        }
+
+    @property
+    def tokens_saved(self) -> int:
+        return int(self.values.get(_SAVED_TOKENS, 0))
+
+    @property
+    def usd_saved(self) -> float:
+        return float(self.values.get(_SAVED_USD, 0.0))
+
+    @property
+    def tokens_bought(self) -> int:
+        return int(self.values.get(_BOUGHT_TOKENS, 0))
+
+    @property
+    def usd_bought(self) -> float:
+        return float(self.values.get(_BOUGHT_USD, 0.0))
+
+
+class Counters:
+    """Counters of one cache in this process, added up over processes by the store.
 
     Args:
-        fault: told when the counters could not be written.
+        store: where they are written.
+        fault: told when they could not be written.
     """
 
-    def __init__(self, store: Store, fault: Callable[[str, BaseException], None]) -> None:
+    def __init__(self, store: CounterStore, fault: Fault) -> None:
         self._store = store
         self._fault = fault
         self._notes: deque[_Note] = deque(maxlen=_KEPT)
@@ -42,24 +111,40 @@ class Tally:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._awake = False
-        self.also: list[Callable[[], None]] = []
-        """Others who write behind, with the same thread."""
+        self.flush_hooks: list[Callable[[], None]] = []
+        """Called before each write: others who write behind the traffic, with the same thread."""
 
-    def note(self, name: str, entry: Entry | None = None, at: float = 0.0) -> None:
-        """Count one `name`; with an entry, that it was served at `at` (seconds since epoch)."""
-        self._notes.append((name, entry, at))
-        self.rouse()
+    def increment(self, counter: Counter) -> None:
+        """Count one."""
+        self._add(_Note(counter.value))
 
-    def rouse(self) -> None:
-        """See to it that what is there to be written is written soon."""
+    def increment_labelled(self, counter: Labelled, label: str) -> None:
+        """Count one under a label."""
+        self._add(_Note(f"{counter.value}:{label}"))
+
+    def served(self, tier: Literal["exact", "semantic"], entry: Entry, at: float) -> None:
+        """Count a hit, and what it saved. at: seconds since the epoch."""
+        self._add(_Note(_SERVED[tier].value, entry, at))
+
+    def bought(self, kind: Literal["explore", "audit"], cost: Usage) -> None:
+        """Count a call that was made only to learn, and what it cost."""
+        self._add(_Note(_BOUGHT[kind].value, cost=cost))
+
+    def _add(self, note: _Note) -> None:
+        self._notes.append(note)
         if not self._awake:
-            self._rouse()
+            self._begin()
+
+    def wake(self) -> None:
+        """Have what waits written soon."""
+        if not self._awake:
+            self._begin()
 
     def flush(self) -> None:
-        """Write everything noted so far; what cannot be written is kept for the next time."""
-        for write in self.also:
+        """Write everything counted so far; what cannot be written is kept for the next time."""
+        for hook in self.flush_hooks:
             try:
-                write()
+                hook()
             except Exception as error:
                 self._fault("counters", error)
         failed: Exception | None = None
@@ -68,7 +153,7 @@ class Tally:
             if not notes:
                 return
             try:
-                self._store.add_up(*_add_up(notes))
+                self._store.add_up(*_sums(notes))
             except Exception as error:
                 failed = error
                 room = _KEPT - len(self._notes)
@@ -77,24 +162,25 @@ class Tally:
             self._fault("counters", failed)
 
     def after_fork(self) -> None:
-        """In a child process: what the parent noted is the parent's to write."""
+        """In a child process: what the parent counted is the parent's to write."""
         self._notes.clear()
         self._wake, self._writing = threading.Event(), threading.Lock()
         self._thread, self._awake = None, False
 
     def close(self) -> None:
+        """Write what is left, and end the thread."""
         self._closed = True
         self._wake.set()
         self.flush()
 
-    def _rouse(self) -> None:
+    def _begin(self) -> None:
         if self._closed:
             return
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="semcache-tally", daemon=True)
+            thread = threading.Thread(target=self._run, name="semcache-counters", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # there are too many: the next note tries again
+            except RuntimeError:  # too many threads: the next count tries again
                 return
             self._thread = thread
         self._awake = True
@@ -112,23 +198,27 @@ class Tally:
             self.flush()
 
 
-def _add_up(notes: list[_Note]) -> tuple[Counter[str], dict[int, tuple[int, float]]]:
-    counters: Counter[str] = Counter()
+def _sums(notes: list[_Note]) -> tuple[Sums[str], dict[int, tuple[int, float]]]:
+    """Counters by name, and hits by entry id: (how many, the last in seconds since the epoch)."""
+    counters: Sums[str] = Sums()
     hits: dict[int, tuple[int, float]] = {}
-    for name, entry, at in notes:
+    for name, entry, at, cost in notes:
         counters[name] += 1
-        if entry is None:
-            continue
-        bought = name.startswith("bought:")
-        if not bought:
+        if entry is not None:
             count, last = hits.get(entry.id, (0, 0.0))
             hits[entry.id] = (count + 1, max(last, at))
-        usage, what = entry.completion.usage, "bought" if bought else "saved"
-        for counter, amount in (
-            (f"tokens_{what}", usage.prompt_tokens),
-            (f"tokens_{what}", usage.completion_tokens),
-            (f"usd_{what}", usage.cost_usd),
-        ):
-            if isinstance(amount, int | float):
-                counters[counter] += amount  # type: ignore[assignment]
+            _add_usage(counters, entry.completion.usage, _SAVED_TOKENS, _SAVED_USD)
+        elif cost is not None:
+            _add_usage(counters, cost, _BOUGHT_TOKENS, _BOUGHT_USD)
     return counters, hits
+
+
+def _add_usage(counters: Sums[str], usage: Usage, tokens: str, usd: str) -> None:
+    """Add what is known of a usage."""
+    for name, amount in (
+        (tokens, usage.prompt_tokens),
+        (tokens, usage.completion_tokens),
+        (usd, usage.cost_usd),
+    ):
+        if isinstance(amount, int | float):
+            counters[name] += amount  # type: ignore[assignment]

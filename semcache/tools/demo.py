@@ -18,7 +18,7 @@ from importlib.resources import files
 from statistics import median
 from typing import Any
 
-from semcache.engine.cache import Explanation
+from semcache.engine.explain import Explanation
 from semcache.semantic_cache import SemanticCache
 from semcache.types import Completion, Explore, Hit, Lookup
 

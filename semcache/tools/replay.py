@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from semcache.backends import LocalOptions
+from semcache.options import Calls
 from semcache.router.prices import priced
 from semcache.semantic_cache import SemanticCache
 from semcache.telemetry.intervals import wilson
 from semcache.tools.logs import Call
 from semcache.types import Usage
-from semcache.verification.policies import FixedThreshold
 
 if TYPE_CHECKING:
     from semcache.embedders.base import Embedder
@@ -148,11 +149,11 @@ def _try(
         tempfile.TemporaryDirectory(prefix="semcache-replay-") as directory,
         SemanticCache(
             directory,
-            policy=FixedThreshold(threshold),
+            threshold=threshold,
             embedder=embedder,
-            clock=lambda: now,
-            index_in_background=False,
             hooks=(),
+            calls=Calls(clock=lambda: now),
+            backend=LocalOptions(index_in_background=False),
         ) as cache,
     ):
         for call in calls:

@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from semcache.backends.local.repository import Repository
-from semcache.backends.local.sqlite.store import SQLiteStore
-from semcache.backends.vectors import decoded
+from semcache.backends.base import Backend, Entries, EntryDetails, Progress
 from semcache.embedders.base import Embedder
 from semcache.errors import EmbedderError, RequestError
 from semcache.types import Completion, Entry, NewEntry, Selection, Usage
@@ -26,54 +24,60 @@ if TYPE_CHECKING:
 FORMAT = "semcache-export-1"
 _PAGE = 500
 
+EmbedderOf = Callable[[], Embedder]
 
-def export_lines(store: SQLiteStore, selection: Selection = Selection()) -> Iterator[str]:
+
+def export_lines(backend: Backend, selection: Selection = Selection()) -> Iterator[str]:
     """The lines of an export, oldest entry first, without their line ends."""
-    header = {"format": FORMAT, "embedder": store.meta("fingerprint")}
-    yield json.dumps(header)
+    catalogue = backend.catalogue
+    yield json.dumps({"format": FORMAT, "embedder": backend.embedder})
     last = 0
-    while page := store.page_after(last, selection, _PAGE):
+    while page := catalogue.page_after(last, selection, _PAGE):
+        details = catalogue.details([entry.id for entry in page])
         for entry in page:
-            yield json.dumps(_entry_json(store, entry), ensure_ascii=False)
+            if entry.id in details:  # otherwise it was deleted a moment ago
+                yield json.dumps(_entry_json(entry, details[entry.id]), ensure_ascii=False)
         last = page[-1].id
 
 
-def _entry_json(store: SQLiteStore, entry: Entry) -> dict[str, Any]:
-    vector = store.vectors([entry.id]).get(entry.id)
-    if vector is not None:
-        dimension = int(store.meta("dimension") or 0)
-        vector = decoded([vector], dimension).tobytes()
+def _entry_json(entry: Entry, details: EntryDetails) -> dict[str, Any]:
+    vector = details.vector
     return {
         "exact_key": entry.exact_key.hex(),
         "scope": entry.scope.hex(),
         "namespace": entry.namespace,
         "model": entry.model,
         "question": entry.question,
-        "summary": json.loads(store.summary(entry.id)),
+        "summary": details.summary,
         "completion": asdict(entry.completion),
-        "key_version": store.key_version(entry.id),
+        "key_version": details.key_version,
         "created_at": entry.created_at,
         "expires_at": entry.expires_at,
         "stale_at": entry.stale_at,
         "sliding": entry.sliding,
         "last_hit_at": entry.last_hit_at,
         "hits": entry.hits,
-        "tags": list(store.tags(entry.id)),
-        "vector": None if vector is None else base64.b64encode(vector).decode(),
+        "tags": list(details.tags),
+        "vector": None if vector is None else base64.b64encode(vector.tobytes()).decode(),
     }
 
 
 def import_lines(
     lines: Iterable[str],
-    repository: Repository[Any],
-    embedder: Callable[[], Embedder],
-    progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005 - says nothing
+    entries: Entries,
+    embedder: EmbedderOf,
+    *,
+    fingerprint: str | None,
+    dimension: int | None = None,
+    progress: Progress = lambda done, total: None,  # noqa: ARG005 - says nothing
 ) -> int:
     """Store the entries of an export, each in place of one for the same request.
 
     Args:
-        embedder: asked for only where vectors must be made anew.
-        progress: told how many entries are in.
+        embedder: called only where questions must be embedded again.
+        fingerprint: of the embedder whose vectors are taken as they are; None if any vectors are.
+        dimension: length of these vectors, where it is known.
+        progress: told how many entries are in; the total is not known.
 
     Raises:
         RequestError: a line is not what it should be; names it. The entries before it are in.
@@ -86,13 +90,15 @@ def import_lines(
         raise RequestError(
             f"The file is no export of semcache: its first line must say format {FORMAT!r}."
         )
-    usable = repository.accepts(header.get("embedder"))
+    given = header.get("embedder")
+    usable = given is not None and given == (fingerprint or embedder().fingerprint)
     done = 0
     for number, line in numbered:
         if line.strip():
-            _import(_parsed(line, number), number, repository, None if usable else embedder)
+            fields = _parsed(line, number)
+            _import(fields, number, entries, None if usable else embedder, dimension)
             done += 1
-            progress(done)
+            progress(done, 0)
     return done
 
 
@@ -113,8 +119,9 @@ def _parsed(line: str, number: int) -> dict[str, Any]:
 def _import(
     fields: dict[str, Any],
     number: int,
-    repository: Repository[Any],
-    embedder: Callable[[], Embedder] | None,
+    entries: Entries,
+    embedder: EmbedderOf | None,
+    dimension: int | None,
 ) -> None:
     try:
         blob = fields.pop("vector", None)
@@ -126,12 +133,11 @@ def _import(
             tags=tuple(fields.pop("tags", ())),
             **fields,
         )
-        dimension = int(repository.store.meta("dimension") or 0) or None
         vector = None if blob is None else _vector(entry, blob, embedder, dimension)
         _check_types(entry)
     except (KeyError, TypeError, ValueError, AttributeError, _VectorError) as error:
         raise RequestError(f"Line {number} is no entry of an export: {error!r}.") from None
-    repository.record(entry, vector)
+    entries.record(entry, vector)
 
 
 _TYPES: dict[str, Any] = {
@@ -166,7 +172,7 @@ def _key(text: str) -> bytes:
 
 
 def _vector(
-    entry: NewEntry, blob: str, embedder: Callable[[], Embedder] | None, dimension: int | None
+    entry: NewEntry, blob: str, embedder: EmbedderOf | None, dimension: int | None
 ) -> Vector | None:
     import numpy as np
 

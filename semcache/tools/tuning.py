@@ -9,7 +9,6 @@ allows. What keeps the promise in use, the line, is drawn from labels as before.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ from semcache.keys import keys
 from semcache.keys.keys import KeyRules
 from semcache.telemetry.intervals import wilson
 from semcache.tools.logs import Call
-from semcache.types import Evidence, Standing
+from semcache.types import Evidence, NeighbourAgreement
 from semcache.verification import calibration
 from semcache.verification import features as verifier
 from semcache.verification.base import Judge, Verifier
-from semcache.verification.calibration import Rules
+from semcache.verification.calibration import BoundConfig
 from semcache.verification.features import Prior, chance_of
-from semcache.verification.policies import FLOOR, LOOKED_AT, NEIGHBOURS, place
+from semcache.verification.policies import FLOOR, LOOKED_AT, NEIGHBOURS, bin_of_chance
 from semcache.verification.prior import WITH_MODEL, WITHOUT_MODEL
 from semcache.verification.weights import Weights
 
@@ -87,11 +86,6 @@ class Tuned:
     weights: tuple[float, ...] | None
     why: str
     with_model: bool
-
-    @property
-    def as_meta(self) -> str:
-        """As the cache reads it."""
-        return json.dumps({"weights": self.weights, "with_model": self.with_model})
 
 
 def look_through(
@@ -151,17 +145,17 @@ def _agree(one: Call, other: Call, judge: Judge) -> bool | None:
 
 
 def _evidence(stored: str, asked: str, similarity: float, model: Verifier | None) -> Evidence:
-    evidence = verifier.look(stored, asked, similarity, Standing())
+    evidence = verifier.extract_evidence(stored, asked, similarity, NeighbourAgreement())
     if evidence.by != "cosine" or model is None:
         return evidence
-    return verifier.verified(stored, asked, evidence, model.logits([(stored, asked)])[0])
+    return verifier.with_model_score(stored, asked, evidence, model.logits([(stored, asked)])[0])
 
 
 def _question(call: Call) -> str:
     return keys.query(call.request, KeyRules()).question or ""
 
 
-def tune(looked: Sequence[Looked], calls: int, rules: Rules, *, with_model: bool) -> Tuned:
+def tune(looked: Sequence[Looked], calls: int, rules: BoundConfig, *, with_model: bool) -> Tuned:
     """Learn from the earlier part, compare on the later.
 
     Raises:
@@ -179,7 +173,7 @@ def tune(looked: Sequence[Looked], calls: int, rules: Rules, *, with_model: bool
     prior: Prior = WITH_MODEL if with_model else WITHOUT_MODEL
     shipped = fitted = Weights.of(prior)
     for one in early:
-        fitted = fitted.learned(one.features, one.right)
+        fitted = fitted.updated(one.features, one.right)
     before, after = frontier(late, shipped), frontier(late, fitted)
     served, wrong = cold(late, fitted, rules)
     why = _why_not(before, after, served, wrong, rules)
@@ -189,7 +183,7 @@ def tune(looked: Sequence[Looked], calls: int, rules: Rules, *, with_model: bool
     return Tuned(*counts, before, after, served, wrong, weights, told, with_model)
 
 
-def _why_not(before: Frontier, after: Frontier, served: int, wrong: int, rules: Rules) -> str:
+def _why_not(before: Frontier, after: Frontier, served: int, wrong: int, rules: BoundConfig) -> str:
     if after.loss >= before.loss:
         return "it does not foretell the later part better than the shipped prior"
     interval = wilson(wrong, served)
@@ -218,13 +212,17 @@ def frontier(looked: Sequence[Looked], weights: Weights) -> Frontier:
     return Frontier(RATES, tuple(hits.values()), loss / max(1, len(looked)))
 
 
-def cold(looked: Sequence[Looked], weights: Weights, rules: Rules) -> tuple[int, int]:
+def cold(looked: Sequence[Looked], weights: Weights, rules: BoundConfig) -> tuple[int, int]:
     """(served, wrong) with a line that no label has moved."""
-    _, line = calibration.whole(calibration.Bins(), rules)
+    _, threshold = calibration.overall(calibration.Bins(), rules)
     best: dict[int, tuple[float, bool]] = {}
     for one in looked:
         logit = weights.logit(one.features)
         if one.call not in best or logit > best[one.call][0]:
             best[one.call] = (logit, one.right)
-    served = [right for logit, right in best.values() if place(chance_of(logit)) >= line.place]
+    served = [
+        right
+        for logit, right in best.values()
+        if bin_of_chance(chance_of(logit)) >= threshold.first_bin
+    ]
     return len(served), served.count(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from semcache.types.base import Tier
 from semcache.types.completions import Completion
@@ -40,18 +40,19 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a candidate stands among its neighbours and in what was learned.
+class NeighbourAgreement:
+    """How a candidate compares with the other neighbours, and how its own labels turned out.
 
     Attributes:
-        agree: share of the other neighbours that are known to have the same answer.
-        margin: how much nearer its answer's nearest question is than the next answer's.
-        surprise: the sum of (right - expected) over its labels, within [-2, 2].
+        agreement: share of the other neighbours that are known to have the same answer.
+        margin: similarity of the nearest question with this answer, minus that of the nearest
+            question with another answer.
+        residual: the sum of (right - expected) over the entry's labels, clipped to [-2, 2].
     """
 
-    agree: float = 0.0
+    agreement: float = 0.0
     margin: float = 0.0
-    surprise: float = 0.0
+    residual: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Evidence:
         findings: what they visibly differ in.
         logit: log-odds of the pair model; None: it was not asked.
         by: who looked: "same words", "guards", "model", or "cosine" where there is no model.
-        standing: see there.
+        neighbours: see `NeighbourAgreement`.
         features: the numbers that the weights go with; () where a guard refused, or where
             the words are the same.
         chance: probability that the stored answer is right; None where a guard refused.
@@ -73,7 +74,7 @@ class Evidence:
     findings: tuple[Finding, ...] = ()
     logit: float | None = None
     by: str = "cosine"
-    standing: Standing = Standing()
+    neighbours: NeighbourAgreement = NeighbourAgreement()
     features: tuple[float, ...] = ()
     chance: float | None = None
 
@@ -89,6 +90,19 @@ class Candidate:
     entry: Entry
     similarity: float
     evidence: Evidence | None = None
+
+
+class Neighbours(NamedTuple):
+    """What a search in one scope found.
+
+    Attributes:
+        nearest: cosine similarity of the nearest neighbour, whatever it is; None where the scope
+            holds no vector.
+        candidates: those that are similar enough and exist, the nearest first.
+    """
+
+    nearest: float | None
+    candidates: list[Candidate]
 
 
 @dataclass(frozen=True, slots=True)

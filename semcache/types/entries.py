@@ -77,7 +77,7 @@ class Neighbour(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class ChangeCursor:
     """How far a store has come: what an index that follows it must hold.
 
     Attributes:
@@ -119,16 +119,17 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Another's lease, as it stands now.
+class LeaseHolder:
+    """Who holds a lease, at one moment.
 
     Attributes:
-        owner: whose it is; "": nobody's any more, and its answer was not one to keep.
-        beat: grows while the owner lives.
+        owner: names the process that holds it; "" if that has released it without storing an
+            answer.
+        heartbeat: grows while the owner lives.
     """
 
     owner: str
-    beat: int
+    heartbeat: int
 
     @property
     def void(self) -> bool:

@@ -34,7 +34,7 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Serve:
+class ServedHit:
     """A semantic hit, remembered for whoever reports on it.
 
     `id` is its lookup's; `verdict` what was said of it last, None: nothing.

@@ -1,4 +1,4 @@
-"""The seams of verification: policies, models that look at two questions, judges of answers."""
+"""The seams of verification: what decides, what looks at two questions, what compares answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,96 @@ if TYPE_CHECKING:
         Candidate,
         Completion,
         Decision,
+        Lookup,
+        Neighbours,
+        ObservationKind,
+        Query,
     )
+
+
+class Verification(Protocol):
+    """Decides which stored answer may be served, and learns whether that was right.
+
+    - `decide` changes nothing. All chance that it may use is its argument.
+    - What learns nothing still takes part in every call; it then does nothing with it.
+    - May be called from many threads at once. Raises nothing but what its parts raise.
+    """
+
+    @property
+    def k(self) -> int:
+        """How many candidates it wants to see."""
+        ...
+
+    @property
+    def floor(self) -> float:
+        """Minimum similarity of a candidate."""
+        ...
+
+    def describe(self) -> str:
+        """What decides, for people."""
+        ...
+
+    def decide(self, query: Query, neighbours: Neighbours, *, now: float, draw: float) -> Decision:
+        """Decide on the neighbours of a question within its scope.
+
+        Args:
+            now: seconds since the epoch.
+            draw: uniform in [0, 1).
+        """
+        ...
+
+    def examine(
+        self, query: Query, candidates: Sequence[Candidate], *, now: float
+    ) -> list[Candidate]:
+        """Every candidate with all evidence that can be had, for people to look at."""
+        ...
+
+    def observe_lookup(self, lookup: Lookup) -> None:
+        """A lookup was decided."""
+        ...
+
+    def observe_answer(self, lookup: Lookup, fresh: Completion, entry_id: int | None) -> None:
+        """The model was asked: its answer shows what the candidate of the lookup was worth.
+
+        Args:
+            entry_id: of the entry that holds the fresh answer, if it was stored.
+        """
+        ...
+
+    @property
+    def judges(self) -> bool:
+        """Whether answers are compared at all, so that an audit would teach anything."""
+        ...
+
+    def observe_audit(self, lookup: Lookup, fresh: Completion, entry_id: int | None) -> None:
+        """The model was asked although the candidate was served."""
+        ...
+
+    def report(self, lookup: Lookup | str, right: bool, *, kind: ObservationKind) -> bool:
+        """Somebody says whether what a lookup served was right.
+
+        Returns whether the lookup is remembered.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        ...
+
+    def save(self) -> None:
+        """Write down what was learned. Raises `StoreError`."""
+        ...
+
+    def wait(self) -> None:
+        """Return when no comparison is waiting."""
+        ...
+
+    def after_fork(self) -> None:
+        """In a child process: threads and locks are the parent's."""
+        ...
+
+    def close(self) -> None:
+        """Save, and compare no more. Raises `StoreError`."""
+        ...
 
 
 class Policy(Protocol):
@@ -23,16 +112,16 @@ class Policy(Protocol):
 
     @property
     def floor(self) -> float:
-        """Neighbours less similar than this need not be shown to it."""
+        """Minimum similarity of a candidate."""
         ...
 
     def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
-        """Judge fresh candidates, the nearest first; draw is uniform in [0, 1)."""
+        """Decide on fresh candidates, the nearest first. `draw` is uniform in [0, 1)."""
         ...
 
 
 class Verifier(Protocol):
-    """Looks at two questions and says how likely one answer serves both.
+    """A model that looks at two questions and says how likely one answer serves both.
 
     - The same pair gives the same number. May be called from many threads at once.
     - Raises `EmbedderError` when it cannot.
@@ -43,7 +132,16 @@ class Verifier(Protocol):
         ...
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """log-odds that (stored, asked) ask for the same, for each pair."""
+        """Log-odds that (stored, asked) ask for the same, for each pair."""
+        ...
+
+
+@runtime_checkable
+class ForkAware(Protocol):
+    """A part with locks or threads of its own, which a forked child must renew."""
+
+    def after_fork(self) -> None:
+        """In a child process: threads are gone, and locks may be held by them."""
         ...
 
 
@@ -56,5 +154,5 @@ class Judge(Protocol):
     """
 
     def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:
-        """Whether the stored answer would have done in the fresh one's place."""
+        """Whether the stored answer would have done in place of the fresh one."""
         ...

@@ -59,8 +59,8 @@ _MIDDLES = (-4.0, *(0.5 * (a + b) for a, b in zip(EDGES, EDGES[1:], strict=False
 BINS = len(_MIDDLES)
 NONE: Counts = (0.0,) * BINS
 _LEAST_ERROR = 0.003
-_LINE_BEFORE_ANY = BINS
-"""No line: nothing is served."""
+_NOTHING_SERVED = BINS
+"""The first bin that is served, where none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +80,17 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class BoundConfig:
     """What the bound is held with.
 
     Attributes:
         bound: the largest share of served semantic hits that may be wrong.
         caution: standard deviations that are added to the expectation (1.5: about 93%).
-        spread: of the whole around the verifier's chances; group_spread: of a namespace
+        spread: of the whole around the verifier's chances; namespace_spread: of a namespace
             around the whole.
         memory: labels of a bin after which an old one has faded to 1/e.
         half_life: lookups after which traffic counts half.
-        group_labels: labels from which on a namespace has a line of its own.
+        namespace_labels: labels from which on a namespace has a line of its own.
         explored: share of what would be served that is asked all the same.
         worst: no bin is served whose own share of wrong answers is expected to be more than
             so many times the bound, however little traffic it has: much good traffic must
@@ -100,11 +100,11 @@ class Rules:
     bound: float
     caution: float = 1.5
     spread: Spread = Spread(common=0.6, near=0.5, reach=2.0, own=0.3)
-    group_spread: Spread = Spread(common=0.4, near=0.3, reach=2.0, own=0.2)
+    namespace_spread: Spread = Spread(common=0.4, near=0.3, reach=2.0, own=0.2)
     memory: float = 300.0
     half_life: float = 2000.0
-    group_labels: float = 40.0
-    explored: float = 0.04
+    namespace_labels: float = 40.0
+    exploration_rate: float = 0.04
     worst: float = 3.0
 
 
@@ -114,7 +114,7 @@ class Bins:
 
     Attributes:
         right, wrong: labels, faded. seen: lookups, faded.
-        alarm: see `alarmed`.
+        alarm: see `alarm_after`.
     """
 
     right: Counts = NONE
@@ -126,22 +126,22 @@ class Bins:
     def labels(self) -> float:
         return sum(self.right) + sum(self.wrong)
 
-    def saw(self, place: int, rules: Rules) -> Bins:
+    def with_lookup(self, index: int, config: BoundConfig) -> Bins:
         """One more lookup with a candidate in this bin."""
-        kept = 0.5 ** (1 / rules.half_life)
+        kept = 0.5 ** (1 / config.half_life)
         seen = [count * kept for count in self.seen]
-        seen[place] += 1
+        seen[index] += 1
         return replace(self, seen=tuple(seen))
 
-    def labelled(self, place: int, right: bool, rules: Rules) -> Bins:
+    def with_label(self, index: int, right: bool, config: BoundConfig) -> Bins:
         """One more label in this bin."""
-        kept = 1 - 1 / rules.memory
+        kept = 1 - 1 / config.memory
         rights, wrongs = list(self.right), list(self.wrong)
-        rights[place] = rights[place] * kept + right
-        wrongs[place] = wrongs[place] * kept + (not right)
+        rights[index] = rights[index] * kept + right
+        wrongs[index] = wrongs[index] * kept + (not right)
         return replace(self, right=tuple(rights), wrong=tuple(wrongs))
 
-    def forgotten(self, kept: float) -> Bins:
+    def discounted(self, kept: float) -> Bins:
         """With labels that count for so much less."""
         return replace(
             self,
@@ -165,17 +165,17 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ServingThreshold:
     """From which bin on candidates are served.
 
     Attributes:
-        place: the first bin served; `BINS`: none.
+        first_bin: the first bin that is served; `BINS` if none is.
         expected: share of wrong answers among what is served.
         upper: the same with caution.
         same_words: share of wrong answers that is expected where the words are the same.
     """
 
-    place: int = _LINE_BEFORE_ANY
+    first_bin: int = _NOTHING_SERVED
     expected: float = 0.0
     upper: float = 0.0
     same_words: float = 0.0
@@ -183,17 +183,17 @@ class Line:
     @property
     def logit(self) -> float:
         """Log-odds from which on candidates are served."""
-        if self.place >= BINS:
+        if self.first_bin >= BINS:
             return math.inf
-        return EDGES[self.place - 1] if self.place else -math.inf
+        return EDGES[self.first_bin - 1] if self.first_bin else -math.inf
 
 
-def place_of(logit: float) -> int:
+def bin_index(logit: float) -> int:
     """The bin of a log-odds."""
     return bisect_right(EDGES, logit)
 
 
-_SAME_WORDS = place_of(log_odds(SAME_WORDS))
+_SAME_WORDS = bin_index(log_odds(SAME_WORDS))
 CHANCES: Counts = tuple(max(_LEAST_ERROR, chance_of(-middle)) for middle in _MIDDLES)
 """Shares of wrong answers if the verifier's chances mean what they say."""
 
@@ -222,39 +222,39 @@ def fit(bins: Bins, expected: Counts, spread: Spread) -> Fit:
     return Fit(tuple(errors.tolist()), after)
 
 
-def draw(found: Fit, seen: Sequence[float], rules: Rules) -> Line:
+def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -> ServingThreshold:
     """The lowest line that keeps the bound."""
     import numpy as np
 
-    surest = found.errors[_SAME_WORDS]
-    best = Line(same_words=surest)
+    surest = fitted.errors[_SAME_WORDS]
+    best = ServingThreshold(same_words=surest)
     traffic = wrong = 0.0
     slopes = np.zeros(BINS)
-    for place in range(BINS - 1, -1, -1):
-        weight, error = seen[place] + 0.02, found.errors[place]
-        if error > rules.worst * rules.bound:
+    for index in range(BINS - 1, -1, -1):
+        weight, error = seen[index] + 0.02, fitted.errors[index]
+        if error > config.worst * config.bound:
             break
         traffic += weight
         wrong += weight * error
-        slopes[place] = weight * error * (1 - error)
-        deviation = math.sqrt(max(0.0, float(slopes @ found.spread @ slopes))) / traffic
+        slopes[index] = weight * error * (1 - error)
+        deviation = math.sqrt(max(0.0, float(slopes @ fitted.spread @ slopes))) / traffic
         expected = wrong / traffic
-        upper = expected + rules.caution * deviation
-        if upper <= rules.bound:
-            best = Line(place, expected, upper, surest)
+        upper = expected + config.caution * deviation
+        if upper <= config.bound:
+            best = ServingThreshold(index, expected, upper, surest)
     return best
 
 
-def whole(bins: Bins, rules: Rules) -> tuple[Fit, Line]:
+def overall(bins: Bins, config: BoundConfig) -> tuple[Fit, ServingThreshold]:
     """Beliefs and line of the traffic as a whole."""
-    found = fit(bins, CHANCES, rules.spread)
-    return found, draw(found, bins.seen, rules)
+    found = fit(bins, CHANCES, config.spread)
+    return found, serving_threshold(found, bins.seen, config)
 
 
-def group(bins: Bins, of_all: Fit, rules: Rules) -> tuple[Fit, Line]:
+def for_namespace(bins: Bins, of_all: Fit, config: BoundConfig) -> tuple[Fit, ServingThreshold]:
     """Beliefs and line of one namespace, on top of those of the whole."""
-    found = fit(bins, of_all.errors, rules.group_spread)
-    return found, draw(found, bins.seen, rules)
+    found = fit(bins, of_all.errors, config.namespace_spread)
+    return found, serving_threshold(found, bins.seen, config)
 
 
 _STEPS = 5
@@ -289,14 +289,14 @@ def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 _ALARM = math.log(200.0)
 
 
-def alarmed(bins: Bins, right: bool, rules: Rules) -> tuple[Bins, bool]:
+def alarm_after(bins: Bins, right: bool, config: BoundConfig) -> tuple[Bins, bool]:
     """After a label of what is served at present: is the bound clearly broken?
 
     Page's test of `bound` against several times as much, begun anew whenever it is down to
     nothing; it takes about 200 times the labels of a real break to ring by chance.
     """
-    many = min(0.5, 3 * rules.bound + 0.05)
-    step = math.log((1 - many) / (1 - rules.bound)) if right else math.log(many / rules.bound)
+    many = min(0.5, 3 * config.bound + 0.05)
+    step = math.log((1 - many) / (1 - config.bound)) if right else math.log(many / config.bound)
     level = max(0.0, bins.alarm + step)
     if level >= _ALARM:
         return replace(bins, alarm=0.0), True

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from semcache.types import Evidence, Finding, Standing
+from semcache.types import Evidence, Finding, NeighbourAgreement
 from semcache.verification import guards
 
 FEATURES = (
@@ -54,11 +54,11 @@ def refusal(evidence: Evidence) -> Finding | None:
     return next((f for f in evidence.findings if f.decisive and f.kind in REFUSING), None)
 
 
-def look(
+def extract_evidence(
     stored: str,
     asked: str,
     similarity: float,
-    standing: Standing = Standing(),
+    agreement: NeighbourAgreement = NeighbourAgreement(),
     age: float = 0.0,
 ) -> Evidence:
     """What can be seen of a pair without the pair model.
@@ -68,9 +68,9 @@ def look(
     """
     stale = _stale(asked, age)
     if stale is None and guards.same_words(stored, asked):
-        return Evidence(similarity, (), None, "same words", standing, (), SAME_WORDS)
+        return Evidence(similarity, (), None, "same words", agreement, (), SAME_WORDS)
     findings = guards.compare(stored, asked) if stale is None else (stale,)
-    evidence = Evidence(similarity, findings, None, "cosine", standing)
+    evidence = Evidence(similarity, findings, None, "cosine", agreement)
     if refusal(evidence) is not None:
         return replace(evidence, by="guards")
     return replace(evidence, features=features(stored, asked, evidence))
@@ -86,12 +86,12 @@ def _stale(asked: str, age: float) -> Finding | None:
     return Finding("age", f"answered {told}", ", ".join(dict.fromkeys(words)))
 
 
-def knows(question: str) -> bool:
+def model_supports(question: str) -> bool:
     """Whether the pair model can read a question: it was trained on Latin script."""
     return guards.reading(question).script == "latin"
 
 
-def verified(stored: str, asked: str, evidence: Evidence, logit: float) -> Evidence:
+def with_model_score(stored: str, asked: str, evidence: Evidence, logit: float) -> Evidence:
     """The evidence with what the pair model says."""
     told = replace(evidence, logit=logit, by="model")
     return replace(told, features=features(stored, asked, told))
@@ -104,7 +104,7 @@ def features(stored: str, asked: str, evidence: Evidence) -> tuple[float, ...]:
     distance = math.log(max(1.0001 - evidence.similarity, 1e-4))
     decisive = {f.kind for f in evidence.findings if f.decisive}
     more = {f.kind for f in evidence.findings if not f.decisive}
-    standing = evidence.standing
+    agreement = evidence.neighbours
     return (
         1.0,
         logit,
@@ -124,20 +124,20 @@ def features(stored: str, asked: str, evidence: Evidence) -> tuple[float, ...]:
         len(one & other) / max(1, len(one | other)),
         min(abs(len(one) - len(other)), 10.0),
         math.log1p(min(len(one), len(other))),
-        standing.agree,
-        standing.margin,
-        standing.surprise,
+        agreement.agreement,
+        agreement.margin,
+        agreement.residual,
     )
 
 
-def standings(
-    answers: Sequence[int], similarities: Sequence[float], surprises: Sequence[float]
-) -> list[Standing]:
+def neighbour_agreements(
+    answers: Sequence[int], similarities: Sequence[float], residuals: Sequence[float]
+) -> list[NeighbourAgreement]:
     """How each of a lookup's neighbours stands.
 
     Args:
         answers: which answer each has; equal numbers: known to be the same.
-        similarities: cosines. surprises: see `Standing`.
+        similarities: cosines. surprises: see `NeighbourAgreement`.
     """
     found = []
     for place, answer in enumerate(answers):
@@ -145,7 +145,7 @@ def standings(
         others = [s for a, s in zip(answers, similarities, strict=True) if a != answer]
         agree = (len(mine) - 1) / max(1, len(answers) - 1)
         margin = min(0.3, max(mine) - (max(others) if others else 0.5))
-        found.append(Standing(agree, margin, surprises[place]))
+        found.append(NeighbourAgreement(agree, margin, residuals[place]))
     return found
 
 

@@ -1,12 +1,11 @@
 """What two questions visibly differ in: numbers, units, dates, names, negation, order, language.
 
-A finding says which words these are, so that a refusal can be understood ("2 years / 3
-years"). It is `decisive` where each question says something of the kind that the other
-contradicts ("to Boston" / "to Denver"), and not where one merely says more. Cheap: tens of
-microseconds for a pair, nothing learned, and silent where it does not know the words.
+A finding names the words, so that a refusal can be understood ("2 years / 3 years"). It is
+`decisive` where each question says something of the kind that the other contradicts ("to Boston" /
+"to Denver"), and not where one merely says more. Tens of microseconds for a pair; nothing learned.
 
-What a decisive finding is worth is measured, not believed: the shipped prior weighs each
-kind by how often answers were right in spite of it (`prior`).
+What a decisive finding is worth is measured: the shipped prior weighs each kind by how often
+answers were right in spite of it (`prior`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a stored answer is held against a fresh one, behind the caller's back."""
+"""Compares stored answers with fresh ones, behind the caller's back."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Full, Queue
+from typing import TYPE_CHECKING
 
 from semcache.types import Candidate, Completion, ObservationKind
 from semcache.verification.base import Judge
 
+if TYPE_CHECKING:
+    from semcache.backends.base import Fault
+
 _WAITING = 256
-"""Comparisons that wait; when more come, they are no labels."""
+"""Comparisons that may wait; further ones are dropped, and give no label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class Comparison:
     """A candidate's answer and a fresh one.
 
     Attributes:
-        entry_id: of the entry that holds the fresh one, if it was stored.
+        entry_id: of the entry that holds the fresh answer, if it was stored.
     """
 
     question: str
@@ -31,35 +35,35 @@ class Comparison:
     kind: ObservationKind
 
 
-class Desk:
-    """One comparison after another, in a thread of its own.
+class JudgeWorker:
+    """Makes one comparison after another, in a thread of its own.
 
     Args:
-        judge: compares; what it raises is told to `fault`, and is no verdict.
-        found: told of each comparison and its verdict (None: not sure).
-        in_background: False: compare before `give` returns.
+        judge: compares; an exception goes to `fault`, and is no verdict.
+        on_verdict: told each comparison and its verdict (None if the judge is not sure).
+        in_background: False compares before `submit` returns.
     """
 
     def __init__(
         self,
         judge: Judge,
-        found: Callable[[Comparison, bool | None], None],
-        fault: Callable[[str, BaseException], None],
+        on_verdict: Callable[[Comparison, bool | None], None],
+        fault: Fault,
         *,
         in_background: bool,
     ) -> None:
-        self._judge, self._found, self._fault = judge, found, fault
+        self._judge, self._on_verdict, self._fault = judge, on_verdict, fault
         self._in_background = in_background
         self._closed = False
-        self._renew()
+        self._reset()
 
-    def _renew(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._queue: Queue[Comparison | None] = Queue(_WAITING)
         self._thread: threading.Thread | None = None
 
-    def give(self, comparison: Comparison) -> None:
-        """Have two answers compared, if there is room."""
+    def submit(self, comparison: Comparison) -> None:
+        """Have two answers compared, if there is room in the queue."""
         if self._closed:
             return
         if not self._in_background:
@@ -67,9 +71,9 @@ class Desk:
             return
         with suppress(Full):
             self._queue.put_nowait(comparison)
-            self._begin()
+            self._start()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         if self._thread is not None:
             return
         with self._lock:
@@ -85,7 +89,7 @@ class Desk:
             try:
                 if comparison is not None and not self._closed:
                     self._compare(comparison)
-            except BaseException as error:  # a judge that wants to end the program ends nothing
+            except BaseException as error:  # SystemExit in a judge must not kill the worker
                 self._fault("judge", error)
             finally:
                 self._queue.task_done()
@@ -99,19 +103,19 @@ class Desk:
         except Exception as error:
             self._fault("judge", error)
             verdict = None
-        self._found(comparison, verdict)
+        self._on_verdict(comparison, verdict)
 
     def wait(self) -> None:
-        """Until nothing is left to compare."""
+        """Return when every comparison has been made."""
         if self._thread is not None:
             self._queue.join()
 
     def after_fork(self) -> None:
-        """In a child process: the thread is the parent's, and so is what waits."""
-        self._renew()
+        """In a child process: the thread and what waits are the parent's."""
+        self._reset()
 
     def close(self) -> None:
-        """Compare what waits no longer."""
+        """Make no more comparisons, not even those that wait."""
         self._closed = True
         with suppress(Full):
             self._queue.put_nowait(None)

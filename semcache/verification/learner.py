@@ -1,260 +1,205 @@
-"""`Learning`: the verified policy's memory, over the store.
+"""Where labels come in, and how they survive the process.
 
-Labels cost calls, and these are made anyway: a miss asks the model, and its answer tells what
-the refused candidate was worth; of what would be served a small share is asked all the same.
-What was learned survives the process and is shared by others on the same directory: each
-label is a row, and the state is kept beside them now and then.
+Labels cost calls, and most of these are made anyway: a miss asks the model, and its answer shows
+what the refused candidate was worth; of what would be served a small share is asked all the same.
+Each label is a row in the ledger, and the state is saved beside them now and then, so that it
+survives the process and is shared by others on the same backend.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from semcache.backends.base import Ledger
 from semcache.errors import SemcacheError
-from semcache.telemetry.events import BoundEvent, Event, LabelEvent
+from semcache.telemetry.events import BoundEvent, LabelEvent
 from semcache.types import (
     Candidate,
     Completion,
-    Evidence,
-    Explore,
-    Finding,
     Hit,
     Lookup,
+    NeighbourAgreement,
     Observation,
     ObservationKind,
-    Serve,
+    ServedHit,
 )
-from semcache.verification import features as verifier
-from semcache.verification.base import Judge, Verifier
-from semcache.verification.calibration import BINS, Line, Rules
-from semcache.verification.features import Prior, chance_of, knows
-from semcache.verification.judge_worker import Comparison, Desk
-from semcache.verification.policies import LOOKED_AT, Verified
+from semcache.verification.base import ForkAware, Judge, Verifier
+from semcache.verification.calibration import BINS, BoundConfig, ServingThreshold
+from semcache.verification.features import chance_of
+from semcache.verification.judge_worker import Comparison, JudgeWorker
+from semcache.verification.labels import label_of, served_hit
+from semcache.verification.memory import load_prior, load_state, save_state
+from semcache.verification.policies import CalibratedPolicy
 from semcache.verification.prior import WITH_MODEL, WITHOUT_MODEL
 
 if TYPE_CHECKING:
-    from semcache.verification.state import Beliefs
+    from semcache.backends.base import Ledger, Metadata
+    from semcache.telemetry.telemetry import Telemetry
+    from semcache.verification.state import CalibrationState
 
-_STATE, _PRIOR = "learned", "prior"
 _SAVE_EVERY = 200
-"""Labels after which the state is kept, so that a killed process has little to learn again."""
-_WAITING = 10_000
-"""Labels and serves that are kept while the store cannot be written; older ones are dropped."""
-_LOOK_AGAIN = 1.0
-"""Seconds after which another process's labels are read."""
-_LATELY = 50_000
-"""Labels that are read back for the standing of entries."""
+"""Labels after which the state is saved, so that a killed process has little to learn again."""
+_UNWRITTEN = 10_000
+"""Labels and served hits that are kept while they cannot be written; older ones are dropped."""
+_CATCH_UP_EVERY = 1.0
+"""Seconds after which labels of other processes are read."""
+_RECENT = 50_000
+"""Labels that are read again for what they say of single entries."""
 
 
-class Learning:
-    """The verified policy of a cache, and its memory.
+class Learner:
+    """Turns answers and reports into labels, and labels into state.
 
     Args:
-        ledger: where labels are kept.
-        rules: the bound, and what it is held with.
-        verifier: the pair model; None: there is none, and the cosine must do.
-        judge: compares answers; None: labels come from people alone.
+        ledger, metadata: where labels and state are kept.
+        config: the bound, and what it is held with.
+        verifier: the pair model; None if there is none, and the cosine must do.
+        judge: compares answers; None if labels come from people alone.
+        telemetry: told of labels, of thresholds that rise, and of faults.
         clock: seconds since the epoch.
-        emit: told of labels and of lines that close. fault: told of what failed.
-        wake: called when there is something to write.
-        in_background: False: judge inside `answered`, so that equal runs are equal.
+        in_background: False compares answers before `submit` returns, so that equal runs are
+            equal.
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        rules: Rules,
+        metadata: Metadata,
+        config: BoundConfig,
         *,
         verifier: Verifier | None,
         judge: Judge | None,
+        telemetry: Telemetry,
         clock: Callable[[], float],
-        emit: Callable[[Event], None],
-        fault: Callable[[str, BaseException], None],
-        wake: Callable[[], None],
         in_background: bool = True,
     ) -> None:
-        self.rules = rules
-        self._ledger = ledger
-        self._verifier = verifier
-        self._clock, self._emit, self._fault, self._wake = clock, emit, fault, wake
-        self._desk = (
-            None if judge is None else Desk(judge, self._judged, fault, in_background=in_background)
+        self.config = config
+        self.verifier = verifier
+        self.rejected_pairs: set[tuple[int, str]] = set()
+        """(entry id, question) of answers that somebody called wrong."""
+        self._ledger, self._metadata = ledger, metadata
+        self._telemetry, self._clock = telemetry, clock
+        self._worker = (
+            None
+            if judge is None
+            else JudgeWorker(judge, self._on_verdict, telemetry.fault, in_background=in_background)
         )
         self._closed = False
-        self._begin_anew()
+        self._reset()
+        telemetry.counters.flush_hooks.append(self.flush)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._writer = os.urandom(6).hex()
-        # Around what is believed; `_writing` around what goes to the store, and taken first.
         self._lock = threading.RLock()
         self._writing = threading.Lock()
-        self._beliefs: Beliefs | None = None  # NumPy is loaded when first looked at
-        self._refuted: set[tuple[int, str]] = set()
+        """Taken before `_lock` by whoever moves labels and served hits to the ledger."""
+        self._state: CalibrationState | None = None
+        self._last_label = 0
+        """The newest label that the state takes in."""
+        self._caught_up_at = 0.0
         self._observed: list[Observation] = []
-        self._served: list[Serve] = []
-        self._last, self._looked = 0, 0.0
-        self._unsaved, self._changed = 0, False
-        self._failed: list[BaseException] = []
+        self._served: list[ServedHit] = []
+        self._unsaved = 0
+        self._changed = False
+        self._failed: list[Exception] = []
+        self.rejected_pairs = set()
+
+    # --------------------------------------------------------------------------- asking
 
     @property
     def judges(self) -> bool:
-        """Whether anybody compares answers."""
-        return self._desk is not None
+        """Whether answers are compared at all."""
+        return self._worker is not None
 
-    # ------------------------------------------------------------------------ looking
-
-    def policy(self, namespace: str) -> Verified:
-        """The policy of this moment for a namespace.
-
-        Raises:
-            StoreError: what was learned cannot be read, for the first time.
-        """
+    def policy(self, namespace: str) -> CalibratedPolicy:
+        """The policy of this moment for a namespace."""
         with self._lock:
-            found = self._known().policy(namespace)
-        while self._failed:  # told without the lock: a listener may want to look at the cache
-            self._fault("verify", self._failed.pop())
-        return found
+            policy = self._known().policy(namespace)
+        while self._failed:  # told without the lock: a listener may look into the cache
+            self._telemetry.fault("verify", self._failed.pop())
+        return policy
 
-    def lines(self) -> dict[str | None, Line]:
-        """Where serving begins: for the whole (None), and for namespaces with enough labels."""
+    def neighbour_agreements(self, candidates: Sequence[Candidate]) -> list[NeighbourAgreement]:
+        """How each candidate of a lookup compares with the others."""
         with self._lock:
-            return self._known().lines()
+            return self._known().neighbour_agreements(candidates)
+
+    def thresholds(self) -> dict[str | None, ServingThreshold]:
+        """Of the traffic as a whole (None), and of the namespaces with enough labels."""
+        with self._lock:
+            return self._known().thresholds()
 
     def labels(self) -> float:
         """How many labels the traffic as a whole has, old ones counting less."""
         with self._lock:
-            return self._known().whole.labels
+            return self._known().overall.labels
 
-    def examined(
-        self,
-        policy: Verified,
-        question: str,
-        candidates: Sequence[Candidate],
-        *,
-        all_of: bool = False,
-    ) -> list[Candidate]:
-        """Candidates with what is known of them.
+    # -------------------------------------------------------------------------- traffic
 
-        The pair model is asked about one after another, and no more of them once one is good
-        enough to be served.
-
-        Args:
-            candidates: the nearest first.
-            all_of: ask it about all of them, for somebody who wants to see.
-        """
-        with self._lock:
-            standings = self._known().standings(candidates)
-        found: list[Candidate] = []
-        asked = 0
-        for candidate, standing in zip(candidates, standings, strict=True):
-            if (candidate.entry.id, question) in self._refuted:
-                found.append(replace(candidate, evidence=_reported(candidate.similarity)))
-                continue
-            stored = candidate.entry.question or ""
-            age = self._clock() - candidate.entry.created_at
-            evidence = verifier.look(stored, question, candidate.similarity, standing, age)
-            if evidence.by == "cosine" and self._verifier is not None and knows(question):
-                if asked >= LOOKED_AT and not all_of:
-                    break
-                asked += 1
-                evidence = self._asked(stored, question, evidence)
-            evidence = policy.weighed(evidence)
-            found.append(replace(candidate, evidence=evidence))
-            if policy.serves(evidence) and not all_of:
-                break
-        return found
-
-    def _asked(self, stored: str, question: str, evidence: Evidence) -> Evidence:
-        assert self._verifier is not None
-        try:
-            (found,) = self._verifier.logits([(stored, question)])
-            logit = float(found)
-            if not math.isfinite(logit):
-                raise ValueError(f"the verifier says {logit}")
-        except Exception as error:
-            self._fault("verify", error)
-            return evidence
-        return verifier.verified(stored, question, evidence, logit)
-
-    def saw(self, lookup: Lookup) -> None:
+    def observe_lookup(self, lookup: Lookup, chance: float) -> None:
         """A lookup was decided; it is part of the traffic, and a hit may be reported on."""
-        candidate = lookup.candidate
-        if candidate is None or (chance := _chance(candidate)) is None:
-            return
         hit = isinstance(lookup.decision, Hit)
         with self._lock:
-            self._known().saw(lookup.query.request.namespace, chance)
+            self._known().observe_lookup(lookup.query.request.namespace, chance)
             self._changed = True
             if hit:
-                self._served.append(_serve(lookup, candidate, self._clock()))
-                del self._served[:-_WAITING]
+                self._served.append(served_hit(lookup, self._clock()))
+                del self._served[:-_UNWRITTEN]
         if hit:
-            self._wake()
+            self._telemetry.counters.wake()
 
-    # -------------------------------------------------------------------------- labels
-
-    def answered(self, lookup: Lookup, fresh: Completion, entry_id: int | None) -> None:
-        """The model was asked: what was the candidate worth? Told in the background."""
-        candidate = lookup.candidate
-        if candidate is not None and _chance(candidate) is not None:
-            explored = isinstance(lookup.decision, Explore)
-            self.compare(lookup, candidate, fresh, entry_id, "explore" if explored else "miss")
-
-    def compare(
-        self,
-        lookup: Lookup,
-        candidate: Candidate,
-        fresh: Completion,
-        entry_id: int | None,
-        kind: ObservationKind,
+    def submit(
+        self, lookup: Lookup, fresh: Completion, entry_id: int | None, kind: ObservationKind
     ) -> None:
-        """Have a candidate's answer held against a fresh one."""
-        if self._desk is not None:
-            query = lookup.query
-            namespace = query.request.namespace
-            question = query.question or ""
-            self._desk.give(Comparison(question, namespace, candidate, fresh, entry_id, kind))
+        """Have the answer of the lookup's candidate compared with a fresh one."""
+        candidate, query = lookup.candidate, lookup.query
+        if self._worker is not None and candidate is not None:
+            self._worker.submit(
+                Comparison(
+                    query.question or "",
+                    query.request.namespace,
+                    candidate,
+                    fresh,
+                    entry_id,
+                    kind,
+                )
+            )
 
-    def _judged(self, found: Comparison, right: bool | None) -> None:
-        candidate = found.candidate
-        self._emit(LabelEvent(found.namespace, candidate.entry.id, found.kind, right))
+    def _on_verdict(self, comparison: Comparison, right: bool | None) -> None:
+        candidate, namespace = comparison.candidate, comparison.namespace
+        self._telemetry.emit(LabelEvent(namespace, candidate.entry.id, comparison.kind, right))
         if right is None or candidate.evidence is None:
             return
-        self.learn(
+        self.apply_label(
             Observation(
-                self._clock(),
-                self._writer,
-                found.kind,
-                found.namespace,
-                candidate.entry.id,
-                found.entry_id,
-                right,
-                candidate.evidence.chance or 0.0,
-                candidate.evidence.features,
+                at=self._clock(),
+                writer=self._writer,
+                kind=comparison.kind,
+                namespace=namespace,
+                entry_id=candidate.entry.id,
+                other_id=comparison.entry_id,
+                right=right,
+                expected=candidate.evidence.chance or 0.0,
+                features=candidate.evidence.features,
             )
         )
 
-    def learn(self, observation: Observation) -> None:
-        """Take a label over, and keep it."""
+    def apply_label(self, observation: Observation) -> None:
+        """Learn from a label, and write it down soon."""
         with self._lock:
-            beliefs = self._known()
-            moved = [(name, beliefs.line(name)) for name in beliefs.take(observation)]
+            state = self._known()
+            raised = [(name, state.threshold(name)) for name in state.apply_label(observation)]
             self._changed = True
             self._unsaved += 1
             self._observed.append(observation)
-            del self._observed[:-_WAITING]
-        self._wake()
-        for name, line in moved:
-            served_from = None if line.place >= BINS else chance_of(line.logit)
-            self._emit(BoundEvent(name, self.rules.bound, served_from))
+            del self._observed[:-_UNWRITTEN]
+        self._telemetry.counters.wake()
+        for name, threshold in raised:
+            served_from = None if threshold.first_bin >= BINS else chance_of(threshold.logit)
+            self._telemetry.emit(BoundEvent(name, self.config.bound, served_from))
 
     def report(self, lookup: Lookup | str, right: bool, *, kind: ObservationKind) -> bool:
         """Somebody says whether what a lookup served was right.
@@ -264,110 +209,97 @@ class Learning:
         Raises:
             StoreError: it could not be written.
         """
-        serve = self._remembered(lookup)
-        if serve is None or serve.verdict is right:
-            return serve is not None
-        pair = (serve.entry_id, serve.question)
+        hit = self._remembered(lookup)
+        if hit is None or hit.verdict is right:
+            return hit is not None
+        pair = (hit.entry_id, hit.question)
         with self._lock:
             if right:
-                self._refuted.discard(pair)
+                self.rejected_pairs.discard(pair)
             else:
-                self._refuted.add(pair)
+                self.rejected_pairs.add(pair)
         self.flush()
-        self._ledger.observe([], [serve])
-        self._ledger.reviewed(serve.id, right)  # before the label: who reads that must find it
-        self._emit(LabelEvent(serve.namespace, serve.entry_id, kind, right))
-        self.learn(
-            Observation(
-                self._clock(),
-                self._writer,
-                kind,
-                serve.namespace,
-                serve.entry_id,
-                None,
-                right,
-                serve.chance,
-                serve.features,
-            )
-        )
+        self._ledger.observe([], [hit])
+        self._ledger.set_verdict(hit.id, right)  # before the label: who reads that must find it
+        self._telemetry.emit(LabelEvent(hit.namespace, hit.entry_id, kind, right))
+        self.apply_label(label_of(hit, right, kind, self._clock(), self._writer))
         self.flush()
         return True
 
-    def _remembered(self, lookup: Lookup | str) -> Serve | None:
+    def _remembered(self, lookup: Lookup | str) -> ServedHit | None:
         name = lookup if isinstance(lookup, str) else lookup.id
         with self._writing, self._lock:  # what is being written is in one place or the other
-            waiting = [serve for serve in self._served if serve.id == name]
-        found = waiting[0] if waiting else self._ledger.serve(name)
-        if found is not None or isinstance(lookup, str):
-            return found
-        candidate = lookup.candidate
-        if not isinstance(lookup.decision, Hit) or candidate is None:
+            waiting = [hit for hit in self._served if hit.id == name]
+        hit = waiting[0] if waiting else self._ledger.served_hit(name)
+        if hit is not None or isinstance(lookup, str):
+            return hit
+        if not isinstance(lookup.decision, Hit) or lookup.candidate is None:
             return None
-        return _serve(lookup, candidate, self._clock())
+        return served_hit(lookup, self._clock())
 
     # --------------------------------------------------------------------------- memory
 
-    def _known(self) -> Beliefs:
-        """What is believed, with what others have learned in the meantime. The lock is held.
+    def _known(self) -> CalibrationState:
+        """The state, with what others have learned in the meantime. The lock is held.
 
-        What fails is told later; the first reading is tried again.
+        Failures are told later; a first reading that failed is tried again.
         """
         now = time.monotonic()
-        beliefs = self._beliefs
-        if beliefs is not None and now - self._looked < _LOOK_AGAIN:
-            return beliefs
-        self._looked = now
-        if beliefs is None:
-            beliefs = self._beliefs = self._read()
+        state = self._state
+        if state is not None and now - self._caught_up_at < _CATCH_UP_EVERY:
+            return state
+        self._caught_up_at = now
+        if state is None:
+            state = self._state = self._load()
         try:
-            self._catch_up(beliefs)
+            self._catch_up(state)
         except SemcacheError as error:
             self._failed.append(error)
-        return beliefs
+        return state
 
-    def _read(self) -> Beliefs:
-        """The prior, the state that was kept, and the standing of entries."""
-        from semcache.verification.state import Beliefs
+    def _load(self) -> CalibrationState:
+        """The prior, the saved state, and what labels say of single entries."""
+        from semcache.verification.state import CalibrationState
 
-        if self._verifier is not None:
+        if self.verifier is not None:
             try:
-                self._verifier.load()
+                self.verifier.load()
             except Exception as error:
                 self._failed.append(error)
-                self._verifier = None
-        shipped = WITH_MODEL if self._verifier is not None else WITHOUT_MODEL
-        fitted, kept = self._ledger.meta(_PRIOR), self._ledger.meta(_STATE)
-        self._refuted = self._ledger.refuted()
-        self._last = 0
+                self.verifier = None
+        with_model = self.verifier is not None
+        shipped = WITH_MODEL if with_model else WITHOUT_MODEL
+        self.rejected_pairs = self._ledger.rejected_pairs()
+        self._last_label = 0
         try:
-            prior = _fitted(fitted, shipped, with_model=self._verifier is not None)
-            beliefs = Beliefs(prior, self.rules)
-            state = json.loads(kept or "{}")
-            if beliefs.restore(state):
-                self._last = int(state["last"])
-        except (ValueError, TypeError, KeyError) as error:  # somebody else's, or damaged
+            prior = load_prior(self._metadata, shipped, with_model=with_model)
+            state = CalibrationState(prior, self.config)
+            saved = load_state(self._metadata)
+            if state.restore(saved):
+                self._last_label = int(saved["last"])
+        except (ValueError, TypeError, KeyError) as error:  # damaged, or from somewhere else
             self._failed.append(error)
-            beliefs = Beliefs(shipped, self.rules)
-        lately = max(0, self._last - _LATELY)
-        for number, observation in self._ledger.observations_after(lately, _LATELY):
-            if number <= self._last:
-                beliefs.stand(observation)
-        return beliefs
+            state = CalibrationState(shipped, self.config)
+        since = max(0, self._last_label - _RECENT)
+        for number, observation in self._ledger.observations_after(since, _RECENT):
+            if number <= self._last_label:
+                state.note_outcome(observation)
+        return state
 
-    def _catch_up(self, beliefs: Beliefs) -> None:
-        """Take over what others have learned."""
+    def _catch_up(self, state: CalibrationState) -> None:
+        """Learn from the labels of others."""
         reported = False
-        for number, observation in self._ledger.observations_after(self._last, _LATELY):
-            self._last = number
+        for number, observation in self._ledger.observations_after(self._last_label, _RECENT):
+            self._last_label = number
             if observation.writer != self._writer:
-                beliefs.take(observation, quietly=True)
+                state.apply_label(observation, replayed=True)
                 self._changed = True
                 reported |= observation.kind in ("feedback", "review")
         if reported:
-            self._refuted = self._ledger.refuted()
+            self.rejected_pairs = self._ledger.rejected_pairs()
 
     def flush(self) -> None:
-        """Write labels and serves that are not written yet.
+        """Write labels and served hits that are not written yet.
 
         Raises:
             StoreError: they could not be written, and are kept for the next time.
@@ -389,7 +321,7 @@ class Learning:
             self.save()
 
     def save(self) -> None:
-        """Keep the state, so that the next process need not learn it all from the labels.
+        """Save the state, so that the next process need not learn it again from the labels.
 
         Nothing is written where nothing has changed: who only looks leaves no trace.
 
@@ -399,71 +331,35 @@ class Learning:
         self._unsaved = 0
         self.flush()
         with self._writing, self._lock:
-            beliefs = self._beliefs
+            state = self._state
             # A label that came in just now has no number yet; the state waits for the next time.
-            if beliefs is None or not self._changed or self._observed:
+            if state is None or not self._changed or self._observed:
                 return
-            self._catch_up(beliefs)
-            self._ledger.set_meta(_STATE, json.dumps({**beliefs.as_json(), "last": self._last}))
+            self._catch_up(state)
+            save_state(self._metadata, {**state.as_json(), "last": self._last_label})
             self._changed = False
 
     def wait(self) -> None:
-        """Until the judge has nothing left to do."""
-        if self._desk is not None:
-            self._desk.wait()
+        """Return when the judge has nothing left to do."""
+        if self._worker is not None:
+            self._worker.wait()
 
     def after_fork(self) -> None:
-        """In a child process: threads and locks are the parent's, and so are its labels.
+        """In a child process: threads, locks and unwritten labels are the parent's.
 
         The child begins from what is written down, as any other process.
         """
-        self._begin_anew()
-        if self._desk is not None:
-            self._desk.after_fork()
-        renew = getattr(self._verifier, "after_fork", None)
-        if renew is not None:
-            renew()
+        self._reset()
+        if self._worker is not None:
+            self._worker.after_fork()
+        if isinstance(self.verifier, ForkAware):
+            self.verifier.after_fork()
 
     def close(self) -> None:
-        """Judge what waits no longer; write and keep the rest. A second time does nothing."""
+        """Compare no more; write and save the rest. A second time does nothing."""
         if self._closed:
             return
         self._closed = True
-        if self._desk is not None:
-            self._desk.close()
+        if self._worker is not None:
+            self._worker.close()
         self.save()
-
-
-def _chance(candidate: Candidate) -> float | None:
-    """The chance that was given to a candidate; None: nobody looked, or a guard refused."""
-    return None if candidate.evidence is None else candidate.evidence.chance
-
-
-def _serve(lookup: Lookup, candidate: Candidate, now: float) -> Serve:
-    evidence = candidate.evidence
-    return Serve(
-        lookup.id,
-        now,
-        lookup.query.request.namespace,
-        candidate.entry.id,
-        lookup.query.question or "",
-        candidate.similarity,
-        _chance(candidate) or 0.0,
-        () if evidence is None else evidence.features,
-    )
-
-
-def _reported(similarity: float) -> Evidence:
-    """Of a candidate that somebody has called wrong for this very question."""
-    return Evidence(similarity, (Finding("reported", "this answer", "called wrong"),), by="guards")
-
-
-def _fitted(kept: str | None, shipped: Prior, *, with_model: bool) -> Prior:
-    """The prior that `semcache tune` has fitted, or the shipped one."""
-    if kept is None:
-        return shipped
-    found = json.loads(kept)
-    weights = tuple(map(float, found.get("weights", ())))
-    if found.get("with_model") is not with_model or len(weights) != len(shipped.weights):
-        return shipped
-    return replace(shipped, weights=weights)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from semcache.errors import ConfigError
 from semcache.types import Candidate, Decision, Evidence, Explore, Hit, Miss
-from semcache.verification.calibration import BINS, Line, Rules, place_of
+from semcache.verification.calibration import BINS, BoundConfig, ServingThreshold, bin_index
+from semcache.verification.decision import below
 from semcache.verification.features import chance_of, log_odds, refusal
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class FixedThreshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class CalibratedPolicy:
     """Serve the likeliest candidate if serving such as it keeps the bound.
 
     How likely a candidate is right is for `verification.features` to say, and from which likelihood
@@ -76,9 +77,9 @@ class Verified:
         line: from where on candidates are served.
     """
 
-    rules: Rules
+    config: BoundConfig
     weights: Weights
-    line: Line
+    threshold: ServingThreshold
 
     @property
     def k(self) -> int:
@@ -88,7 +89,7 @@ class Verified:
     def floor(self) -> float:
         return FLOOR
 
-    def weighed(self, evidence: Evidence) -> Evidence:
+    def with_chance(self, evidence: Evidence) -> Evidence:
         """The evidence with the chance that it stands for."""
         if not evidence.features:  # a guard refused, or the words are the same
             return evidence
@@ -99,9 +100,12 @@ class Verified:
 
         The same words are, wherever the line is, as long as they prove right.
         """
-        if evidence.by == "same words" and self.line.same_words <= self.rules.bound:
+        if evidence.by == "same words" and self.threshold.same_words <= self.config.bound:
             return True
-        return evidence.chance is not None and place(evidence.chance) >= self.line.place
+        return (
+            evidence.chance is not None
+            and bin_of_chance(evidence.chance) >= self.threshold.first_bin
+        )
 
     def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
         seen = [c for c in candidates if c.evidence is not None]
@@ -111,29 +115,31 @@ class Verified:
         best = max(likely, key=_chance)
         chance = _chance(best)
         assert best.evidence is not None
-        reason = f"{_likely(chance)}, {self._line_in_words()}"
+        reason = f"{_likely(chance)}, {self._threshold_in_words()}"
         if not self.serves(best.evidence):
             return Miss("doubtful", reason, best)
         if best.evidence.by == "same words":
             reason = f"the same words but for case and punctuation, {_likely(chance)}"
-        if draw < self.rules.explored:
-            share = f"{self.rules.explored:.0%} of what is good enough is asked all the same"
+        if draw < self.config.exploration_rate:
+            share = (
+                f"{self.config.exploration_rate:.0%} of what is good enough is asked all the same"
+            )
             return Explore(best, f"{reason}; {share}")
         return Hit(best.entry, best.similarity, reason, best)
 
-    def _line_in_words(self) -> str:
-        if self.line.place >= BINS:
-            return f"and nothing is served yet: no line is known to keep {self.rules.bound:.1%}"
+    def _threshold_in_words(self) -> str:
+        if self.threshold.first_bin >= BINS:
+            return f"and nothing is served yet: no line is known to keep {self.config.bound:.1%}"
         return (
-            f"the line is {chance_of(self.line.logit):.1%} (expected wrong above it: "
-            f"{self.line.expected:.2%}, with caution {self.line.upper:.2%}, bound "
-            f"{self.rules.bound:.1%})"
+            f"the line is {chance_of(self.threshold.logit):.1%} (expected wrong above it: "
+            f"{self.threshold.expected:.2%}, with caution {self.threshold.upper:.2%}, bound "
+            f"{self.config.bound:.1%})"
         )
 
 
-def place(chance: float) -> int:
+def bin_of_chance(chance: float) -> int:
     """The bin of a chance; see `verification.calibration`."""
-    return place_of(log_odds(chance))
+    return bin_index(log_odds(chance))
 
 
 def _chance(candidate: Candidate) -> float:
@@ -152,8 +158,3 @@ def _refused(seen: Sequence[Candidate]) -> Miss:
         if finding is not None:
             return Miss("refused", f"{finding.kind}: {finding.stored} / {finding.asked}")
     return Miss("doubtful", "no candidate was looked at")
-
-
-def below(similarity: float, floor: float) -> Miss:
-    """The miss for a nearest neighbour that is not near enough."""
-    return Miss("below_threshold", f"similarity {similarity:.4f} < threshold {floor}")

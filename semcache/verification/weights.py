@@ -49,7 +49,7 @@ class Weights:
         variance = float(x @ self.spread @ x)
         return float(x @ self.mean) / math.sqrt(1 + math.pi * variance / 8)
 
-    def learned(self, values: Iterable[float], right: bool, weight: float = 1.0) -> Weights:
+    def updated(self, values: Iterable[float], right: bool, weight: float = 1.0) -> Weights:
         """The belief after one label."""
         x = self._scaled(values)
         spread_x = self.spread @ x

@@ -13,7 +13,7 @@ import pytest
 from semcache.backends.local.sqlite import leases as module
 from semcache.backends.local.sqlite.leases import SQLiteLeases
 from semcache.errors import StoreError
-from semcache.types import Held
+from semcache.types import LeaseHolder
 
 KEY, SCOPE = b"k" * 32, b"s" * 32
 VECTOR = np.array([0.6, 0.8], np.float32)
@@ -38,7 +38,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
 
 
 def taken(found: Any) -> Any:
-    assert not isinstance(found, Held)
+    assert not isinstance(found, LeaseHolder)
     return found
 
 
@@ -54,7 +54,7 @@ def test_one_holder_at_a_time(pair: Pair) -> None:
     """The second is told who holds it, until it is released."""
     lease = taken(pair.a.take(KEY, SCOPE, None))
     held = pair.b.take(KEY, SCOPE, None)
-    assert isinstance(held, Held)
+    assert isinstance(held, LeaseHolder)
     assert not held.void
     assert isinstance(pair.b.take(b"o" * 32, SCOPE, None), object), "another key is free"
     lease.release(kept=True)
@@ -99,7 +99,7 @@ def test_an_answer_that_is_not_kept_leaves_the_others_to_themselves(pair: Pair) 
     taken(pair.a.take(KEY, SCOPE, VECTOR)).release(kept=False)
     soon(lambda: (seen := pair.b.look(KEY)) is not None and seen.void)
     held = pair.b.take(KEY, SCOPE, None)
-    assert isinstance(held, Held)
+    assert isinstance(held, LeaseHolder)
     assert held.void
     assert pair.b.near(SCOPE, VECTOR, 0.5) is None
     pair.b._write("UPDATE leases SET at = at - 60", ())
@@ -121,7 +121,7 @@ def test_a_file_that_was_deleted_is_made_anew(pair: Pair, tmp_path: Path) -> Non
     for path in tmp_path.glob("leases.db*"):
         path.unlink()
     taken(pair.b.take(b"2" * 32, SCOPE, None))
-    assert isinstance(pair.a.take(b"2" * 32, SCOPE, None), Held)
+    assert isinstance(pair.a.take(b"2" * 32, SCOPE, None), LeaseHolder)
 
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:

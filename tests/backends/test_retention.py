@@ -30,9 +30,9 @@ def test_the_nearest_rule_for_a_ttl_wins() -> None:
 
 def test_a_soft_age_comes_before_the_end() -> None:
     """Good for the TTL, served for as long again as is said; what slides knows its TTL."""
-    assert Retention(ttl=10, stale=5).lifetime(100, "n") == Lifetime(115, 110)
+    assert Retention(ttl=10, stale_while_revalidate=5).lifetime(100, "n") == Lifetime(115, 110)
     assert Retention(ttl=10, sliding=True).lifetime(100, "n") == Lifetime(110, None, 10)
-    assert Retention(stale=5, sliding=True).lifetime(100, "n") == Lifetime()
+    assert Retention(stale_while_revalidate=5, sliding=True).lifetime(100, "n") == Lifetime()
 
 
 def test_a_namespace_may_have_a_quota_of_its_own() -> None:
@@ -65,7 +65,7 @@ def test_eviction_brings_the_count_under_the_quota(quota: int, entries: int) -> 
         {"eviction": "random"},
         {"namespace_max_entries": 0},
         {"namespace_max_bytes": {"n": -1}},
-        {"stale": -1},
+        {"stale_while_revalidate": -1},
     ],
 )
 def test_wrong_quotas_are_refused(options: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.latency import ready_embedder
+from benchmarks.bench import ready_embedder
 from benchmarks.metrics import Outcome, figures, interval
 from benchmarks.policies import Fixed, VCache
 from benchmarks.replay import Remembering, Way, cut_at, replay

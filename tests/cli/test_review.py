@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from semcache import SemanticCache
+from semcache import Calls, SemanticCache
 from semcache.cli.app import application
 from semcache.embedders.default import DefaultEmbedder
 
@@ -25,7 +25,7 @@ def run(*arguments: str, given: str = "") -> Any:
 def served(tmp_path: Path, embedder: DefaultEmbedder) -> Path:
     """A cache that has served two semantic hits."""
     path = tmp_path / "cache"
-    with SemanticCache(path, embedder=embedder, draw=lambda: 0.5) as cache:
+    with SemanticCache(path, embedder=embedder, calls=Calls(draw=lambda: 0.5)) as cache:
         cache.put("How do I reset my password?", "Choose Forgot password.", namespace="a[/b]")
         for prompt in ("how do i reset my password", "How do I reset my password"):
             assert cache.lookup(prompt, namespace="a[/b]").tier == "semantic"
@@ -42,7 +42,7 @@ def test_review_shows_what_was_served_and_keeps_what_is_said(
     assert "How do I reset my password?" in shown.output
     assert run("review", "--cache", str(served), given="q\n").exit_code == 0
     with SemanticCache(
-        served, embedder=embedder, draw=lambda: 0.5, max_false_hit_rate=0.3
+        served, embedder=embedder, calls=Calls(draw=lambda: 0.5), max_false_hit_rate=0.3
     ) as cache:
         answers = [
             cache.get(prompt, namespace="a[/b]")

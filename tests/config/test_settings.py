@@ -194,7 +194,7 @@ def test_a_cache_from_settings(tmp_path: Path) -> None:
         "[flags]\ncaching_enabled = false\nmine = true\n"
     )
     with SemanticCache.from_settings(embedder=hashing_embedder()) as cache:
-        assert cache.path == Path("here")
+        assert cache.path == "here"
         assert cache.router is not None
         state = cache.router.state()["local"]
         assert state.places == 2

@@ -291,6 +291,6 @@ def test_long_texts_are_embedded_whole(embedder: DefaultEmbedder) -> None:
     cut = embedder.embed([one, two])
     np.testing.assert_allclose(cut[0], cut[1], atol=1e-6, err_msg="cut silently, they are one")
     assert embed_in_chunks(embedder, one) @ embed_in_chunks(embedder, two) < 0.99
-    pieces = split_to_fit(embedder, one)
-    assert "".join("".join(pieces).split()) == "".join(one.split())
-    assert all(embedder.count_tokens(piece) <= embedder.window for piece in pieces)  # type: ignore[operator]
+    batched = split_to_fit(embedder, one)
+    assert "".join("".join(batched).split()) == "".join(one.split())
+    assert all(embedder.count_tokens(piece) <= embedder.window for piece in batched)  # type: ignore[operator]

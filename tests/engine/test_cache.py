@@ -15,6 +15,7 @@ from semcache import (
     FaultEvent,
     IndexMismatchError,
     LookupEvent,
+    Matching,
     Miss,
     RecordEvent,
     RequestError,
@@ -251,7 +252,10 @@ def test_long_prompts_use_the_exact_tier_and_explain_says_so(
         assert cache.lookup(two).vector is None
         assert "longer than the embedder's window" in cache.explain(two).notes[0]
     with SemanticCache(
-        tmp_path / "chunks", embedder=embedder, threshold=0.98, long_prompts="chunks"
+        tmp_path / "chunks",
+        embedder=embedder,
+        threshold=0.98,
+        matching=Matching(long_prompts="chunks"),
     ) as cache:
         cache.put(one, "the tenant")
         assert cache.get(two) is None
@@ -271,7 +275,7 @@ def test_another_embedder_is_refused(tmp_path: Path, cache: SemanticCache) -> No
 
 def test_the_exact_tier_alone_needs_no_embedder(tmp_path: Path) -> None:
     """semantic=False embeds nothing and serves exact repeats."""
-    with SemanticCache(tmp_path, semantic=False) as cache:
+    with SemanticCache(tmp_path, matching=Matching(semantic=False)) as cache:
         cache.put("hello", "Hi")
         assert str(cache.get("hello")) == "Hi"
         assert cache.lookup("hello there").decision.reason == "semantic_off"
@@ -497,7 +501,7 @@ def test_an_entry_whose_eviction_fails_is_stored_all_the_same(
         def broken(*args: Any, **kwargs: Any) -> Any:
             raise StoreError("no")
 
-        monkeypatch.setattr(cache._store, "evict", broken)
+        monkeypatch.setattr(cache._engine.backend.store, "evict", broken)
         assert cache.put("two", "2") is not None
         assert str(cache.get("two")) == "2"
     assert [event.where for event in heard.of(FaultEvent)] == ["record"]

@@ -164,7 +164,7 @@ def test_a_namespace_s_bytes_are_bounded(tmp_path: Path) -> None:
     with open_cache(tmp_path, namespace_max_bytes=20_000) as cache:
         for number in range(30):
             cache.put(f"question {number}", "word " * 100, namespace="n")
-            assert cache._store.totals("n")[1] <= 20_000
+            assert cache._engine.backend.store.totals("n")[1] <= 20_000
         assert cache.put("large", "word " * 5_000, namespace="n") is None
         assert cache.stats().not_stored == {"too_large": 1}
 

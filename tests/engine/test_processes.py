@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from semcache import Completion, SemanticCache, StoreError
+from semcache import Completion, Matching, SemanticCache, StoreError
 from semcache.telemetry.events import FaultEvent
 from tests.helpers import Heard, open_cache
 
@@ -258,7 +258,7 @@ HELD = """
 
     cache = SemanticCache(sys.argv[1], embedder=hashing_embedder(), threshold=0.9)
     cache.answer("a question", lambda _: Completion("a"))
-    leases, store = cache._cache.leases, cache._store
+    leases, store = cache._engine.leases, cache._engine.backend.store
     inside = threading.Event()
     busy = [True, True]
 
@@ -297,7 +297,7 @@ def test_lookups_do_not_wait_for_a_large_write(tmp_path: Path) -> None:
     with open_cache(tmp_path, busy_timeout=20) as cache:
         cache.put(WORDS, "a")
         cache.lookup(f"{WORDS} please")
-        with cache._store._transaction("hold"):
+        with cache._engine.backend.store._transaction("hold"):
             writer = threading.Thread(target=cache.put, args=("another", "b"))
             writer.start()
             start = time.monotonic()
@@ -329,7 +329,9 @@ def test_no_lock_is_held_while_embedding_or_asking(tmp_path: Path) -> None:
         return Completion("late")
 
     slow = FunctionEmbedder(embed, name="slow", dimension=DIMENSION)
-    with SemanticCache(tmp_path, embedder=slow, threshold=0.9, embed_timeout=None) as cache:
+    with SemanticCache(
+        tmp_path, embedder=slow, threshold=0.9, matching=Matching(embed_timeout=None)
+    ) as cache:
         cache.put(WORDS, "a")
         threads = [
             threading.Thread(target=cache.lookup, args=("please hang",)),
@@ -356,7 +358,7 @@ def test_the_parent_s_leases_are_not_the_child_s(tmp_path: Path) -> None:
         def send(_: Any) -> Completion:
             pid = os.fork()
             if pid == 0:
-                held = cache._cache.leases
+                held = cache._engine.leases
                 assert held is not None
                 os._exit(0 if not held._held else 1)
             status.append(os.waitpid(pid, 0)[1])
@@ -432,7 +434,7 @@ def test_a_forked_child_adds_to_inverted_lists(tmp_path: Path) -> None:
 def test_an_interrupted_begin_leaves_no_transaction_open(tmp_path: Path) -> None:
     """Ctrl-C just when the write lock was had: others can write, and so can we."""
     with open_cache(tmp_path) as ours, open_cache(tmp_path, busy_timeout=0.5) as theirs:
-        store = ours._store
+        store = ours._engine.backend.store
         writer: Any = store._writer
 
         class Interrupted:
@@ -473,12 +475,12 @@ def test_a_lease_that_could_not_be_released_lapses(tmp_path: Path) -> None:
     """It beats no more, whatever else the process holds."""
     from semcache.backends.local.sqlite import leases as module
     from semcache.backends.local.sqlite.leases import SQLiteLeases
-    from semcache.types import Held
+    from semcache.types import LeaseHolder
 
     table = SQLiteLeases(tmp_path / "l.db", lambda _: None)
     first = table.take(b"1" * 32, b"s" * 32, None)
     table.take(b"2" * 32, b"s" * 32, None)
-    assert not isinstance(first, Held)
+    assert not isinstance(first, LeaseHolder)
     write = table._write
     table._write = lambda *_: (_ for _ in ()).throw(StoreError("locked"))  # type: ignore[assignment,method-assign]
     table._held.discard(b"1" * 32)

@@ -174,11 +174,11 @@ def test_what_cannot_be_done(
 def test_a_body_of_unknown_length_is_cut_off(client: TestClient) -> None:
     """It is not read into memory to see how large it is."""
 
-    def pieces() -> Iterator[bytes]:
+    def batched() -> Iterator[bytes]:
         for _ in range(100):
             yield b"x" * 1000
 
-    assert client.post("/webhook/own", content=pieces()).status_code == 413
+    assert client.post("/webhook/own", content=batched()).status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_a_delivery_whose_handler_died_may_be_sent_again(
     """It was begun and never done: after a minute another may begin it."""
     from semcache.integrations.webhooks.deliveries import Deliveries
 
-    memory = Deliveries(cached.path / "webhooks.db")
+    memory = Deliveries(Path(cached.path) / "webhooks.db")
     assert memory.begin("own", "n", clock.now, 1000.0) == "new"
     assert memory.begin("own", "n", clock.now + 30, 1000.0) == "under way"
     assert memory.begin("own", "n", clock.now + 61, 1000.0) == "new"

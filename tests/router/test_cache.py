@@ -71,9 +71,9 @@ def test_only_whole_answers_are_kept(
 def test_a_broken_stream_is_not_kept(server: FaultServer, tmp_path: Path) -> None:
     """The reader gets what came and the error; the next one asks again."""
     with opened(tmp_path, server, events(chunk("Fi"), reset=True), ok) as cache:
-        pieces = []
+        batched = []
         with pytest.raises(Exception, match=r"ReadError|broke off"):
-            pieces.extend(cache.stream("How are you?"))
+            batched.extend(cache.stream("How are you?"))
         assert "".join(cache.stream("How are you?")) == "Fine."
         assert len(cache) == 1
 

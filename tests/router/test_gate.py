@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcache.errors import BreakerOpenError, RateLimitedError, RejectedError, UnavailableError
-from semcache.router.gate import Gate, Pass
-from semcache.router.queues import Lines, Places
+from semcache.router.gate import Admission, AdmissionToken
+from semcache.router.queues import ConcurrencyLimiter, RateLimiter
 from semcache.router.rate_limits import Limit
 from semcache.router.resilience import BreakerRules, Retry
 from semcache.router.steps import Sleep, WaitFor
@@ -22,18 +22,18 @@ from tests.router.test_rate_limits import most_in_a_window
 
 
 def gate(
-    clock: Clock, *, key: str | None = None, lines: Lines | None = None, **options: Any
-) -> Gate:
+    clock: Clock, *, key: str | None = None, lines: RateLimiter | None = None, **options: Any
+) -> Admission:
     named: Any = SimpleNamespace(name="p", key_id=key)
-    return Gate(
+    return Admission(
         named,
         **{
             "limits": (),
             "places": None,
             "breaker": BreakerRules(),
             "retry": Retry(),
-            "lines": lines or Lines(clock),
-            "turned": lambda name, state: None,
+            "lines": lines or RateLimiter(clock),
+            "on_state_change": lambda name, state: None,
             "clock": clock,
             **options,
         },
@@ -116,7 +116,7 @@ def test_a_limit_may_fail_at_once() -> None:
     clock = Clock(0.0)
     shared = gate(clock, limits=[Limit(2, 10.0, shape="sliding_window", wait=0.0)])
     for _ in range(2):
-        assert isinstance(passed(shared), Pass)
+        assert isinstance(passed(shared), AdmissionToken)
     with pytest.raises(RateLimitedError, match="2 requests in 10 s") as caught:
         passed(shared)
     assert caught.value.retry_after == pytest.approx(10.0, rel=0.01)
@@ -140,7 +140,7 @@ def test_tokens_are_corrected_by_the_usage() -> None:
 def test_a_key_s_limit_is_shared() -> None:
     """Two providers with one key have one limit; with another key, another."""
     clock = Clock(0.0)
-    lines = Lines(clock)
+    lines = RateLimiter(clock)
     limit = [Limit(1, 10.0, per="key", wait=0.0)]
     one, two = (gate(clock, key="k", lines=lines, limits=limit) for _ in range(2))
     other = gate(clock, key="other", lines=lines, limits=limit)
@@ -150,20 +150,20 @@ def test_a_key_s_limit_is_shared() -> None:
     passed(other)
 
 
-def passed(shared: Gate, *, retry: bool = False, tokens: int = 1) -> Pass:
+def passed(shared: Admission, *, retry: bool = False, tokens: int = 1) -> AdmissionToken:
     """Enter without waiting."""
     entering = shared.enter(retry=retry, tokens=tokens, deadline=None)
     try:
         step = next(entering)
     except StopIteration as stop:
-        found: Pass = stop.value
+        found: AdmissionToken = stop.value
         return found
     raise AssertionError(f"it had to wait: {step}")
 
 
 def test_places_are_given_in_order_and_given_back() -> None:
     """Who leaves the line loses nothing for the others."""
-    places = Places(1)
+    places = ConcurrencyLimiter(1)
     assert places.enter() is None
     first, second, third = places.enter(), places.enter(), places.enter()
     assert first is not None
@@ -200,11 +200,11 @@ def test_waiting_for_a_place_ends_at_the_deadline() -> None:
 def test_exactly_the_allowed_probes_go_out() -> None:
     """However many callers wait for a half-open breaker."""
     clock = Clock(0.0)
-    turned: list[str] = []
+    on_state_change: list[str] = []
     shared = gate(
         clock,
         breaker=BreakerRules(failures=1, cooldown=10.0, probes=2),
-        turned=lambda name, state: turned.append(state),
+        on_state_change=lambda name, state: on_state_change.append(state),
     )
     passed(shared).leave("fault")
     with pytest.raises(BreakerOpenError, match=r"another 10\.0 s"):
@@ -218,7 +218,7 @@ def test_exactly_the_allowed_probes_go_out() -> None:
     probes.append(passed(shared))
     probes[1].leave("good")
     assert shared.state().breaker == "closed"
-    assert turned == ["open", "half_open", "closed"]
+    assert on_state_change == ["open", "half_open", "closed"]
     probes[2].leave("fault")
     assert shared.state().breaker == "closed", "a probe from before does not count"
 

@@ -86,8 +86,8 @@ def _patient() -> Any:
 def test_a_stream_arrives_in_pieces(address: str) -> None:
     """Not held back until it is whole."""
     asked = router(provider("openai", address), timeouts=_patient())
-    pieces = [c.text for c in asked.stream("Count to ten.", params=PARAMS) if c.text]
-    assert len(pieces) > 3
+    batched = [c.text for c in asked.stream("Count to ten.", params=PARAMS) if c.text]
+    assert len(batched) > 3
 
 
 def test_the_same_prompt_again_comes_from_the_cache(address: str, tmp_path: Path) -> None:

@@ -421,7 +421,7 @@ def test_a_function_is_a_provider() -> None:
     async def anything(request: Request) -> str:
         return f"async {request.model}"
 
-    def pieces(request: Request) -> Any:
+    def batched(request: Request) -> Any:
         yield "pie"
         yield "ces"
 
@@ -432,7 +432,7 @@ def test_a_function_is_a_provider() -> None:
     expected = {
         "plain": (lambda prompt: f"plain {prompt}", "plain hello"),
         "async": (anything, "async m"),
-        "generator": (pieces, "pieces"),
+        "generator": (batched, "pieces"),
         "async generator": (apieces, "apieces"),
         "messages": (lambda messages: messages[0]["content"], "hello"),
         "openai's form": (

@@ -15,24 +15,24 @@ from semcache.verification.calibration import (
     CHANCES,
     NONE,
     Bins,
-    Line,
-    Rules,
-    place_of,
-    whole,
+    BoundConfig,
+    ServingThreshold,
+    bin_index,
+    overall,
 )
 from semcache.verification.features import FEATURES, SAME_WORDS, chance_of
-from semcache.verification.policies import Verified, place
+from semcache.verification.policies import CalibratedPolicy, bin_of_chance
 from semcache.verification.prior import WITH_MODEL, WITHOUT_MODEL
 from semcache.verification.weights import Weights
 
-RULES = Rules(0.05)
+CONFIG = BoundConfig(0.05)
 labels = st.lists(st.tuples(st.integers(0, BINS - 1), st.booleans()), max_size=300)
 
 
-def taught(given_labels: list[tuple[int, bool]], rules: Rules = RULES) -> Bins:
+def taught(given_labels: list[tuple[int, bool]], config: BoundConfig = CONFIG) -> Bins:
     bins = Bins()
     for at, right in given_labels:
-        bins = bins.saw(at, rules).labelled(at, right, rules)
+        bins = bins.with_lookup(at, config).with_label(at, right, config)
     return bins
 
 
@@ -42,11 +42,11 @@ def test_a_line_is_drawn_only_where_the_bound_is_kept(
     given_labels: list[tuple[int, bool]], bound: float
 ) -> None:
     """What is expected above a line is, with caution, no more than the bound."""
-    rules = Rules(bound)
-    fit, line = whole(taught(given_labels, rules), rules)
+    config = BoundConfig(bound)
+    fit, threshold = overall(taught(given_labels, config), config)
     assert all(0 < error < 1 for error in fit.errors)
-    if line.place < BINS:
-        assert line.expected <= line.upper <= bound
+    if threshold.first_bin < BINS:
+        assert threshold.expected <= threshold.upper <= bound
 
 
 @given(labels)
@@ -56,40 +56,40 @@ def test_a_wrong_answer_never_makes_a_bin_look_better(
 ) -> None:
     """One more wrong label raises that bin's expected error, one more right label lowers it."""
     bins = taught(given_labels)
-    before = whole(bins, RULES)[0].errors
+    before = overall(bins, CONFIG)[0].errors
     for at in (0, BINS // 2, BINS - 1):
-        assert whole(bins.labelled(at, False, RULES), RULES)[0].errors[at] > before[at]
-        assert whole(bins.labelled(at, True, RULES), RULES)[0].errors[at] < before[at]
+        assert overall(bins.with_label(at, False, CONFIG), CONFIG)[0].errors[at] > before[at]
+        assert overall(bins.with_label(at, True, CONFIG), CONFIG)[0].errors[at] < before[at]
 
 
 def test_nothing_but_the_surest_is_served_before_any_label() -> None:
     """From the first lookup on the bound is kept by a cautious prior."""
-    line = whole(Bins(), Rules(0.02))[1]
-    assert chance_of(line.logit) >= 0.97
-    assert place(SAME_WORDS) >= line.place
+    threshold = overall(Bins(), BoundConfig(0.02))[1]
+    assert chance_of(threshold.logit) >= 0.97
+    assert bin_of_chance(SAME_WORDS) >= threshold.first_bin
 
 
 def test_traffic_that_cannot_be_told_apart_is_not_served() -> None:
     """Where half of the surest are wrong, nothing is served."""
     rng = random.Random(3)
     bins = taught([(rng.randrange(BINS - 6, BINS), rng.random() < 0.5) for _ in range(200)])
-    assert whole(bins, RULES)[1].place == BINS
+    assert overall(bins, CONFIG)[1].first_bin == BINS
 
 
 def test_traffic_that_is_right_opens_the_line() -> None:
     """Where nearly all are right, much more is served than at first."""
     rng = random.Random(4)
     bins = taught([(rng.randrange(8, BINS), rng.random() < 0.99) for _ in range(800)])
-    assert whole(bins, RULES)[1].place <= 9
+    assert overall(bins, CONFIG)[1].first_bin <= 9
 
 
 def test_a_namespace_may_be_worse_than_the_whole() -> None:
     """Its own labels close its own line, while the whole's stays open."""
     good = taught([(BINS - 3, True)] * 400)
-    of_all, line = whole(good, RULES)
+    of_all, threshold = overall(good, CONFIG)
     bad = taught([(BINS - 3, number % 3 > 0) for number in range(120)])
-    assert line.place <= BINS - 3
-    assert calibration.group(bad, of_all, RULES)[1].place > BINS - 3
+    assert threshold.first_bin <= BINS - 3
+    assert calibration.for_namespace(bad, of_all, CONFIG)[1].first_bin > BINS - 3
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -101,7 +101,7 @@ def test_the_alarm_rings_for_a_broken_bound_and_rarely_else(seed: int) -> None:
     def rings(wrong: float, many: int) -> bool:
         bins, rung = Bins(), False
         for _ in range(many):
-            bins, rung = calibration.alarmed(bins, rng.random() >= wrong, RULES)
+            bins, rung = calibration.alarm_after(bins, rng.random() >= wrong, CONFIG)
             if rung:
                 return True
         return False
@@ -113,16 +113,16 @@ def test_the_alarm_rings_for_a_broken_bound_and_rarely_else(seed: int) -> None:
 def test_forgetting_closes_what_rested_on_labels() -> None:
     """After an alarm the old labels count for a tenth."""
     bins = taught([(BINS - 4, True)] * 300)
-    assert bins.forgotten(0.1).labels == pytest.approx(bins.labels / 10)
+    assert bins.discounted(0.1).labels == pytest.approx(bins.labels / 10)
 
 
 def test_bins_cover_all_log_odds() -> None:
     """Every log-odds has a bin, and the edges are in order."""
-    assert place_of(-1e9) == 0
-    assert place_of(1e9) == BINS - 1
+    assert bin_index(-1e9) == 0
+    assert bin_index(1e9) == BINS - 1
     assert list(calibration.EDGES) == sorted(calibration.EDGES)
     assert len(CHANCES) == len(NONE) == BINS
-    assert Line().place == BINS
+    assert ServingThreshold().first_bin == BINS
 
 
 # -------------------------------------------------------------------------------- weights
@@ -135,7 +135,7 @@ features = st.lists(st.floats(-5, 5), min_size=len(FEATURES), max_size=len(FEATU
 def test_a_label_moves_the_chance_towards_itself(values: list[float], right: bool) -> None:
     """Right makes the like likelier, wrong less likely; the spread stays a covariance."""
     before = Weights.of(WITH_MODEL)
-    after = before.learned(values, right)
+    after = before.updated(values, right)
     x = after._scaled(values)
     moved = float(x @ after.mean) - float(x @ before.mean)
     assert moved >= -1e-9 if right else moved <= 1e-9
@@ -159,8 +159,8 @@ def candidate(entry_id: int, evidence: Evidence | None) -> Candidate:
     return Candidate(entry, 0.9, evidence)
 
 
-def policy(at: int = BINS - 8) -> Verified:
-    return Verified(RULES, Weights.of(WITH_MODEL), Line(at, 0.01, 0.02))
+def policy(at: int = BINS - 8) -> CalibratedPolicy:
+    return CalibratedPolicy(CONFIG, Weights.of(WITH_MODEL), ServingThreshold(at, 0.01, 0.02))
 
 
 def known(chance: float) -> Evidence:
@@ -181,8 +181,8 @@ def test_the_likeliest_is_served_whichever_is_nearest() -> None:
 def test_a_share_of_what_is_good_enough_is_explored() -> None:
     """By the draw, and never what would not be served."""
     served = [candidate(1, known(0.99))]
-    assert isinstance(policy().decide(served, draw=RULES.explored - 0.01), Explore)
-    assert isinstance(policy().decide(served, draw=RULES.explored), Hit)
+    assert isinstance(policy().decide(served, draw=CONFIG.exploration_rate - 0.01), Explore)
+    assert isinstance(policy().decide(served, draw=CONFIG.exploration_rate), Hit)
     assert isinstance(policy().decide([candidate(1, known(0.4))], draw=0.0), Miss)
 
 
@@ -207,7 +207,7 @@ def test_a_miss_says_why() -> None:
 )  # fmt: skip
 def test_a_bound_that_is_none_is_refused(arguments: dict[str, float]) -> None:
     """With a word on what it is."""
-    from semcache.assembly.verification import rules_of
+    from semcache.assembly.verification import bound_config
 
     with pytest.raises(ConfigError, match=next(iter(arguments))):
-        rules_of(**{"max_false_hit_rate": 0.02, "confidence": 0.84, **arguments})
+        bound_config(**{"max_false_hit_rate": 0.02, "confidence": 0.84, **arguments})

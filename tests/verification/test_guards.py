@@ -90,7 +90,7 @@ def test_a_long_text_is_read_in_a_moment() -> None:
 
 def test_a_refusal_says_the_two_words() -> None:
     """ "2 years / 3 years", so that a person understands it."""
-    evidence = verifier.look("a loan over 2 years", "a loan over 3 years", 0.99)
+    evidence = verifier.extract_evidence("a loan over 2 years", "a loan over 3 years", 0.99)
     refused = verifier.refusal(evidence)
     assert refused is not None
     assert (refused.stored, refused.asked) == ("2 years", "3 years")
@@ -101,17 +101,20 @@ def test_a_refusal_says_the_two_words() -> None:
 def test_yesterday_s_answer_is_none_to_what_is_asked_of_today() -> None:
     """A perishable question is not answered with an old answer, and with a new one it may be."""
     asked = "what is the weather in Rome today"
-    old = verifier.look("weather in Rome today", asked, 0.97, age=3 * 86400)
+    old = verifier.extract_evidence("weather in Rome today", asked, 0.97, age=3 * 86400)
     refused = verifier.refusal(old)
     assert refused is not None
     assert refused.kind == "age"
     assert "3 days ago" in refused.stored
-    assert verifier.refusal(verifier.look("weather in Rome today", asked, 0.97, age=60)) is None
+    assert (
+        verifier.refusal(verifier.extract_evidence("weather in Rome today", asked, 0.97, age=60))
+        is None
+    )
 
 
 def test_the_same_words_need_no_model() -> None:
     """Case and punctuation are no difference."""
-    evidence = verifier.look("How do I reset it?", "how do i reset it", 0.98)
+    evidence = verifier.extract_evidence("How do I reset it?", "how do i reset it", 0.98)
     assert evidence.by == "same words"
     assert evidence.chance == verifier.SAME_WORDS
     assert len(verifier.features("a b", "a c", evidence)) == len(verifier.FEATURES)

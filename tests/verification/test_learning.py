@@ -20,6 +20,7 @@ from benchmarks.streams import SUPPORT, read
 from semcache import BoundEvent, FaultEvent, LabelEvent, LookupEvent, SemanticCache
 from semcache.embedders.default import DefaultEmbedder
 from semcache.errors import ConfigError, EmbedderError, StoreError
+from semcache.options import grouped
 from semcache.types import Explore, Hit, Miss
 from tests.helpers import Heard, hashing_embedder
 
@@ -43,19 +44,17 @@ def same_text(question: str, stored: str, fresh: str) -> bool:
 
 
 def opened(path: Path, **options: Any) -> SemanticCache:
-    return SemanticCache(
-        path,
-        **{
-            "embedder": hashing_embedder(),
-            "verifier": Topics(),
-            "judge": same_text,
-            "judge_in_background": False,
-            "max_false_hit_rate": 0.05,
-            "hooks": (),
-            "draw": random.Random(5).random,
-            **options,
-        },
-    )
+    given = {
+        "embedder": hashing_embedder(),
+        "verifier": Topics(),
+        "judge": same_text,
+        "judge_in_background": False,
+        "max_false_hit_rate": 0.05,
+        "hooks": (),
+        "draw": random.Random(5).random,
+        **options,
+    }
+    return SemanticCache(path, **grouped(given))
 
 
 _TOPICS = "parcels refunds invoices passwords holidays taxes visas loans".split()
@@ -106,31 +105,33 @@ def test_what_was_learned_survives_the_process(tmp_path: Path) -> None:
     with opened(tmp_path) as cache:
         for prompt in prompts(300):
             ask(cache, prompt, right_answer(prompt))
-        learning = cache._cache.learning
-        assert learning is not None
-        before, labels = learning.lines()[None], learning.labels()
+        learner = cache._engine.verification.learner
+        assert learner is not None
+        before, labels = learner.thresholds()[None], learner.labels()
     with opened(tmp_path) as cache:
-        learning = cache._cache.learning
-        assert learning is not None
-        assert learning.lines()[None].place == before.place
-        assert learning.labels() == pytest.approx(labels)
+        learner = cache._engine.verification.learner
+        assert learner is not None
+        assert learner.thresholds()[None].first_bin == before.first_bin
+        assert learner.labels() == pytest.approx(labels)
         served = [ask(cache, p, right_answer(p)).tier for p in prompts(40, seed=9)]
         assert served.count("semantic") > 10
 
 
 def test_processes_share_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one cache object has learned, another on the same directory knows soon after."""
-    monkeypatch.setattr("semcache.verification.learner._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("semcache.verification.learner._CATCH_UP_EVERY", 0.0)
     with opened(tmp_path) as one, opened(tmp_path) as other:
         for prompt in prompts(300):
             ask(one, prompt, right_answer(prompt))
         one.flush()
-        taught, told = one._cache.learning, other._cache.learning
+        taught, told = one._engine.verification.learner, other._engine.verification.learner
         assert taught is not None
         assert told is not None
         other.lookup("parcels anything at all")
         assert told.labels() == pytest.approx(taught.labels(), rel=0.05)
-        assert told.lines()[None].place == pytest.approx(taught.lines()[None].place, abs=1)
+        assert told.thresholds()[None].first_bin == pytest.approx(
+            taught.thresholds()[None].first_bin, abs=1
+        )
 
 
 def test_a_broken_bound_is_noticed_said_and_recovered_from(tmp_path: Path) -> None:
@@ -232,13 +233,13 @@ def test_reports_move_no_estimate(tmp_path: Path) -> None:
     """They are no random sample: the line stays where it was."""
     with opened(tmp_path, draw=lambda: 0.5) as cache:
         lookup = served_lookup(cache)
-        learning = cache._cache.learning
-        assert learning is not None
-        before = learning.lines()[None]
+        learner = cache._engine.verification.learner
+        assert learner is not None
+        before = learner.thresholds()[None]
         for _ in range(20):
             cache.feedback(lookup, correct=False)
-        assert learning.lines()[None] == before
-        assert learning.labels() == 0
+        assert learner.thresholds()[None] == before
+        assert learner.labels() == 0
 
 
 def test_a_report_on_nothing_is_told_so(tmp_path: Path) -> None:
@@ -281,10 +282,10 @@ def test_the_judge_works_in_the_background_and_is_never_waited_for(tmp_path: Pat
         for prompt in prompts(400):
             ask(cache, prompt, right_answer(prompt))
         assert time.monotonic() - start < 15
-        learning = cache._cache.learning
-        assert learning is not None
-        assert learning._desk is not None
-        assert learning._desk._queue.qsize() <= 256
+        learner = cache._engine.verification.learner
+        assert learner is not None
+        assert learner._worker is not None
+        assert learner._worker._queue.qsize() <= 256
         gate.set()
         cache.wait()
         assert cache.stats().labels["miss"] > 50
@@ -341,16 +342,15 @@ def test_a_fault_in_the_ledger_is_a_miss(tmp_path: Path, monkeypatch: pytest.Mon
     """What was learned cannot be read or written: the caller does not notice."""
     heard = Heard()
     with opened(tmp_path, hooks=(heard,)) as cache:
-        learning = cache._cache.learning
 
         def fails(*_: Any, **__: Any) -> Any:
             raise RuntimeError("broken")
 
-        monkeypatch.setattr(learning, "saw", fails)
-        monkeypatch.setattr(learning, "answered", fails)
+        monkeypatch.setattr(cache._engine.verification, "observe_lookup", fails)
+        monkeypatch.setattr(cache._engine.verification, "observe_answer", fails)
         assert ask(cache, "topic1 hello there you", "x").completion is None
         assert ask(cache, "topic1 hello there now", "x").completion is None
-        monkeypatch.setattr(learning, "examined", fails)
+        monkeypatch.setattr(cache._engine.verification, "_evaluate", fails)
         lookup = cache.lookup("topic1 hello there again")
         assert isinstance(lookup.decision, Miss)
         assert lookup.decision.reason == "fault"
@@ -465,12 +465,12 @@ def test_a_fork_does_not_learn_twice(tmp_path: Path) -> None:
         for prompt in prompts(150):
             ask(cache, prompt, right_answer(prompt))
         cache.flush()
-        learning = cache._cache.learning
-        assert learning is not None
-        labels = learning.labels()
-        learning.after_fork()
+        learner = cache._engine.verification.learner
+        assert learner is not None
+        labels = learner.labels()
+        learner.after_fork()
         cache.lookup("parcels anything at all")
-        assert learning.labels() == pytest.approx(labels)
+        assert learner.labels() == pytest.approx(labels)
 
 
 def test_who_only_looks_changes_nothing_that_was_learned(tmp_path: Path) -> None:
@@ -488,16 +488,16 @@ def test_the_first_reading_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
     """A database that is locked once does not switch the semantic tier off."""
     with opened(tmp_path) as cache:
         cache.put("how do i reset it", "Press R.")
-        learning = cache._cache.learning
-        assert learning is not None
-        whole = learning._ledger.meta
+        learner = cache._engine.verification.learner
+        assert learner is not None
+        whole = learner._metadata.meta
 
         def locked(name: str) -> str | None:
             raise StoreError("locked")
 
-        monkeypatch.setattr(learning._ledger, "meta", locked)
+        monkeypatch.setattr(learner._metadata, "meta", locked)
         assert cache.lookup("How do I reset it?").decision.reason == "fault"
-        monkeypatch.setattr(learning._ledger, "meta", whole)
+        monkeypatch.setattr(learner._metadata, "meta", whole)
         assert cache.lookup("How do I reset it?").tier == "semantic"
 
 
@@ -555,6 +555,6 @@ def test_clearing_forgets_what_was_served(tmp_path: Path) -> None:
     with opened(tmp_path, draw=lambda: 0.5) as cache:
         served_lookup(cache)
         cache.flush()
-        assert cache._store.unreviewed(10)
+        assert cache._engine.backend.store.unreviewed(10)
         cache.clear()
-        assert not cache._store.unreviewed(10)
+        assert not cache._engine.backend.store.unreviewed(10)

@@ -8,18 +8,15 @@ content or all of the old (https://sqlite.org/backup.html).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from semcache.backends.base import Progress
 from semcache.backends.local.opening import DATABASE, open_store
 from semcache.backends.local.sqlite.database import read_only
 from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION
 from semcache.backends.local.sqlite.recovery import damaged
 from semcache.errors import ConfigError, StoreError, StoreVersionError
-
-Progress = Callable[[int, int], None]
-"""Told (pages done, all pages)."""
 
 _PAGES = 1000
 

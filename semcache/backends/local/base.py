@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from semcache.backends.base import Totals
     from semcache.types import (
+        ChangeCursor,
         Entry,
         Neighbour,
         NewEntry,
-        Position,
         Selection,
         Vector,
     )
@@ -131,7 +132,7 @@ class Store(Protocol):
         """
         ...
 
-    def totals(self, namespace: str | None = None) -> tuple[int, int]:
+    def totals(self, namespace: str | None = None) -> Totals:
         """(entries, bytes of their texts and vectors) of one namespace or all, not counted."""
         ...
 
@@ -143,11 +144,11 @@ class Store(Protocol):
         """A number that changes, for this thread, when anybody has committed. Cheap."""
         ...
 
-    def revision_seen(self) -> int | None:
-        """What this thread has noted with `mark_revision`."""
+    def acked_revision(self) -> int | None:
+        """What this thread has noted with `ack_revision`."""
         ...
 
-    def mark_revision(self, revision: int) -> None:
+    def ack_revision(self, revision: int) -> None:
         """Note that everything up to this revision has been taken over."""
         ...
 
@@ -155,11 +156,11 @@ class Store(Protocol):
         """int64[n]: ids of all entries that have a vector, in order."""
         ...
 
-    def vectors(self, ids: Sequence[int]) -> dict[int, bytes]:
+    def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
         """The stored vectors of those that have one, in a form of `semcache.backends.vectors`."""
         ...
 
-    def position(self) -> Position:
+    def position(self) -> ChangeCursor:
         """How far the store has come, and whose vectors it holds."""
         ...
 

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from semcache.backends.base import NotReadyError
 from semcache.backends.local.base import Index, Store
-from semcache.backends.vectors import pieces, unpacked
+from semcache.backends.vectors import batched, unpacked
 from semcache.errors import IndexMismatchError, StoreError
-from semcache.types import Position
+from semcache.types import ChangeCursor
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -31,10 +32,6 @@ LARGE = 65_536
 """Entries from which on an index without a snapshot is made beside the traffic."""
 _REST = 30.0
 """Seconds after which an index that could not be made or merged is tried again."""
-
-
-class NotReadyError(Exception):
-    """The index of a large store is being made."""
 
 
 class IndexFiles(Protocol[IndexT]):
@@ -66,7 +63,7 @@ class IndexFiles(Protocol[IndexT]):
         self,
         index: IndexT,
         store: Store,
-        at: Position,
+        at: ChangeCursor,
         failed: Callable[[BaseException], None],
     ) -> None:
         """Put what has come in with what was there, and keep a snapshot, beside the traffic.
@@ -76,7 +73,7 @@ class IndexFiles(Protocol[IndexT]):
         """
         ...
 
-    def save(self, index: IndexT, store: Store, at: Position) -> None:
+    def save(self, index: IndexT, store: Store, at: ChangeCursor) -> None:
         """Keep a snapshot now, if much has changed since the last and nobody else keeps one."""
         ...
 
@@ -89,7 +86,7 @@ class IndexFiles(Protocol[IndexT]):
         ...
 
 
-class Following(Generic[IndexT]):
+class IndexFollower(Generic[IndexT]):
     """An index and how far it has followed its store.
 
     Args:
@@ -135,7 +132,7 @@ class Following(Generic[IndexT]):
                 if self._index is not None:
                     self._index.remove(ids)
 
-    def glance(self) -> int | None:
+    def peek_revision(self) -> int | None:
         """The store's revision now, for `current`; None if it cannot be read."""
         try:
             return self._store.revision()
@@ -146,7 +143,8 @@ class Following(Generic[IndexT]):
         """The index, up to date with every commit there has been before this call.
 
         Args:
-            revision: what `glance` gave this thread a while ago: commits after it may be missed.
+            revision: what `peek_revision` returned on this thread a while ago: commits after it
+                may be missed.
 
         Raises:
             IndexMismatchError: the store's vectors come from another embedder.
@@ -154,7 +152,7 @@ class Following(Generic[IndexT]):
         if revision is None:
             revision = self._store.revision()
         index = self._index
-        if index is not None and revision == self._store.revision_seen():
+        if index is not None and revision == self._store.acked_revision():
             return index
         with self._lock:
             position = self._store.position()
@@ -163,15 +161,15 @@ class Following(Generic[IndexT]):
                 self._index = None  # new, embedded anew, or restored: the old one is of no use
                 self._index = self._open(position)
             self._catch_up(self._index, position)
-            self._store.mark_revision(revision)
+            self._store.ack_revision(revision)
             return self._index
 
-    def _check_fingerprint(self, position: Position) -> None:
+    def _check_fingerprint(self, position: ChangeCursor) -> None:
         stored, given = position.fingerprint, self._fingerprint()
         if stored is not None and stored != given:
             raise IndexMismatchError(stored=stored, given=given, where=self._store.name)
 
-    def _open(self, position: Position) -> IndexT:
+    def _open(self, position: ChangeCursor) -> IndexT:
         """An index that is to catch up from `_last_id` and `_last_deletion` on.
 
         Raises:
@@ -195,7 +193,7 @@ class Following(Generic[IndexT]):
         index, self._last_id, self._last_deletion = found
         return index
 
-    def _begin_building(self, position: Position) -> _Building[IndexT]:
+    def _begin_building(self, position: ChangeCursor) -> _Building[IndexT]:
         fingerprint = self._fingerprint()
         logger.warning(
             "%s has no usable index of its %s entries: it is being made; until then only equal "
@@ -207,7 +205,7 @@ class Following(Generic[IndexT]):
             background=self._files.background,
         )
 
-    def _catch_up(self, index: IndexT, position: Position) -> None:
+    def _catch_up(self, index: IndexT, position: ChangeCursor) -> None:
         """Take over what was committed since the last time."""
         if position.last_deletion != self._last_deletion:
             # Not beyond the position: an entry above it may still be on its way into the index.
@@ -219,7 +217,7 @@ class Following(Generic[IndexT]):
                 ids, self._last_deletion = deleted
                 index.remove(ids)
         if position.last_id != self._last_id:
-            for rows in pieces(self._store.vectors_after(self._last_id), _BATCH):
+            for rows in batched(self._store.vectors_after(self._last_id), _BATCH):
                 index.add_many(*unpacked(rows, position.dimension))
                 self._last_id = rows[-1][0]
                 self._merge_if_due(index)
@@ -234,9 +232,9 @@ class Following(Generic[IndexT]):
         self._merges_rest_until = time.monotonic() + _REST
         self._fault(error)
 
-    def _reached(self, index: IndexT) -> Position:
+    def _reached(self, index: IndexT) -> ChangeCursor:
         """What the index is of, and how far it has followed it."""
-        return Position(
+        return ChangeCursor(
             self._store_id or "",
             self._fingerprint(),
             index.dimension,

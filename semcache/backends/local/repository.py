@@ -15,11 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic
 
+from semcache.backends.base import Fault
+from semcache.backends.eviction import STEP, Eviction, nothing
 from semcache.backends.local.base import Store
-from semcache.backends.local.index_follower import Following, IndexFiles, IndexT
-from semcache.backends.retention import EVICTION, Quota, Retention
+from semcache.backends.local.index_follower import IndexFiles, IndexFollower, IndexT
+from semcache.backends.retention import Retention
 from semcache.backends.vectors import cosine
-from semcache.types import Candidate, Entry, Neighbour, NewEntry, Selection
+from semcache.types import Candidate, Entry, Neighbour, Neighbours, NewEntry, Selection
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -28,15 +30,6 @@ logger = logging.getLogger("semcache")
 
 _WIDEST = 256
 """The most neighbours that are asked for when nearer ones have been deleted or have expired."""
-_STEP = 256
-"""Entries that are deleted in one transaction, so that no writer waits for long."""
-_EVICTIONS = 8
-"""Steps of eviction that one record makes; what is still too much then waits for the next."""
-_SWEEP_SECONDS = 10.0
-
-
-class TooLargeError(Exception):
-    """One entry is larger than the whole quota in bytes."""
 
 
 class Repository(Generic[IndexT]):
@@ -47,8 +40,10 @@ class Repository(Generic[IndexT]):
         files: makes and keeps the index.
         fingerprint: names the embedder whose vectors are written and looked up; called
             when a vector is first written or looked up.
-        retention: quota and eviction order.
+        retention: quotas and the order of eviction.
         clock: seconds since the epoch.
+        fault: told where something fails that no caller waits for.
+        before_eviction: called before entries are evicted.
     """
 
     def __init__(
@@ -59,15 +54,21 @@ class Repository(Generic[IndexT]):
         fingerprint: Callable[[], str],
         retention: Retention,
         clock: Callable[[], float],
+        fault: Fault,
+        before_eviction: Callable[[], None] = nothing,
     ) -> None:
         self.store = store
-        self._index = Following(store, files, fingerprint, lambda error: self.fault("index", error))
+        self._index = IndexFollower(store, files, fingerprint, lambda error: fault("index", error))
         self._fingerprint = fingerprint
-        self._retention = retention
         self._clock = clock
-        self._swept_at = 0.0
-        self.before_eviction: Callable[[], None] = _nothing
-        self.fault: Callable[[str, BaseException], None] = _logged
+        self._fault = fault
+        self._eviction = Eviction(
+            store,
+            retention,
+            clock,
+            forget=self._index.forget,
+            before_eviction=before_eviction,
+        )
 
     # ----------------------------------------------------------------------- reading
 
@@ -75,28 +76,17 @@ class Repository(Generic[IndexT]):
         """The entry with this key, expired or not."""
         return self.store.get_exact(exact_key)
 
-    def glance(self) -> int | None:
+    def revision(self) -> int | None:
         """What has been committed so far, for `nearest`; None if that cannot be read."""
-        return self._index.glance()
+        return self._index.peek_revision()
 
     def nearest(
-        self,
-        scope: bytes,
-        vector: Vector,
-        k: int,
-        floor: float,
-        seen: int | None = None,
-    ) -> tuple[list[Neighbour], list[Candidate]]:
-        """Neighbours in the scope, and candidates: those of at least `floor` that exist.
-
-        Args:
-            seen: what `glance` gave this thread a while ago: neighbours that were recorded
-                since may be missed.
-
-        Deleted and expired ones do not crowd out others: further neighbours are asked for
-        until there are k fresh candidates or no more that are near enough.
+        self, scope: bytes, vector: Vector, k: int, floor: float, revision: int | None = None
+    ) -> Neighbours:
+        """See `Entries.nearest`. Further neighbours are asked for until there are k fresh
+        candidates, or no more that are similar enough.
         """
-        index = self._index.current(seen)
+        index = self._index.current(revision)
         now = self._clock()
         while True:
             tolerance = index.tolerance(scope)
@@ -109,6 +99,7 @@ class Repository(Generic[IndexT]):
                 neighbours, entries = self._measured(neighbours, vector, k, floor, tolerance)
             else:
                 entries = self._entries(neighbours, floor)
+            nearest = neighbours[0].similarity if neighbours else None
             # The scope is held against the store's, whatever the index believes.
             candidates = [
                 Candidate(entry, n.similarity)
@@ -121,9 +112,9 @@ class Repository(Generic[IndexT]):
                 c.entry.fresh(now) for c in candidates
             )
             if not dead or all_of_them or neighbours[-1].similarity < floor:
-                return neighbours, candidates
+                return Neighbours(nearest, candidates)
             if k >= _WIDEST:
-                return neighbours, candidates
+                return Neighbours(nearest, candidates)
             k = min(4 * k, _WIDEST)
 
     def _measured(
@@ -160,24 +151,16 @@ class Repository(Generic[IndexT]):
 
     def record(self, entry: NewEntry, vector: Vector | None) -> int:
         """Store an entry durably and make it findable; return its id."""
-        for quota in self._quotas(entry.namespace):
-            most = quota[1].size
-            if most is not None and (size := self.store.size_of(entry, vector)) > most:
-                raise TooLargeError(f"an entry of {size:,} bytes, the quota is {most:,}")
+        self._eviction.check_size(entry, vector)
         fingerprint = None if vector is None else self._fingerprint()
         entry_id = self.store.add(entry, vector, fingerprint)
         try:  # it is stored: whatever fails from here on, the caller must be told so
             if vector is not None:
                 self._index.added(entry_id, entry.scope, vector)
-            self._keep_quotas(entry_id, entry.namespace)
-            self._sweep()
+            self._eviction.after_record(entry_id, entry.namespace)
         except Exception as error:
-            self.fault("record", error)
+            self._fault("record", error)
         return entry_id
-
-    def accepts(self, fingerprint: str | None) -> bool:
-        """Whether vectors of this embedder may be written."""
-        return fingerprint is not None and fingerprint == self._fingerprint()
 
     def delete(self, selection: Selection, limit: int | None = None) -> int:
         """Delete what is selected; return how many entries that were.
@@ -186,42 +169,12 @@ class Repository(Generic[IndexT]):
         """
         ids = self.store.ids(selection)[:limit]
         deleted = 0
-        for start in range(0, len(ids), _STEP):
-            step = tuple(ids[start : start + _STEP])
+        for start in range(0, len(ids), STEP):
+            step = tuple(ids[start : start + STEP])
             gone = self.store.delete(replace(selection, ids=step))
             self._index.forget(gone)
             deleted += len(gone)
         return deleted
-
-    def _quotas(self, namespace: str) -> list[tuple[str | None, Quota]]:
-        """Those that an entry of this namespace counts for: (whose, quota)."""
-        quotas = (None, self._retention.quota), (namespace, self._retention.quota_of(namespace))
-        return [(whose, quota) for whose, quota in quotas if quota is not None]
-
-    def _keep_quotas(self, newest: int, namespace: str) -> None:
-        for whose, quota in self._quotas(namespace):
-            if quota.excess(*self.store.totals(whose)) > 0:
-                self.before_eviction()
-                self._index.forget(self.store.delete(Selection(expired_at=self._clock()), _STEP))
-                self._evict(quota, whose, newest)
-
-    def _evict(self, quota: Quota, namespace: str | None, spare: int) -> None:
-        order = EVICTION[self._retention.eviction]
-        for _ in range(_EVICTIONS):  # sizes differ: what was to be enough may not be
-            excess = quota.excess(*self.store.totals(namespace))
-            if excess <= 0:
-                return
-            count = min(excess, _STEP)
-            self._index.forget(self.store.evict(order, count, spare=spare, namespace=namespace))
-
-    def _sweep(self) -> None:
-        """Now and then delete some of what has expired; it is never served in the meantime."""
-        now = self._clock()
-        if not 0 <= now - self._swept_at < _SWEEP_SECONDS:  # clocks step back, too
-            gone = self.store.delete(Selection(expired_at=now), _STEP)
-            self._index.forget(gone)
-            if len(gone) < _STEP:  # else there is more: go on with the next record
-                self._swept_at = now
 
     # --------------------------------------------------------------------- the index
 
@@ -244,20 +197,10 @@ class Repository(Generic[IndexT]):
     def after_fork(self) -> None:
         """In a child process: locks may be held by threads that are not here."""
         self._index.after_fork()
-        self.store.after_fork()
 
     def close(self) -> None:
-        """Save the index and close the store. A snapshot that cannot be written is no loss."""
+        """Save the index. A snapshot that cannot be written is no loss."""
         try:
             self.save_snapshot()
         except Exception as error:
             logger.warning("the index could not be saved, it will be rebuilt: %s", error)
-        self.store.close()
-
-
-def _nothing() -> None:
-    """Nothing is to be done first."""
-
-
-def _logged(where: str, error: BaseException) -> None:
-    logger.warning("fault in %s: %s", where, error)

@@ -48,7 +48,7 @@ _CONDITIONS = frozenset({"tag", "tags", "namespace", "model", "id", "ids"})
 class Invalidates(Protocol):
     """What is needed of a cache."""
 
-    path: Path
+    path: str
 
     def invalidate(
         self,

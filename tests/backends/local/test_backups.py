@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from semcache.backends.local.backups import backup, restore
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.backends.local.sqlite.pages import leaf_rows
-from semcache.backends.local.sqlite.recovery import damaged, salvage
+from semcache.backends.local.sqlite.recovery import damaged, recover
 from semcache.backends.local.sqlite.store import SQLiteStore
 from semcache.cli.app import application
 from semcache.errors import ConfigError, StoreError
@@ -60,7 +60,7 @@ def test_a_backup_is_of_one_moment(tmp_path: Path) -> None:
     assert count >= 300
     with open_cache(tmp_path / "copy") as copy:
         assert len(copy) == count
-        assert copy._store.problems() == []
+        assert copy._engine.backend.store.problems() == []
         assert copy.lookup("tell me all about number question 7").tier == "semantic"
 
 
@@ -130,7 +130,7 @@ def test_what_is_no_backup_is_refused_before_anything_is_touched(tmp_path: Path,
     assert code == 1, said
     with open_cache(tmp_path / "cache") as cache:
         assert len(cache) == 3
-        assert cache._store.problems() == []
+        assert cache._engine.backend.store.problems() == []
 
 
 def test_backups_do_not_go_into_their_cache_nor_caches_into_themselves(tmp_path: Path) -> None:
@@ -219,11 +219,11 @@ def test_salvaging_a_sound_file_loses_nothing(tmp_path: Path) -> None:
     before = SQLiteStore(tmp_path / DATABASE)
     entries = before.select(order="oldest")
     before.close()
-    saved = salvage(tmp_path / DATABASE)
+    saved = recover(tmp_path / DATABASE)
     after = SQLiteStore(tmp_path / DATABASE)
     assert after.select(order="oldest") == entries
     assert after.problems() == []
-    assert after.tags(entries[0].id) == ("t",)
+    assert after.details([entries[0].id])[entries[0].id].tags == ("t",)
     assert (saved.lost, saved.rows["entries"], saved.rows["embeddings"]) == (0, 50, 50)
     assert saved.incomplete == ()
     after.close()

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from semcache.backends.local.faiss import snapshot
 from semcache.backends.local.faiss.index import FaissIndex
 from semcache.backends.local.faiss.merging import Fresh, merge
-from semcache.backends.local.faiss.quantizer import Codec
+from semcache.backends.local.faiss.quantizer import Quantizer
 from semcache.backends.local.faiss.search import STAGES, cosines_by_codes
 from semcache.backends.local.faiss.segment import Segment
 from semcache.backends.local.faiss.snapshot import Facts, SnapshotError
@@ -316,12 +316,12 @@ def near(rows: Any, similarity: float, seed: int) -> Any:
 def test_signs_are_the_same_of_codes_and_of_what_they_stand_for() -> None:
     """But of a number that lies on its edge."""
     rows = crowded(200, seed=20)
-    codec = Codec.around(rows)
-    codes = codec.encode(rows)
+    quantizer = Quantizer.around(rows)
+    codes = quantizer.encode(rows)
     middle = codes[0]
-    edges = codec.edges(middle)
-    found = np.unpackbits(codec.signs_of(rows, edges), axis=-1)
-    wanted = np.unpackbits(codec.signs_of(codes, middle), axis=-1)
+    edges = quantizer.edges(middle)
+    found = np.unpackbits(quantizer.signs_of(rows, edges), axis=-1)
+    wanted = np.unpackbits(quantizer.signs_of(codes, middle), axis=-1)
     clear = np.abs(rows - edges) > 1e-6
     assert clear.mean() > 0.99
     np.testing.assert_array_equal(found[clear], wanted[clear])
@@ -330,11 +330,11 @@ def test_signs_are_the_same_of_codes_and_of_what_they_stand_for() -> None:
 @given(scale=st.floats(0.1, 1.0), rows=st.integers(1, 300), seed=st.integers(0, 9))
 def test_cosines_by_codes(scale: float, rows: int, seed: int) -> None:
     """Those of the decoded rows with the question as it is, each row once."""
-    question, codec = crowded(1, seed=seed + 1)[0], Codec(scale, WIDE_D)
-    codes = codec.encode(crowded(rows, seed=seed))
-    order, found = cosines_by_codes(question, codes, codec)
+    question, quantizer = crowded(1, seed=seed + 1)[0], Quantizer(scale, WIDE_D)
+    codes = quantizer.encode(crowded(rows, seed=seed))
+    order, found = cosines_by_codes(question, codes, quantizer)
     assert sorted(order.tolist()) == list(range(rows))
-    np.testing.assert_allclose(found, codec.decode(codes[order]) @ question, atol=1e-5)
+    np.testing.assert_allclose(found, quantizer.decode(codes[order]) @ question, atol=1e-5)
 
 
 MERGED = partial(merged, exact_below=1000)
@@ -423,7 +423,7 @@ def test_rows_that_are_in_two_places_for_a_moment_are_found_once() -> None:
     index.add_many(ids, [scope] * 4000, rows)
     index.set_aside()
     index.merge(MERGED)
-    index._level.add(np.arange(3000), [scope] * 3000, rows[:3000])
+    index._mem_table.add(np.arange(3000), [scope] * 3000, rows[:3000])
     for number in range(0, 3000, 100):
         found = [n.id for n in index.search(scope, rows[number], 1, 3)]
         assert found[0] == number
@@ -474,11 +474,11 @@ def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
         index.add_many(list(range(start, end)), [scope] * (end - start), rows[start:end])
 
     def placed_alike() -> bool:
-        level = index._level.partitions[scope]._rows
-        segment = index._rest.segment
+        mem_table = index._mem_table.partitions[scope]._rows
+        segment = index._sealed.segment
         assert segment is not None
-        placing = segment.placing(scope)
-        return placing is not None and getattr(level, "placing", None) is placing
+        coarse = segment.coarse(scope)
+        return coarse is not None and getattr(mem_table, "coarse", None) is coarse
 
     add(0, 1500)
     index.set_aside()
@@ -487,10 +487,10 @@ def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
     assert placed_alike()
     index.set_aside()
     add(2000, 2500)  # while that is merged into lists that stay where they are
-    came_in = index._level.partitions[scope]._rows
+    came_in = index._mem_table.partitions[scope]._rows
     index.merge(MERGED)
     assert placed_alike()
-    assert index._level.partitions[scope]._rows is came_in, "made anew for nothing"
+    assert index._mem_table.partitions[scope]._rows is came_in, "made anew for nothing"
     add(2500, 8000)
     index.set_aside()
     add(8000, 9000)  # into so many that new ones are made

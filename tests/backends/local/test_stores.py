@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION
-from semcache.backends.local.sqlite.store import ORDERS, SQLiteStore
+from semcache.backends.local.sqlite.store import _ORDER_BY, SQLiteStore
 from semcache.backends.vectors import FORMS, Form, decoded, encoded
 from semcache.errors import IndexMismatchError, StoreError, StoreVersionError
-from semcache.types import Completion, NewEntry, Observation, Selection, Serve, Usage
+from semcache.types import Completion, NewEntry, Observation, Selection, ServedHit, Usage
 
 DATA = Path(__file__).parents[2] / "data"
 VECTOR = np.ones(4, np.float32) / 2
@@ -69,7 +69,7 @@ def test_an_entry_comes_back_whole(store: SQLiteStore) -> None:
     assert both == {entry_id: (found, VECTOR.tobytes()), bare: (store.get_many([bare])[bare], None)}
     assert found.completion == completion
     assert (found.question, found.expires_at, found.created_at) == ("ü\0?", 500.0, 101.0)
-    assert store.tags(entry_id) == ("a", "b")
+    assert store.details([entry_id])[entry_id].tags == ("a", "b")
     assert list(store.vectors_after(0)) == [(entry_id, b"s" * 32, VECTOR.tobytes())]
 
 
@@ -181,7 +181,7 @@ def test_a_vector_stays_when_its_answer_is_replaced_without_one(store: SQLiteSto
     """The embedder was down: the question is the same, and so is its vector."""
     store.add(new(1), VECTOR, "f")
     entry_id = store.add(replace(new(1), completion=Completion("newer")), None, None)
-    assert store.vectors([entry_id]) == {entry_id: VECTOR.tobytes()}
+    assert store.vectors_of([entry_id]) == {entry_id: VECTOR.tobytes()}
     assert store.problems() == []
 
 
@@ -232,8 +232,8 @@ def observation(number: int) -> Observation:
     return Observation(100.0 + number, "w", "miss", "n", number, None, True, 0.75, (1.0, 2.5))
 
 
-def serve(number: int) -> Serve:
-    return Serve(f"id{number}", 100.0 + number, "n", number, f"q{number}", 0.9, 0.97, (1.0,))
+def serve(number: int) -> ServedHit:
+    return ServedHit(f"id{number}", 100.0 + number, "n", number, f"q{number}", 0.9, 0.97, (1.0,))
 
 
 def test_labels_come_back_in_their_order(store: SQLiteStore) -> None:
@@ -257,18 +257,18 @@ def test_serves_are_remembered_judged_and_let_go(
     entries = [store.add(new(n), VECTOR, "f") for n in range(1, 12)]
     store.observe([], [serve(n) for n in entries[:3]])
     assert {one.id for one in store.unreviewed(10)} == {"id1", "id2", "id3"}
-    store.reviewed("id1", False)
-    store.reviewed("id2", True)
-    assert store.refuted() == {(1, "q1")}
+    store.set_verdict("id1", False)
+    store.set_verdict("id2", True)
+    assert store.rejected_pairs() == {(1, "q1")}
     assert [one.id for one in store.unreviewed(10)] == ["id3"]
-    found = store.serve("id1")
+    found = store.served_hit("id1")
     assert found is not None
     assert found.verdict is False
     store.observe([], [serve(n) for n in entries[3:]])
-    assert store.serve("id2") is None
-    assert store.refuted() == {(1, "q1")}
+    assert store.served_hit("id2") is None
+    assert store.rejected_pairs() == {(1, "q1")}
     store.delete(Selection(ids=(1,)))
-    assert store.refuted() == set()
+    assert store.rejected_pairs() == set()
 
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
@@ -286,8 +286,12 @@ def test_a_file_of_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, ve
         assert opened.totals("tenant")[0] == 1
         entry = opened.get_exact(bytes([1]) * 32)
         assert entry is not None
-        assert (entry.completion.text, entry.hits, opened.tags(1)) == ("answer 1", 2, ("a", "b"))
-        assert sorted(opened.vectors([1, 2, 3, 4])) == [1, 2, 4]
+        assert (entry.completion.text, entry.hits, opened.details([1])[1].tags) == (
+            "answer 1",
+            2,
+            ("a", "b"),
+        )
+        assert sorted(opened.vectors_of([1, 2, 3, 4])) == [1, 2, 4]
         assert opened.deletions_after(0) == ([5], 1)
         assert opened.counters() == {"hits:exact": 2.0}
         assert opened.add(new(9), None, None) == 6
@@ -326,7 +330,7 @@ def test_vectors_come_back_in_any_form(tmp_path: Path, form: Form) -> None:
     opened = SQLiteStore(path, vectors=form)
     try:
         opened.add(new(2), VECTOR, "f")
-        blobs = opened.vectors([1, 2, 99])
+        blobs = opened.vectors_of([1, 2, 99])
         assert sorted(blobs) == [1, 2]
         for row in decoded([blobs[1], blobs[2]], len(VECTOR)):
             np.testing.assert_allclose(row, VECTOR, atol=0.01)
@@ -360,7 +364,7 @@ def test_an_eviction_looks_at_no_others_than_it_deletes(
     store.keep_order(order, by_namespace=True)
     with sqlite3.connect(store.path) as db:
         for where in ("id != 9", "id != 9 AND namespace = 'n'"):
-            sql = f"SELECT id FROM entries WHERE {where} ORDER BY {ORDERS[order]} LIMIT 1"
+            sql = f"SELECT id FROM entries WHERE {where} ORDER BY {_ORDER_BY[order]} LIMIT 1"
             plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
             assert not any("TEMP B-TREE" in step for step in plan), plan
             assert len(plan) == 1

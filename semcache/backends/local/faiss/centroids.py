@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from semcache.backends.local.faiss.quantizer import Codec, Part
+    from semcache.backends.local.faiss.quantizer import Part, Quantizer
     from semcache.types import Vector
 
 REGROW = 4
@@ -26,35 +26,35 @@ _ROUNDS, _SEED = 6, 1234
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Placing:
+class CoarseQuantizer:
     """Centroids, one for each list, and the form in which rows are compared.
 
     Attributes:
         centroids: float32[l, d] of length 1; none where there is but one list.
         part: the same as codes, uint8[l, d], to be looked through.
         codec: makes codes.
-        edges: float32[d], what each number's sign is counted from (`Codec.edges`).
+        edges: float32[d], what each number's sign is counted from (`Quantizer.edges`).
     """
 
     centroids: NDArray[np.float32]
     part: Part
-    codec: Codec
+    quantizer: Quantizer
     edges: NDArray[np.float32]
 
     @property
     def lists(self) -> int:
         return max(len(self.centroids), 1)
 
-    def brief(self, vectors: Vector) -> NDArray[np.uint8]:
+    def sketch(self, vectors: Vector) -> NDArray[np.uint8]:
         """What of float32[n, d] is looked through: their signs, uint8[n, d / 8], or their codes."""
-        if self.codec.signed:
-            return self.codec.signs_of(vectors, self.edges)
-        return self.codec.encode(vectors)
+        if self.quantizer.signed:
+            return self.quantizer.signs_of(vectors, self.edges)
+        return self.quantizer.encode(vectors)
 
-    def equals(self, other: Placing) -> bool:
+    def equals(self, other: CoarseQuantizer) -> bool:
         """Whether rows placed by one are placed by the other."""
         return (
-            self.codec == other.codec
+            self.quantizer == other.quantizer
             and np.array_equal(self.edges, other.edges)
             and np.array_equal(self.centroids, other.centroids)
         )

@@ -29,7 +29,7 @@ from semcache.types import Neighbour
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from semcache.backends.local.faiss.centroids import Placing
+    from semcache.backends.local.faiss.centroids import CoarseQuantizer
     from semcache.types import Vector
 
 _LEVEL_ROWS = 65_536
@@ -73,40 +73,44 @@ class FaissIndex:
         self.dimension = dimension
         self.exact_below = exact_below
         self._background = background
-        self._rest = _Rest(segment, set())
-        self._level = self._new_level()
-        self._aside: _Level | None = None
+        self._sealed = _SealedSegment(segment, set())
+        self._mem_table = self._new_mem_table()
+        self._aside: _MemTable | None = None
         self._dead_then: list[int] = []
-        self._gone: list[int] = []
+        self._pending_deletes: list[int] = []
         self._retained: tuple[NDArray[np.int64], int] | None = None
         self._lock = threading.Lock()
 
     def tolerance(self, scope: bytes) -> float:
-        segment = self._rest.segment
+        segment = self._sealed.segment
         if segment is not None:
-            return max(segment.codec.tolerance, HALF)
-        return 0.0 if all(level.exact(scope) for level in self._levels()) else HALF
+            return max(segment.quantizer.tolerance, HALF)
+        return 0.0 if all(mem_table.exact(scope) for mem_table in self._mem_tables()) else HALF
 
     def __len__(self) -> int:
-        rest = self._rest
-        return rest.rows - len(rest.dead) + sum(len(level.scope_of) for level in self._levels())
+        rest = self._sealed
+        return (
+            rest.rows
+            - len(rest.dead)
+            + sum(len(mem_table.scope_of) for mem_table in self._mem_tables())
+        )
 
     def __contains__(self, entry_id: int) -> bool:
         known = self._known(np.array([entry_id], np.int64))[0]
-        return bool(known) and entry_id not in self._rest.dead
+        return bool(known) and entry_id not in self._sealed.dead
 
     def ids(self) -> NDArray[np.int64]:
         with self._lock:
-            parts = [np.fromiter(level.scope_of, np.int64) for level in self._levels()]
-            if (segment := self._rest.segment) is not None:
-                dead = np.fromiter(self._rest.dead, np.int64)
+            parts = [np.fromiter(mem_table.scope_of, np.int64) for mem_table in self._mem_tables()]
+            if (segment := self._sealed.segment) is not None:
+                dead = np.fromiter(self._sealed.dead, np.int64)
                 parts.append(np.setdiff1d(segment.arrays.ids, dead, assume_unique=True))
         return np.sort(np.concatenate(parts))
 
     def scopes(self) -> int:
         """How many scopes have vectors, or had before the last merge."""
-        segment = self._rest.segment
-        return max(len(self._level.partitions), 0 if segment is None else segment.scopes)
+        segment = self._sealed.segment
+        return max(len(self._mem_table.partitions), 0 if segment is None else segment.scopes)
 
     def add(self, entry_id: int, scope: bytes, vector: Vector) -> None:
         self.add_many([entry_id], [scope], vector[None])
@@ -116,18 +120,18 @@ class FaissIndex:
         with self._lock:
             if not self.dimension:
                 self.dimension = vectors.shape[1]
-                self._level = self._new_level()
+                self._mem_table = self._new_mem_table()
             new = np.flatnonzero(~self._known(every_id))
-            self._level.add(every_id[new], [scopes[row] for row in new.tolist()], vectors[new])
+            self._mem_table.add(every_id[new], [scopes[row] for row in new.tolist()], vectors[new])
 
     def remove(self, ids: Iterable[int]) -> None:
         with self._lock:
             every = list(ids)
-            left = self._level.remove(every)
+            left = self._mem_table.remove(every)
             if self._aside is not None:
-                self._gone += every  # the segment to come may hold any of them
+                self._pending_deletes += every  # the segment to come may hold any of them
                 left = self._aside.remove(left)
-            self._rest.remove(left)
+            self._sealed.remove(left)
 
     def retain(self, ids: NDArray[np.int64], up_to: int) -> None:
         mine = self.ids()
@@ -138,21 +142,23 @@ class FaissIndex:
 
     def search(self, scope: bytes, vector: Vector, k: int, spare: int = 0) -> list[Neighbour]:
         wanted = k + spare
-        levels = self._levels()  # before the rest: what a merge moves is then found, if twice
-        rest = self._rest
+        mem_tables = (
+            self._mem_tables()
+        )  # before the rest: what a merge moves is then found, if twice
+        rest = self._sealed
         found: list[list[Neighbour]] = []
-        sources: dict[Placing, list[Source]] = {}
+        sources: dict[CoarseQuantizer, list[Source]] = {}
         if (rows := rest.rows_of(scope)) is not None:
-            sources[rows.placing] = [rows]
-        for level in levels:
-            part = level.search(scope, vector, wanted)
+            sources[rows.coarse] = [rows]
+        for mem_table in mem_tables:
+            part = mem_table.search(scope, vector, wanted)
             if isinstance(part, Lists):
-                sources.setdefault(part.placing, []).append(part)
+                sources.setdefault(part.coarse, []).append(part)
             else:
                 found.append(part)
         searches = [
-            Search(Question(vector, placing), around_it, wanted, rest.dead)
-            for placing, around_it in sources.items()
+            Search(Question(vector, coarse), around_it, wanted, rest.dead)
+            for coarse, around_it in sources.items()
         ]
         return self._widened(searches, found, k, wanted)
 
@@ -180,24 +186,24 @@ class FaissIndex:
 
     def wait(self) -> None:
         """Until no inverted lists are being built."""
-        for level in self._levels():
-            level.wait()
+        for mem_table in self._mem_tables():
+            mem_table.wait()
 
     # ------------------------------------------------------------------------ merging
 
     @property
     def due(self) -> bool:
         """Whether it is time to merge."""
-        rest = self._rest
-        fresh = self._level.weight > max(_LEVEL_ROWS, rest.rows // _LEVEL_SHARE)
+        rest = self._sealed
+        fresh = self._mem_table.weight > max(_LEVEL_ROWS, rest.rows // _LEVEL_SHARE)
         dead = len(rest.dead) > max(_DEAD_ROWS, rest.rows // _DEAD_SHARE)
         return self._aside is None and (fresh or dead)
 
     @property
     def unsaved(self) -> float:
         """Changes since the segment was made, as a share of its rows."""
-        rest = self._rest
-        changes = len(rest.dead) + sum(len(level.scope_of) for level in self._levels())
+        rest = self._sealed
+        changes = len(rest.dead) + sum(len(mem_table.scope_of) for mem_table in self._mem_tables())
         return changes / max(rest.rows, 1)
 
     def set_aside(self) -> bool:
@@ -205,8 +211,12 @@ class FaissIndex:
         with self._lock:
             if self._aside is not None:
                 return False
-            self._aside, self._level = self._level, self._new_level()
-            self._dead_then, self._gone, self._retained = list(self._rest.dead), [], None
+            self._aside, self._mem_table = self._mem_table, self._new_mem_table()
+            self._dead_then, self._pending_deletes, self._retained = (
+                list(self._sealed.dead),
+                [],
+                None,
+            )
             return True
 
     def merge(self, make: Maker) -> None:
@@ -220,51 +230,53 @@ class FaissIndex:
             aside.wait()
             fresh = aside.contents(self.dimension)
             dead = np.asarray(self._dead_then, np.int64)
-            segment, gone = make(self._rest.segment, fresh, dead)
+            segment, gone = make(self._sealed.segment, fresh, dead)
             left = np.flatnonzero(~segment.contains(fresh.ids))
         except BaseException:
             self.give_up()
             raise
         with self._lock:
-            gone = np.concatenate([gone, np.asarray(self._gone, np.int64)])
+            gone = np.concatenate([gone, np.asarray(self._pending_deletes, np.int64)])
             if self._retained is not None:
                 gone = np.concatenate([gone, _others(segment.arrays.ids, *self._retained)])
             left = left[~np.isin(fresh.ids[left], gone)]
             scopes = [fresh.scopes[row] for row in left.tolist()]
-            self._level.add(fresh.ids[left], scopes, fresh.vectors[left])
+            self._mem_table.add(fresh.ids[left], scopes, fresh.vectors[left])
             # In this order, so that a search may find a row twice and never not at all.
-            self._rest = _Rest(segment, set(gone[segment.contains(gone)].tolist()))
-            self._level.follow(segment)
-            self._aside, self._dead_then, self._gone = None, [], []
+            self._sealed = _SealedSegment(segment, set(gone[segment.contains(gone)].tolist()))
+            self._mem_table.follow(segment)
+            self._aside, self._dead_then, self._pending_deletes = None, [], []
             # Another process's segment may hold what has come in here since: once is enough.
-            fresher = np.fromiter(self._level.scope_of, np.int64)
-            self._level.remove(fresher[segment.contains(fresher)].tolist())
+            fresher = np.fromiter(self._mem_table.scope_of, np.int64)
+            self._mem_table.remove(fresher[segment.contains(fresher)].tolist())
 
     def give_up(self) -> None:
         """Undo `set_aside`."""
         with self._lock:
             if (aside := self._aside) is not None:
-                aside.take(self._level)
-                self._level, self._aside = aside, None
+                aside.take(self._mem_table)
+                self._mem_table, self._aside = aside, None
 
-    def _levels(self) -> list[_Level]:
-        level = self._level  # before what is set aside: it may be set aside meanwhile
+    def _mem_tables(self) -> list[_MemTable]:
+        mem_table = self._mem_table  # before what is set aside: it may be set aside meanwhile
         aside = self._aside
-        return [level] if aside is None or aside is level else [level, aside]
+        return [mem_table] if aside is None or aside is mem_table else [mem_table, aside]
 
-    def _new_level(self) -> _Level:
-        return _Level(
+    def _new_mem_table(self) -> _MemTable:
+        return _MemTable(
             self.dimension,
             exact_below=self.exact_below,
             background=self._background,
-            segment=self._rest.segment,
+            segment=self._sealed.segment,
         )
 
     def _known(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """bool[m]: which of these ids are here, deleted ones of the segment included."""
-        levels = self._levels()
-        known = np.array([any(i in level.scope_of for level in levels) for i in ids.tolist()], bool)
-        segment = self._rest.segment
+        mem_tables = self._mem_tables()
+        known = np.array(
+            [any(i in mem_table.scope_of for mem_table in mem_tables) for i in ids.tolist()], bool
+        )
+        segment = self._sealed.segment
         return known if segment is None else known | segment.contains(ids)
 
 
@@ -273,7 +285,7 @@ def _others(ids: NDArray[np.int64], kept: NDArray[np.int64], up_to: int) -> NDAr
     return np.setdiff1d(ids[ids <= up_to], kept)
 
 
-class _Rest:
+class _SealedSegment:
     """A segment and which of its rows are deleted."""
 
     def __init__(self, segment: Segment | None, dead: set[int]) -> None:
@@ -294,7 +306,7 @@ class _Rest:
         return None if self.segment is None else self.segment.rows(scope)
 
 
-class _Level:
+class _MemTable:
     """What has come in lately: a partition for each scope.
 
     Args:
@@ -328,11 +340,11 @@ class _Level:
                     self._dimension,
                     exact_below=self._exact_below,
                     background=self._background,
-                    placing=partial(self._placing, scope),
+                    coarse=partial(self._coarse, scope),
                 )
             partition.add(ids[chosen], vectors[chosen])
 
-    def take(self, other: _Level) -> None:
+    def take(self, other: _MemTable) -> None:
         """Take over what another level holds."""
         fresh = other.contents(self._dimension)
         self.add(fresh.ids, fresh.scopes, fresh.vectors)
@@ -361,8 +373,8 @@ class _Level:
             if not partition.exact:
                 partition.follow()
 
-    def _placing(self, scope: bytes) -> Placing | None:
-        return None if self._segment is None else self._segment.placing(scope)
+    def _coarse(self, scope: bytes) -> CoarseQuantizer | None:
+        return None if self._segment is None else self._segment.coarse(scope)
 
     def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour] | Lists:
         """See `Partition.search`."""

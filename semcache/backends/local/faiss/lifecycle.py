@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from semcache.backends.local.faiss.merging import Fresh
     from semcache.backends.local.faiss.segment import Segment
     from semcache.backends.local.faiss.snapshot import Facts
-    from semcache.types import Position
+    from semcache.types import ChangeCursor
 
 logger = logging.getLogger("semcache")
 
@@ -91,7 +91,7 @@ class FaissFiles:
                 segment = self._made(segment, fresh, _no_ids(), dimension, so_far)
         return self._index(dimension, segment), facts.last_id, facts.last_deletion
 
-    def merge(self, index: FaissIndex, store: Store, at: Position, failed: Failed) -> None:
+    def merge(self, index: FaissIndex, store: Store, at: ChangeCursor, failed: Failed) -> None:
         if not index.set_aside():
             return
 
@@ -114,7 +114,7 @@ class FaissFiles:
             index.give_up()
             failed(error)
 
-    def save(self, index: FaissIndex, store: Store, at: Position) -> None:
+    def save(self, index: FaissIndex, store: Store, at: ChangeCursor) -> None:
         if (merging := self._merging) is not None:
             merging.join(_PATIENCE)
         with _alone(self.path, wait=False) as free:
@@ -134,7 +134,7 @@ class FaissFiles:
 
     # ------------------------------------------------------------------------- inside
 
-    def _merge(self, index: FaissIndex, store: Store, at: Position) -> None:
+    def _merge(self, index: FaissIndex, store: Store, at: ChangeCursor) -> None:
         """Called with what was set aside, and alone."""
         from semcache.backends.local.faiss.snapshot import Facts
 
@@ -236,10 +236,10 @@ def _read(store: Store, last_id: int, dimension: int) -> Iterator[tuple[int, Fre
     import numpy as np
 
     from semcache.backends.local.faiss.merging import Fresh
-    from semcache.backends.vectors import pieces, unpacked
+    from semcache.backends.vectors import batched, unpacked
 
     wanted = takewhile(lambda row: row[0] <= last_id, store.vectors_after(0))
-    for rows in pieces(wanted, _BUILD_ROWS):
+    for rows in batched(wanted, _BUILD_ROWS):
         ids, scopes, vectors = unpacked(rows, dimension)
         yield rows[-1][0], Fresh(np.asarray(ids, np.int64), scopes, vectors)
 

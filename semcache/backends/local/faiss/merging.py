@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semcache.backends.local.faiss.centroids import REGROW, assigned, middle_of, placed, sample_of
-from semcache.backends.local.faiss.quantizer import Codec
+from semcache.backends.local.faiss.quantizer import Quantizer
 from semcache.backends.local.faiss.segment import KEY, Arrays, Segment, as_keys, key_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Plan:
         """(codes, signs): uint8[_, d], uint8[_, d / 8], in pieces that follow each other."""
         for start in range(0, self.rows, _PIECE):
             codes = self._mixed.codes(self._order[start : start + _PIECE])
-            yield codes, self._mixed.codec.signs_of(codes, self.arrays.middle)
+            yield codes, self._mixed.quantizer.signs_of(codes, self.arrays.middle)
 
     def in_memory(self) -> Segment:
         """The segment without a file."""
@@ -73,9 +73,9 @@ class _Mixed:
     """Old rows that are kept, and after them the fresh ones, under one numbering."""
 
     def __init__(
-        self, old: Segment | None, kept: NDArray[np.int64], fresh: Fresh, codec: Codec
+        self, old: Segment | None, kept: NDArray[np.int64], fresh: Fresh, quantizer: Quantizer
     ) -> None:
-        self.old, self.kept, self.fresh, self.codec = old, kept, fresh, codec
+        self.old, self.kept, self.fresh, self.quantizer = old, kept, fresh, quantizer
 
     def ids(self) -> NDArray[np.int64]:
         if self.old is None:
@@ -84,7 +84,7 @@ class _Mixed:
 
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8[len(rows), d]"""
-        return self._gathered(rows, np.uint8, self._recoded, self.codec.encode)
+        return self._gathered(rows, np.uint8, self._recoded, self.quantizer.encode)
 
     def vectors(self, rows: NDArray[np.int64]) -> Vector:
         """float32[len(rows), d]; of old rows what their codes say."""
@@ -98,7 +98,7 @@ class _Mixed:
         of_fresh: Callable[[Vector], NDArray[Any]],
     ) -> NDArray[Any]:
         """What `of_old` makes of old rows' codes, and `of_fresh` of fresh vectors, row by row."""
-        found = np.empty((len(rows), self.codec.dimension), kind)
+        found = np.empty((len(rows), self.quantizer.dimension), kind)
         olds = rows < len(self.kept)
         if self.old is not None and olds.any():
             found[olds] = of_old(self.old.arrays.codes[self.kept[rows[olds]]])
@@ -108,13 +108,13 @@ class _Mixed:
 
     def _decoded(self, codes: NDArray[np.uint8]) -> Vector:
         assert self.old is not None
-        return self.old.codec.decode(codes)
+        return self.old.quantizer.decode(codes)
 
     def _recoded(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Old codes as the new codec has them."""
-        if self.old is not None and self.old.codec is self.codec:
+        if self.old is not None and self.old.quantizer is self.quantizer:
             return codes
-        return self.codec.encode(self._decoded(codes))
+        return self.quantizer.encode(self._decoded(codes))
 
 
 def merge(
@@ -127,12 +127,12 @@ def merge(
         exact_below: scopes with fewer rows are one list.
     """
     kept = _kept(old, dead)
-    old_codec = None if old is None else old.codec
+    old_codec = None if old is None else old.quantizer
     if len(fresh.ids):
-        codec = Codec.around(fresh.vectors, old_codec)
+        quantizer = Quantizer.around(fresh.vectors, old_codec)
     else:
-        codec = old_codec or Codec.around(np.zeros((1, dimension), np.float32))
-    mixed = _Mixed(old, kept, fresh, codec)
+        quantizer = old_codec or Quantizer.around(np.zeros((1, dimension), np.float32))
+    mixed = _Mixed(old, kept, fresh, quantizer)
     keys, scope_of = _scopes(old, kept, fresh)
     lists = _Lists(old, kept, mixed, keys, scope_of, exact_below)
     order = np.lexsort((lists.of_row, scope_of))
@@ -143,19 +143,19 @@ def merge(
     centroids = np.concatenate([no_centroids, *lists.centroids]).astype(np.float32)
     no_codes, middle = np.empty((0, dimension), np.uint8), _middle(mixed, len(ids))
     arrays = Arrays(
-        scale=np.array([codec.scale], np.float32),
+        scale=np.array([quantizer.scale], np.float32),
         keys=keys.view(np.uint8).reshape(len(keys), KEY),
         first_list=first_list,
         first_centroid=_firsts(np.where(lists.many > 1, lists.many, 0)),
         made_for=lists.made_for,
         centroids=centroids,
-        coarse=codec.encode(centroids) if len(centroids) else no_codes,
+        coarse=quantizer.encode(centroids) if len(centroids) else no_codes,
         first_row=_firsts(np.bincount(list_of, minlength=int(first_list[-1]))),
         ids=ids[order],
         sorted_ids=np.sort(ids),
         middle=middle,
         codes=no_codes,
-        signs=codec.signs_of(no_codes, middle),
+        signs=quantizer.signs_of(no_codes, middle),
     )
     return Plan(arrays, len(ids), mixed, order)
 
@@ -167,7 +167,7 @@ def _middle(mixed: _Mixed, rows: int) -> NDArray[np.uint8]:
     """
     sample = mixed.codes(np.arange(0, rows, max(rows // _SAMPLE, 1)))
     middle = middle_of(sample)
-    if rows and mixed.old is not None and mixed.old.codec == mixed.codec:
+    if rows and mixed.old is not None and mixed.old.quantizer == mixed.quantizer:
         before = np.array(mixed.old.arrays.middle)
         changed = ((sample >= before) != (sample >= middle)).mean(axis=0)
         if changed.max(initial=0) <= _STEADY:

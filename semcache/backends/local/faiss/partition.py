@@ -10,7 +10,8 @@ looks into a few of them, and into more where those held nothing near (`scanning
 a graph (HNSW), lists take deletes at once and are built in seconds. What exact search costs by
 size, and the recall of the lists, is in `benchmarks/results/latency.json`.
 
-Sooner or later all of this is merged into a segment (`FaissIndex`).
+Sooner or later all of this is merged into a segment (`FaissIndex`). One module, because the flat
+form and the lists replace each other and share their rows.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ import numpy as np
 
 from semcache.backends.local.faiss.centroids import (
     REGROW,
-    Placing,
+    CoarseQuantizer,
     assigned,
     middle_of,
     placed,
     sample_of,
 )
-from semcache.backends.local.faiss.quantizer import Codec, Part
+from semcache.backends.local.faiss.quantizer import Part, Quantizer
 from semcache.backends.local.faiss.search import Question, inner_products
 from semcache.types import Neighbour
 
@@ -120,22 +121,24 @@ class Lists:
         room: rows to come.
     """
 
-    def __init__(self, placing: Placing, *, own_for: int | None, room: int) -> None:
-        self.placing = placing
+    def __init__(self, coarse: CoarseQuantizer, *, own_for: int | None, room: int) -> None:
+        self.coarse = coarse
         self.own_for = own_for
         self._ids = np.empty(room, np.int64)
         self._list_of = np.empty(room, np.int64)
-        self._vectors = np.empty((room, placing.codec.dimension), np.float16)
-        self._lists: list[_List | None] = [None] * placing.lists
+        self._vectors = np.empty((room, coarse.quantizer.dimension), np.float16)
+        self._lists: list[_List | None] = [None] * coarse.lists
         self._row_of: dict[int, int] = {}
         self._free: list[int] = []
         self._used = 0
 
     @classmethod
-    def build(cls, ids: NDArray[np.int64], vectors: Vector, placing: Placing | None) -> Lists:
+    def build(
+        cls, ids: NDArray[np.int64], vectors: Vector, coarse: CoarseQuantizer | None
+    ) -> Lists:
         """Put vectors into lists around these centroids; without any, place some by k-means."""
-        if placing is not None:
-            lists = cls(placing, own_for=None, room=2 * len(ids))
+        if coarse is not None:
+            lists = cls(coarse, own_for=None, room=2 * len(ids))
         else:
             lists = cls(_placing_for(vectors), own_for=len(ids), room=2 * len(ids))
         lists.add(ids, vectors)
@@ -155,19 +158,19 @@ class Lists:
             return
         rows = self._rows_for(len(ids))
         if len(ids) == 1:
-            numbers = Question(vectors[0], self.placing).nearest_lists(1)
+            numbers = Question(vectors[0], self.coarse).nearest_lists(1)
         else:
-            numbers = assigned(vectors, self.placing.centroids)
+            numbers = assigned(vectors, self.coarse.centroids)
         self._ids[rows], self._vectors[rows], self._list_of[rows] = ids, vectors, numbers
         self._row_of.update(zip(ids.tolist(), rows.tolist(), strict=True))
-        brief = self.placing.brief(vectors)
+        sketch = self.coarse.sketch(vectors)
         order = np.argsort(numbers, kind="stable")
         first = np.flatnonzero(np.diff(numbers[order], prepend=-1))
         for of_one_list in np.split(order, first[1:]):
             number = int(numbers[of_one_list[0]])
             if (one := self._lists[number]) is None:
-                one = self._lists[number] = _List(brief.shape[1])
-            one.add(brief[of_one_list], rows[of_one_list])
+                one = self._lists[number] = _List(sketch.shape[1])
+            one.add(sketch[of_one_list], rows[of_one_list])
 
     def _rows_for(self, count: int) -> NDArray[np.int64]:
         """Where to put so many."""
@@ -226,20 +229,20 @@ class _List:
         self.part = Part.of(np.empty((room, width), np.uint8), 0)
         self.rows = np.empty(room, np.int64)
 
-    def add(self, brief: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+    def add(self, sketch: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
         part, end = self.part, self.part.rows + len(rows)
         if end > len(self.rows):
             room = max(end, 2 * len(self.rows))
-            part = Part.of(_with_room(part.brief, room), part.rows)
+            part = Part.of(_with_room(part.sketch, room), part.rows)
             self.rows = _with_room(self.rows, room)
-        part.brief[part.rows : end], self.rows[part.rows : end] = brief, rows
+        part.sketch[part.rows : end], self.rows[part.rows : end] = sketch, rows
         self.part = part._replace(rows=end)
 
     def without(self, rows: list[int]) -> _List:
         """A copy that lacks these."""
         left = np.flatnonzero(~np.isin(self.rows[: self.part.rows], rows))
-        other = _List(self.part.brief.shape[1], max(len(left), 8))
-        other.add(self.part.brief[left], self.rows[left])
+        other = _List(self.part.sketch.shape[1], max(len(left), 8))
+        other.add(self.part.sketch[left], self.rows[left])
         return other
 
 
@@ -259,12 +262,12 @@ class _View(NamedTuple):
         return self.lists.measured(rows[numbers], vector)
 
 
-def _placing_for(vectors: Vector) -> Placing:
+def _placing_for(vectors: Vector) -> CoarseQuantizer:
     """Centroids for these vectors, by k-means."""
     sample = vectors[sample_of(np.arange(len(vectors)))]
-    centroids, codec = placed(sample, len(vectors)), Codec.around(vectors)
-    coarse, middle = codec.encode(centroids), middle_of(codec.encode(sample))
-    return Placing(centroids, Part.of(coarse), codec, codec.edges(middle))
+    centroids, quantizer = placed(sample, len(vectors)), Quantizer.around(vectors)
+    coarse, middle = quantizer.encode(centroids), middle_of(quantizer.encode(sample))
+    return CoarseQuantizer(centroids, Part.of(coarse), quantizer, quantizer.edges(middle))
 
 
 def _with_room(array: NDArray[Any], room: int) -> NDArray[Any]:
@@ -291,11 +294,11 @@ class Partition:
         *,
         exact_below: int,
         background: bool,
-        placing: Callable[[], Placing | None],
+        coarse: Callable[[], CoarseQuantizer | None],
     ) -> None:
         self._exact_below = exact_below
         self._background = background
-        self._placing = placing
+        self._coarse = coarse
         self._lock = threading.Lock()
         self._rows: Flat | Lists = Flat(dimension)
         self._building: threading.Thread | None = None
@@ -345,11 +348,11 @@ class Partition:
 
     def _follow(self) -> None:
         """Called with the lock held, while nothing is being built."""
-        rows, placing = self._rows, self._placing()
-        if isinstance(rows, Flat) or placing is None or rows.placing is placing:
+        rows, coarse = self._rows, self._coarse()
+        if isinstance(rows, Flat) or coarse is None or rows.coarse is coarse:
             return
-        if rows.placing.equals(placing):
-            rows.placing = placing
+        if rows.coarse.equals(coarse):
+            rows.coarse = coarse
         else:
             self._start_building()
 
@@ -361,22 +364,22 @@ class Partition:
     def _outgrown(self) -> bool:
         rows = self._rows
         if isinstance(rows, Lists):
-            placing = self._placing()
-            return rows.outgrown or (placing is not None and placing is not rows.placing)
+            coarse = self._coarse()
+            return rows.outgrown or (coarse is not None and coarse is not rows.coarse)
         if rows.count >= self._exact_below:
             return True
-        return rows.count >= _PLACED_FROM and self._placing() is not None
+        return rows.count >= _PLACED_FROM and self._coarse() is not None
 
     def _start_building(self) -> None:
         """Called with the lock held."""
         ids, vectors = self._rows.contents()
-        placing = self._placing()
+        coarse = self._coarse()
         if not self._background:
-            self._rows = Lists.build(ids, vectors, placing)
+            self._rows = Lists.build(ids, vectors, coarse)
             return
         building = threading.Thread(
             target=self._build,
-            args=(ids, vectors, placing),
+            args=(ids, vectors, coarse),
             name="semcache-index",
             daemon=True,
         )
@@ -386,9 +389,11 @@ class Partition:
             return
         self._building = building
 
-    def _build(self, ids: NDArray[np.int64], vectors: Vector, placing: Placing | None) -> None:
+    def _build(
+        self, ids: NDArray[np.int64], vectors: Vector, coarse: CoarseQuantizer | None
+    ) -> None:
         try:
-            lists = Lists.build(ids, vectors, placing)
+            lists = Lists.build(ids, vectors, coarse)
         except BaseException:
             with self._lock:
                 self._building, self._late = None, []

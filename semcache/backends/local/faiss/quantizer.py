@@ -24,7 +24,7 @@ _SIGNS_FROM = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Codec:
+class Quantizer:
     """float32[n, d] to uint8[n, d] and back, from -scale to scale.
 
     One scale for all dimensions, so that distances between codes are distances between
@@ -35,7 +35,7 @@ class Codec:
     dimension: int
 
     @classmethod
-    def around(cls, vectors: Vector, other: Codec | None = None) -> Codec:
+    def around(cls, vectors: Vector, other: Quantizer | None = None) -> Quantizer:
         """A codec for these vectors; `other` itself if they lie in its range."""
         sizes = np.abs(vectors)
         if other is not None:
@@ -93,11 +93,11 @@ class Part(NamedTuple):
         rows: n.
     """
 
-    brief: NDArray[np.uint8]
+    sketch: NDArray[np.uint8]
     pointer: Any
     rows: int
 
     @classmethod
-    def of(cls, brief: NDArray[np.uint8], rows: int | None = None) -> Part:
+    def of(cls, sketch: NDArray[np.uint8], rows: int | None = None) -> Part:
         """All of these rows, or the first so many."""
-        return cls(brief, faiss.swig_ptr(brief), len(brief) if rows is None else rows)
+        return cls(sketch, faiss.swig_ptr(sketch), len(sketch) if rows is None else rows)

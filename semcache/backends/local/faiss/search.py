@@ -22,8 +22,8 @@ from semcache.types import Neighbour
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from semcache.backends.local.faiss.centroids import Placing
-    from semcache.backends.local.faiss.quantizer import Codec
+    from semcache.backends.local.faiss.centroids import CoarseQuantizer
+    from semcache.backends.local.faiss.quantizer import Quantizer
     from semcache.types import Vector
 
 
@@ -64,7 +64,7 @@ class View(Protocol):
     """Rows of some lists, numbered.
 
     Attributes:
-        parts: what is looked through of them (`Placing.brief`), list by list.
+        parts: what is looked through of them (`CoarseQuantizer.sketch`), list by list.
         firsts: the number of the first row of each part. end: more than every number.
     """
 
@@ -97,23 +97,23 @@ class Question:
         vector: float32[d] of length 1.
     """
 
-    def __init__(self, vector: Vector, placing: Placing) -> None:
+    def __init__(self, vector: Vector, coarse: CoarseQuantizer) -> None:
         self.vector = np.ascontiguousarray(vector, np.float32)  # FAISS reads where it lies
-        self.placing = placing
+        self.coarse = coarse
 
     def nearest_lists(self, count: int) -> NDArray[np.int64]:
         """Numbers of so many lists, or all: the nearest, in no order."""
-        part = self.placing.part
+        part = self.coarse.part
         return self._by_codes([part], [0], _filled(_FARTHEST, min(count, part.rows)))
 
     def nearest(
         self, parts: Sequence[Part], firsts: Sequence[int], count: int
     ) -> NDArray[np.int64]:
         """int64[count]: numbers of the nearest rows, by what is looked through of them."""
-        codec = self.placing.codec
-        if not codec.signed:
+        quantizer = self.coarse.quantizer
+        if not quantizer.signed:
             return _numbers(self._by_codes(parts, firsts, _filled(_FARTHEST, count)))
-        signs = codec.signs_of(self.vector, self.placing.edges)
+        signs = quantizer.signs_of(self.vector, self.coarse.edges)
         scanner = _scanners.of_signs(8 * len(signs))
         scanner.set_query(faiss.swig_ptr(signs))
         return _numbers(_scanned(scanner, parts, firsts, _filled(_FAR, count)))
@@ -125,7 +125,7 @@ class Question:
         distances: NDArray[np.float32],
     ) -> NDArray[np.int64]:
         """Places by codes; see `_scanned`."""
-        scanner = _scanners.of_codes(self.placing.codec, faiss.METRIC_L2)
+        scanner = _scanners.of_codes(self.coarse.quantizer, faiss.METRIC_L2)
         scanner.set_query(faiss.swig_ptr(self.vector))
         return _scanned(scanner, parts, firsts, distances)
 
@@ -145,7 +145,7 @@ class Search:
         self, question: Question, sources: Sequence[Source], k: int, dead: Set[int]
     ) -> None:
         self._question, self._sources = question, sources
-        self._many = question.placing.lists
+        self._many = question.coarse.lists
         self._k, self._dead = k, dead
         self._wanted = 4 * k if dead else k
         self._looked: set[int] = set()
@@ -263,11 +263,11 @@ def inner_products(vector: Vector, rows: Vector) -> NDArray[np.float32]:
 
 
 def cosines_by_codes(
-    vector: Vector, codes: NDArray[np.uint8], codec: Codec
+    vector: Vector, codes: NDArray[np.uint8], quantizer: Quantizer
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(which row, its cosine with float32[d]) of each of uint8[n, d], in another order."""
     found = _filled(_AWAY, len(codes))
-    scanner = _scanners.of_codes(codec, faiss.METRIC_INNER_PRODUCT)
+    scanner = _scanners.of_codes(quantizer, faiss.METRIC_INNER_PRODUCT)
     scanner.set_query(faiss.swig_ptr(vector))
     return _scanned(scanner, [Part.of(codes)], [0], found), found
 
@@ -300,21 +300,23 @@ class _Scanners(threading.local):
     """FAISS's loops over codes, one of each kind for a thread; each holds one question."""
 
     def __init__(self) -> None:
-        self._of_codes: dict[tuple[Codec, int], Any] = {}
+        self._of_codes: dict[tuple[Quantizer, int], Any] = {}
         self._of_signs: dict[int, Any] = {}
 
-    def of_codes(self, codec: Codec, metric: int) -> Any:
+    def of_codes(self, quantizer: Quantizer, metric: int) -> Any:
         """Squared distances of codes to a question, or cosines; ids are (list << 32) + offset."""
-        if (scanner := self._of_codes.get((codec, metric))) is None:
-            theirs = faiss.ScalarQuantizer(codec.dimension, faiss.ScalarQuantizer.QT_8bit_uniform)
-            least = float(codec.edges(np.zeros(1, np.uint8))[0])
-            faiss.copy_array_to_vector(np.array([least, 2 * codec.scale], "f"), theirs.trained)
-            centroids = faiss.IndexFlat(codec.dimension, metric)  # which stay empty
+        if (scanner := self._of_codes.get((quantizer, metric))) is None:
+            theirs = faiss.ScalarQuantizer(
+                quantizer.dimension, faiss.ScalarQuantizer.QT_8bit_uniform
+            )
+            least = float(quantizer.edges(np.zeros(1, np.uint8))[0])
+            faiss.copy_array_to_vector(np.array([least, 2 * quantizer.scale], "f"), theirs.trained)
+            centroids = faiss.IndexFlat(quantizer.dimension, metric)  # which stay empty
             scanner = theirs.select_InvertedListScanner(  # type: ignore[attr-defined]
                 metric, centroids, True, None, False
             )
             scanner.pointed_at = theirs, centroids
-            self._of_codes[codec, metric] = scanner
+            self._of_codes[quantizer, metric] = scanner
         return scanner
 
     def of_signs(self, bits: int) -> Any:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from semcache.backends.local.faiss.centroids import Placing
-from semcache.backends.local.faiss.quantizer import Codec, Part
+from semcache.backends.local.faiss.centroids import CoarseQuantizer
+from semcache.backends.local.faiss.quantizer import Part, Quantizer
 from semcache.backends.local.faiss.search import cosines_by_codes
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Segment:
 
     def __init__(self, arrays: Arrays) -> None:
         self.arrays = arrays
-        self.codec = Codec(float(arrays.scale[0]), arrays.codes.shape[1])
+        self.quantizer = Quantizer(float(arrays.scale[0]), arrays.codes.shape[1])
         self.keys = as_keys(arrays.keys)
         self._large: dict[bytes, ScopeRows] = {}
         self._one_list = self._placing_at(slice(0, 0))
@@ -100,25 +100,25 @@ class Segment:
         if (at := self._place(scope)) is None:
             return None
         rows = self._rows_at(at)
-        return rows if rows.placing.lists == 1 else self._large.setdefault(scope, rows)
+        return rows if rows.coarse.lists == 1 else self._large.setdefault(scope, rows)
 
-    def placing(self, scope: bytes) -> Placing | None:
+    def coarse(self, scope: bytes) -> CoarseQuantizer | None:
         """The same object each time; None: the scope has but one list, or none."""
         rows = self.rows(scope)
-        return None if rows is None or rows.placing.lists == 1 else rows.placing
+        return None if rows is None or rows.coarse.lists == 1 else rows.coarse
 
     def _rows_at(self, at: int) -> ScopeRows:
         arrays = self.arrays
         first, end = arrays.first_centroid[at : at + 2].tolist()
-        placing = self._one_list if first == end else self._placing_at(slice(first, end))
+        coarse = self._one_list if first == end else self._placing_at(slice(first, end))
         first, end = arrays.first_list[at : at + 2].tolist()
-        return ScopeRows(arrays, placing, arrays.first_row[first : end + 1])
+        return ScopeRows(arrays, coarse, arrays.first_row[first : end + 1])
 
-    def _placing_at(self, centroids: slice) -> Placing:
+    def _placing_at(self, centroids: slice) -> CoarseQuantizer:
         arrays = self.arrays
         part = Part.of(arrays.coarse[centroids])
-        edges = self.codec.edges(arrays.middle)
-        return Placing(arrays.centroids[centroids], part, self.codec, edges)
+        edges = self.quantizer.edges(arrays.middle)
+        return CoarseQuantizer(arrays.centroids[centroids], part, self.quantizer, edges)
 
     def _place(self, scope: bytes) -> int | None:
         key = key_of(scope)
@@ -135,18 +135,20 @@ class ScopeRows:
         first_row: int64[l + 1]: where the rows of each of the scope's lists begin.
     """
 
-    def __init__(self, arrays: Arrays, placing: Placing, first_row: NDArray[np.int64]) -> None:
-        self.placing = placing
+    def __init__(
+        self, arrays: Arrays, coarse: CoarseQuantizer, first_row: NDArray[np.int64]
+    ) -> None:
+        self.coarse = coarse
         self._arrays = arrays
         self._first_row = first_row
         self._known: dict[int, tuple[int, Part]] = {}
-        self._brief = arrays.signs if placing.codec.signed else arrays.codes
+        self._brief = arrays.signs if coarse.quantizer.signed else arrays.codes
 
     def view(self, lists: Sequence[int]) -> _View:
         known = self._known
         found = [known.get(number) or self._list(number) for number in lists]
         firsts, parts = [first for first, _ in found], [part for _, part in found]
-        return _View(parts, firsts, len(self._arrays.ids), self._arrays, self.placing.codec)
+        return _View(parts, firsts, len(self._arrays.ids), self._arrays, self.coarse.quantizer)
 
     def _list(self, number: int) -> tuple[int, Part]:
         """(number of its first row, its rows) of a list."""
@@ -162,12 +164,12 @@ class _View(NamedTuple):
     firsts: Sequence[int]
     end: int
     arrays: Arrays
-    codec: Codec
+    quantizer: Quantizer
 
     def measured(
         self, numbers: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        order, cosines = cosines_by_codes(vector, self.arrays.codes[numbers], self.codec)
+        order, cosines = cosines_by_codes(vector, self.arrays.codes[numbers], self.quantizer)
         return self.arrays.ids[numbers[order]], cosines
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from semcache.backends.local.faiss.merging import Plan
-    from semcache.types import Position
+    from semcache.types import ChangeCursor
 
 _FORMAT = "semcache-index-4"
 _PAGE = 4096
@@ -65,7 +65,7 @@ class Facts:
     last_deletion: int = 0
 
     @classmethod
-    def of(cls, position: Position, fingerprint: str | None) -> Facts:
+    def of(cls, position: ChangeCursor, fingerprint: str | None) -> Facts:
         """Those of an index that has followed a store up to a position."""
         return cls(position.store_id, fingerprint or "", position.last_id, position.last_deletion)
 
@@ -82,9 +82,9 @@ def write(path: Path, facts: Facts, plan: Plan) -> None:
         with open(name, "xb") as file:
             file.write(bytes(_PAGE))
             shapes, crc = {}, 0
-            for array, shape, pieces in _parts(plan):
+            for array, shape, batched in _parts(plan):
                 shapes[array] = shape
-                for piece in pieces:
+                for piece in batched:
                     crc = zlib.crc32(piece, crc)
                     file.write(piece)
             header = {"format": _FORMAT, "facts": asdict(facts), "crc32": crc, "shapes": shapes}
@@ -124,9 +124,9 @@ def _parts(plan: Plan) -> Iterator[tuple[str, list[int], Iterator[bytes]]]:
             yield name, list(array.shape), _filled(iter([array.tobytes()]))
 
 
-def _filled(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _filled(batched: Iterator[bytes]) -> Iterator[bytes]:
     size = 0
-    for piece in pieces:
+    for piece in batched:
         size += len(piece)
         yield piece
     if size % _ALIGNED:

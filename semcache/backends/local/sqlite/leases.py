@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from semcache.backends.local.sqlite.database import ForkLock, abandon
 from semcache.errors import StoreError
-from semcache.types import Held
+from semcache.types import LeaseHolder
 
 if TYPE_CHECKING:
     from semcache.backends.base import Lease
@@ -83,7 +83,7 @@ class SQLiteLeases:
         self._opened = 0
         self._closed = False
 
-    def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | Held:
+    def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | LeaseHolder:
         self._release_all()  # this process may have let go of it a moment ago
         blob = None if vector is None else vector.tobytes()
         row = (key, self._token, 0, time.time(), scope, blob)
@@ -100,15 +100,15 @@ class SQLiteLeases:
             if (held := self.look(key)) is not None:
                 return held
 
-    def look(self, key: bytes) -> Held | None:
+    def look(self, key: bytes) -> LeaseHolder | None:
         rows = self._read("SELECT owner, beat FROM leases WHERE key = ?", (key,))
-        return Held(*rows[0]) if rows else None
+        return LeaseHolder(*rows[0]) if rows else None
 
-    def take_over(self, key: bytes, dead: Held) -> Lease | None:
+    def take_over(self, key: bytes, dead: LeaseHolder) -> Lease | None:
         taken = self._write(
             "UPDATE leases SET owner = ?, beat = 0, at = ?"
             " WHERE key = ? AND owner = ? AND beat = ?",
-            (self._token, time.time(), key, dead.owner, dead.beat),
+            (self._token, time.time(), key, dead.owner, dead.heartbeat),
         )
         return self._mine(key) if taken else None
 

@@ -1,9 +1,10 @@
-"""What was learned, and what was served: the tables behind `protocols.Ledger`."""
+"""Labels and served hits: the tables behind `Ledger`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from semcache.backends.base import LabelCount
 from semcache.backends.local.sqlite.database import Database
 from semcache.backends.local.sqlite.ledger_rows import (
     FORGET_OBSERVATIONS,
@@ -19,18 +20,18 @@ from semcache.backends.local.sqlite.ledger_rows import (
     observation_row,
     serve_row,
 )
-from semcache.types import Observation, Serve
+from semcache.types import Observation, ServedHit
 
 
 class LedgerTables(Database):
     """A `Ledger` in a database."""
 
-    def observe(self, observations: Sequence[Observation], serves: Sequence[Serve]) -> None:
+    def observe(self, observations: Sequence[Observation], served: Sequence[ServedHit]) -> None:
         """Append labels and serves in one transaction."""
         with self._transaction("write to") as db:
             db.executemany(OBSERVE, [observation_row(found) for found in observations])
-            db.executemany(SERVE, [serve_row(found) for found in serves])
-            if serves:
+            db.executemany(SERVE, [serve_row(hit) for hit in served])
+            if served:
                 db.execute(FORGET_SERVES, (SERVES_KEPT,))
             if observations:
                 db.execute(FORGET_OBSERVATIONS, (OBSERVATIONS_KEPT,))
@@ -43,10 +44,9 @@ class LedgerTables(Database):
         row = self._one("SELECT coalesce(max(id), 0) FROM observations")
         return row[0] if row else 0
 
-    def observation_counts(self) -> list[tuple[str, int, int]]:
-        """(kind, how many, how many of them right)."""
+    def observation_counts(self) -> list[LabelCount]:
         sql = "SELECT kind, count(*), sum(right) FROM observations GROUP BY kind ORDER BY kind"
-        return self._read(sql)
+        return [LabelCount(*row) for row in self._read(sql)]
 
     def served_labels(self, limit: int) -> list[bool]:
         """The newest labels of answers that were served, or good enough to be."""
@@ -56,21 +56,21 @@ class LedgerTables(Database):
         )
         return [bool(row[0]) for row in self._read(sql, (limit,))]
 
-    def serve(self, lookup_id: str) -> Serve | None:
+    def served_hit(self, lookup_id: str) -> ServedHit | None:
         row = self._one(f"{SERVES} WHERE id = ?", (lookup_id,))
         return None if row is None else as_serve(row)
 
-    def unreviewed(self, limit: int) -> list[Serve]:
+    def unreviewed(self, limit: int) -> list[ServedHit]:
         sql = (
             f"{SERVES} WHERE verdict IS NULL AND entry_id IN (SELECT id FROM entries)"
             " ORDER BY random() LIMIT ?"
         )
         return [as_serve(row) for row in self._read(sql, (limit,))]
 
-    def refuted(self) -> set[tuple[int, str]]:
+    def rejected_pairs(self) -> set[tuple[int, str]]:
         """(entry id, question) of serves that somebody called wrong."""
         return set(self._read("SELECT entry_id, question FROM serves WHERE verdict = 0"))
 
-    def reviewed(self, lookup_id: str, right: bool) -> None:
+    def set_verdict(self, lookup_id: str, right: bool) -> None:
         with self._transaction("write to") as db:
             db.execute("UPDATE serves SET verdict = ? WHERE id = ?", (int(right), lookup_id))

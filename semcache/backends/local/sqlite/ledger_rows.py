@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from semcache.types import Observation, Serve
+from semcache.types import Observation, ServedHit
 
 SERVES_KEPT = 10_000
 """Serves that are remembered for whoever reports on one later."""
@@ -64,7 +64,7 @@ def as_observation(row: tuple[Any, ...]) -> Observation:
     )
 
 
-def serve_row(found: Serve) -> tuple[Any, ...]:
+def serve_row(found: ServedHit) -> tuple[Any, ...]:
     return (
         found.id,
         found.at,
@@ -77,7 +77,9 @@ def serve_row(found: Serve) -> tuple[Any, ...]:
     )
 
 
-def as_serve(row: tuple[Any, ...]) -> Serve:
+def as_serve(row: tuple[Any, ...]) -> ServedHit:
     lookup_id, at, namespace, entry_id, question, similarity, chance, features, said = row
     known, verdict = tuple(json.loads(features)), None if said is None else bool(said)
-    return Serve(lookup_id, at, namespace, entry_id, question, similarity, chance, known, verdict)
+    return ServedHit(
+        lookup_id, at, namespace, entry_id, question, similarity, chance, known, verdict
+    )

@@ -71,7 +71,7 @@ def _locked(error: sqlite3.Error) -> bool:
     return "locked" in str(error) or "unable to open" in str(error)
 
 
-def salvage(
+def recover(
     path: Path,
     progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005 - says nothing
     *,

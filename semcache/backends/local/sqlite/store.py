@@ -1,23 +1,24 @@
 """Entries in one SQLite file: a `Store`.
 
-Schema and migrations use sqlite-utils; the statements below are plain `sqlite3`,
-whose statement cache keeps them prepared.
+Migrations use sqlite-utils; the statements here are plain `sqlite3`, which keeps them prepared.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from semcache.backends.base import EntryDetails, GroupSize, Order, Totals
 from semcache.backends.local.sqlite.ledger import LedgerTables
 from semcache.backends.local.sqlite.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
-from semcache.backends.local.sqlite.store_maintenance import Upkeep
-from semcache.backends.vectors import Form, encoded
+from semcache.backends.local.sqlite.store_maintenance import StoreMaintenance
+from semcache.backends.vectors import Form, batched, decoded, encoded, is_vector, unpacked
 from semcache.errors import IndexMismatchError, StoreError
-from semcache.types import Entry, NewEntry, Position, Selection
+from semcache.types import ChangeCursor, Entry, NewEntry, Selection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,11 @@ _GET_WITH_VECTORS = (
     f"SELECT {ENTRY_COLUMNS}, (SELECT vector FROM embeddings WHERE entry_id = entries.id)"
     " FROM entries WHERE id IN ({})"
 )
+_GET_TAGS = "SELECT tag, entry_id FROM tags WHERE entry_id IN ({}) ORDER BY tag"
+_GET_DETAILS = (
+    "SELECT id, summary, key_version,"
+    " (SELECT vector FROM embeddings WHERE entry_id = entries.id) FROM entries WHERE id IN ({})"
+)
 _BATCH = 500
 _ADD_HITS = (
     "UPDATE entries SET hits = hits + :count, last_hit_at = max(coalesce(last_hit_at, 0), :last),"
@@ -59,11 +65,10 @@ _CARRIED = (
 )
 _DELETIONS_KEPT, _DELETIONS_LOOKED_AT = 100_000, 1000
 
-Order = Literal["newest", "oldest", "most_hits", "least_recently_used", "least_frequently_used"]
 
 # What was never hit counts as used when it was stored.
 _USED = "coalesce(last_hit_at, created_at)"
-ORDERS: Mapping[str, str] = {
+_ORDER_BY: Mapping[str, str] = {
     "newest": "id DESC",
     "oldest": "id",
     "most_hits": "hits DESC, id DESC",
@@ -78,7 +83,7 @@ def _for_so_many(sql: str, many: int) -> str:
     return sql.format(",".join("?" * many))
 
 
-class SQLiteStore(LedgerTables, Upkeep):
+class SQLiteStore(LedgerTables, StoreMaintenance):
     """A `Store` in one file, with its `Ledger`.
 
     Args:
@@ -116,11 +121,11 @@ class SQLiteStore(LedgerTables, Upkeep):
         revision: int = self._read("PRAGMA data_version")[0][0]
         return revision
 
-    def revision_seen(self) -> int | None:
-        """What `mark_revision` noted on this thread's connection."""
+    def acked_revision(self) -> int | None:
+        """What `ack_revision` noted on this thread's connection."""
         return getattr(self._local, "revision", None)
 
-    def mark_revision(self, revision: int) -> None:
+    def ack_revision(self, revision: int) -> None:
         """Note a revision for this thread: `data_version` compares within one connection."""
         self._local.revision = revision
 
@@ -136,7 +141,7 @@ class SQLiteStore(LedgerTables, Upkeep):
             yield from rows
             entry_id = rows[-1][0]
 
-    def vectors(self, ids: Sequence[int]) -> dict[int, bytes]:
+    def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
         return dict(self._read(_for_so_many(_GET_VECTORS, len(ids)), tuple(ids)))
 
     def deletions_after(
@@ -156,12 +161,12 @@ class SQLiteStore(LedgerTables, Upkeep):
             return None
         return [row[0] for row in rows], up_to
 
-    def position(self) -> Position:
+    def position(self) -> ChangeCursor:
         """How far the store has come, and whose vectors it holds."""
         store_id, fingerprint, dimension, last_id, last_deletion = self._one(_POSITION) or (
             (None,) * 5
         )
-        return Position(
+        return ChangeCursor(
             store_id or "", fingerprint, int(dimension or 0), last_id or 0, last_deletion or 0
         )
 
@@ -174,14 +179,13 @@ class SQLiteStore(LedgerTables, Upkeep):
             rows = self._reader().execute(sql)
             return np.fromiter((row[0] for row in rows), np.int64)
 
-    def totals(self, namespace: str | None = None) -> tuple[int, int]:
-        """(entries, bytes of their texts and vectors)."""
+    def totals(self, namespace: str | None = None) -> Totals:
         if namespace is None:
             row = self._one("SELECT entries, bytes FROM totals")
         else:
             sql = "SELECT entries, bytes FROM namespaces WHERE namespace = ?"
             row = self._one(sql, (namespace,))
-        return (0, 0) if row is None else (row[0], row[1])
+        return Totals(0, 0) if row is None else Totals(row[0], row[1])
 
     def ids(self, selection: Selection) -> list[int]:
         """Ids of the selected entries."""
@@ -201,7 +205,7 @@ class SQLiteStore(LedgerTables, Upkeep):
         """The selected entries, in this order."""
         where, values = _where(selection)
         sql = (
-            f"SELECT {ENTRY_COLUMNS} FROM entries WHERE {where} ORDER BY {ORDERS[order]}"
+            f"SELECT {ENTRY_COLUMNS} FROM entries WHERE {where} ORDER BY {_ORDER_BY[order]}"
             " LIMIT ? OFFSET ?"
         )
         limit = -1 if limit is None else limit
@@ -215,36 +219,39 @@ class SQLiteStore(LedgerTables, Upkeep):
         rows = self._read(sql, (last, *values, limit))
         return [entry_from_row(row) for row in rows]
 
-    def key_version(self, entry_id: int) -> int:
-        """The canonical form that an entry was keyed under."""
-        row = self._one("SELECT key_version FROM entries WHERE id = ?", (entry_id,))
-        return 0 if row is None else int(row[0])
-
     def count(self, selection: Selection = Selection()) -> int:
         where, values = _where(selection)
         row = self._one(f"SELECT count(*) FROM entries WHERE {where}", tuple(values))
         return int(row[0]) if row else 0
 
-    def groups(self) -> list[tuple[str, str, int, int]]:
-        """(namespace, model, entries, hits), the largest group first."""
-        with self._faults("read"):
-            return (
-                self._reader()
-                .execute(
-                    "SELECT namespace, model, count(*), sum(hits) FROM entries"
-                    " GROUP BY namespace, model ORDER BY count(*) DESC, namespace, model"
-                )
-                .fetchall()
+    def groups(self) -> list[GroupSize]:
+        sql = (
+            "SELECT namespace, model, count(*), sum(hits) FROM entries"
+            " GROUP BY namespace, model ORDER BY count(*) DESC, namespace, model"
+        )
+        return [GroupSize(*row) for row in self._read(sql)]
+
+    def details(self, ids: Sequence[int]) -> dict[int, EntryDetails]:
+        tags: dict[int, list[str]] = {}
+        for tag, entry_id in self._read(_for_so_many(_GET_TAGS, len(ids)), tuple(ids)):
+            tags.setdefault(entry_id, []).append(tag)
+        dimension = int(self.meta("dimension") or 0)
+        rows = self._read(_for_so_many(_GET_DETAILS, len(ids)), tuple(ids))
+        return {
+            entry_id: EntryDetails(
+                tuple(tags.get(entry_id, ())),
+                json.loads(summary),
+                int(key_version),
+                decoded([blob], dimension)[0] if blob and is_vector(len(blob), dimension) else None,
             )
+            for entry_id, summary, key_version, blob in rows
+        }
 
-    def tags(self, entry_id: int) -> tuple[str, ...]:
-        rows = self._read("SELECT tag FROM tags WHERE entry_id = ? ORDER BY tag", (entry_id,))
-        return tuple(row[0] for row in rows)
-
-    def summary(self, entry_id: int) -> str:
-        """The request of an entry in short, as JSON."""
-        row = self._one("SELECT summary FROM entries WHERE id = ?", (entry_id,))
-        return "{}" if row is None else str(row[0])
+    def vectors(self) -> Iterator[tuple[int, Vector]]:
+        dimension = int(self.meta("dimension") or 0)
+        for rows in batched(self.vectors_after(0), 1024):
+            ids, _, vectors = unpacked(rows, dimension)
+            yield from zip(ids, vectors, strict=True)
 
     def key_versions(self) -> dict[int, int]:
         """How many entries were keyed under which version of the canonical form."""
@@ -254,8 +261,8 @@ class SQLiteStore(LedgerTables, Upkeep):
     def counters(self) -> dict[str, float]:
         return dict(self._read("SELECT name, value FROM counters"))
 
-    def file_bytes(self) -> int:
-        """What the database takes on disk, its write-ahead log included."""
+    def stored_bytes(self) -> int:
+        """The bytes that the database takes on disk, its write-ahead log included."""
         names = (self.path, Path(f"{self.path}-wal"))
         return sum(p.stat().st_size for p in names if p.exists())
 
@@ -318,14 +325,14 @@ class SQLiteStore(LedgerTables, Upkeep):
     def evict(
         self, order: str, count: int, *, spare: int, namespace: str | None = None
     ) -> list[int]:
-        """Delete the first `count` entries in one of `ORDERS`, but not the one with id `spare`."""
+        """See `Evictable.evict`."""
         self.keep_order(order, by_namespace=namespace is not None)
         where, values = (
             ("id != ?", [spare])
             if namespace is None
             else ("id != ? AND namespace = ?", [spare, namespace])
         )
-        select = f"SELECT id FROM entries WHERE {where} ORDER BY {ORDERS[order]} LIMIT ?"
+        select = f"SELECT id FROM entries WHERE {where} ORDER BY {_ORDER_BY[order]} LIMIT ?"
         return self._delete(select, values, count)
 
     def keep_order(self, order: str, *, by_namespace: bool) -> None:
@@ -333,7 +340,7 @@ class SQLiteStore(LedgerTables, Upkeep):
         name = f"entries_{'namespace_' if by_namespace else ''}{order}"
         if name in self._ordered:
             return
-        columns = ORDERS[order].removesuffix("id").removesuffix(", ")
+        columns = _ORDER_BY[order].removesuffix("id").removesuffix(", ")
         if by_namespace:
             columns = f"namespace, {columns}" if columns else "namespace"
         known = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"

@@ -10,7 +10,7 @@ from semcache.backends.vectors import lengths
 NEW_ID = "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'"
 
 
-class Upkeep(Database):
+class StoreMaintenance(Database):
     """What tools do to a database."""
 
     def problems(self) -> list[str]:

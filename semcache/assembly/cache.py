@@ -1,0 +1,83 @@
+"""The composition root: from options to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from semcache.assembly.embedding import choose_embedder, question_embedder
+from semcache.assembly.verification import check_trust, verification_of
+from semcache.backends.opening import open_backend
+from semcache.engine.engine import Engine
+from semcache.engine.lifecycle import LIFECYCLE
+from semcache.engine.record import StoragePolicy
+from semcache.keys import keys
+from semcache.telemetry.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from semcache.options import Options
+    from semcache.router import Router
+    from semcache.telemetry.events import Hook
+
+
+def open_engine(
+    location: str,
+    options: Options,
+    *,
+    backend_options: object,
+    router: Router | None,
+    hooks: Sequence[Hook],
+) -> Engine:
+    """Open a backend and build a cache over it.
+
+    Raises:
+        ConfigError: an option is wrong.
+        StoreError: the backend cannot be opened.
+        IndexMismatchError: it holds vectors of another embedder.
+    """
+    trust, matching, calls = options.trust, options.matching, options.calls
+    check_trust(trust)
+    rules = keys.key_rules(matching.ignore, matching.context)
+    backend = open_backend(location, options=backend_options)
+    try:
+        telemetry = Telemetry(backend.counters, hooks)
+        embedder = choose_embedder(matching.embedder, backend) if matching.semantic else None
+        entries = backend.entries(
+            fingerprint=lambda: "" if embedder is None else embedder.fingerprint,
+            retention=options.retention,
+            clock=calls.clock,
+            fault=telemetry.fault,
+            before_eviction=telemetry.counters.flush,  # whoever was just hit was just used
+        )
+        embedding = None if embedder is None else question_embedder(embedder, matching)
+        verification = verification_of(
+            trust,
+            backend=backend,
+            embedder=embedder,
+            router=router,
+            telemetry=telemetry,
+            clock=calls.clock,
+        )
+        leases = None if calls.coalesce == "off" else backend.leases(telemetry.fault)
+        flags = calls.flags or (None if router is None else router.flags)
+        engine = Engine(
+            backend,
+            entries,
+            leases=leases,
+            embedder=embedder,
+            embedding=embedding,
+            verification=verification,
+            telemetry=telemetry,
+            rules=rules,
+            retention=options.retention,
+            storage=StoragePolicy(calls.store_truncated, calls.store_tool_calls),
+            flags=flags,
+            clock=calls.clock,
+            draw=calls.draw,
+            audit=trust.audit,
+        )
+    except BaseException:
+        backend.close()
+        raise
+    LIFECYCLE.add(engine)
+    return engine

@@ -1,0 +1,244 @@
+"""Storing answers. What cannot be stored is counted and told, never the caller's trouble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from semcache.backends.base import TooLargeError
+from semcache.backends.retention import UNSET, GivenTTL, Lifetime, Retention
+from semcache.engine.lookup import CACHING_OFF, Lookups
+from semcache.errors import RequestError
+from semcache.keys import keys
+from semcache.keys.parse import tags_of
+from semcache.keys.summary import request_summary
+from semcache.telemetry.counters import Counter, Labelled
+from semcache.telemetry.events import RecordEvent
+from semcache.types import Completion, Entry, Explore, Lookup, Miss, NewEntry, Query
+
+if TYPE_CHECKING:
+    from semcache.backends.base import Entries
+    from semcache.telemetry.telemetry import Telemetry
+    from semcache.types import Vector
+    from semcache.verification.base import Verification
+
+WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"})
+"""Finish reasons of whole answers; an answer with any other was cut off, filtered or refused."""
+
+_TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
+
+
+@dataclass(frozen=True, slots=True)
+class StoragePolicy:
+    """Which answers are stored besides whole ones in words.
+
+    Attributes:
+        truncated: store answers that were cut off by a length limit or a filter, too.
+        tool_calls: store answers that ask for tools, too.
+    """
+
+    truncated: bool = False
+    tool_calls: bool = False
+
+    def reason_against(self, completion: Completion) -> str | None:
+        """Why an answer is not to be stored; None if it is."""
+        if completion.has_tool_calls or completion.finish_reason in _TOOL_CALLS:
+            return None if self.tool_calls else "tool_calls"
+        if completion.finish_reason not in WHOLE:
+            return None if self.truncated else "truncated"
+        no_words = not completion.text.strip()
+        if no_words and (completion.payload_kind is None or completion.finish_reason is not None):
+            return "empty"
+        if completion.payload_kind == "chunks" and not completion.payload:
+            return "empty"
+        return None
+
+
+class Recorder:
+    """Stores answers, over parts that it is given.
+
+    Args:
+        entries: where they go.
+        lookups: for vectors that are still to be made, flags and the clock.
+        verification: told of every fresh answer.
+        telemetry: told what was stored and what was not.
+        retention: TTLs.
+        policy: which answers are stored.
+        audit: share of the semantic hits that are audited, where a call can be.
+        draw: uniform in [0, 1).
+    """
+
+    def __init__(
+        self,
+        entries: Entries,
+        lookups: Lookups,
+        verification: Verification,
+        telemetry: Telemetry,
+        *,
+        retention: Retention,
+        policy: StoragePolicy,
+        audit: float,
+        draw: Callable[[], float],
+    ) -> None:
+        self.policy = policy
+        self._entries = entries
+        self._lookups = lookups
+        self._verification = verification
+        self._telemetry = telemetry
+        self._retention = retention
+        self._audit = audit
+        self._draw = draw
+
+    def record(
+        self,
+        lookup: Lookup,
+        completion: Completion,
+        *,
+        ttl: GivenTTL = UNSET,
+        tags: Iterable[str] = (),
+        policy: StoragePolicy | None = None,
+    ) -> Entry | None:
+        """Store the answer to a request that was looked up; None if it was not to be stored.
+
+        Args:
+            policy: instead of the cache's own.
+
+        Raises:
+            ConfigError: the TTL is wrong.
+        """
+        now = self._lookups.clock()
+        request = lookup.query.request
+        lifetime = self._retention.lifetime(now, request.namespace, ttl)
+        labels = tags_of((*request.tags, *tags_of(tags)))
+        entry = None
+        try:
+            reason = (policy or self.policy).reason_against(completion)
+            if lookup.decision is CACHING_OFF or not self._lookups.enabled("caching_enabled"):
+                reason = "caching_off"
+            if reason is None:
+                new = _new_entry(lookup.query, completion, now, lifetime, labels)
+                entry = _entry(self._entries.record(new, self._vector(lookup)), new)
+                reason = "stored"
+        except TooLargeError:
+            reason = "too_large"
+        except Exception as error:
+            self._telemetry.fault("record", error)
+            reason = "fault"
+        self._count(entry, reason)
+        entry_id = None if entry is None else entry.id
+        if reason in ("stored", "too_large", "fault"):
+            self._learn(lookup, completion, entry_id)
+        if self._telemetry.wants_lookups:
+            event = RecordEvent(request.namespace, request.model, entry_id, reason)
+            self._telemetry.emit(event)
+        return entry
+
+    def _count(self, entry: Entry | None, reason: str) -> None:
+        if entry is not None:
+            self._telemetry.counters.increment(Counter.RECORD)
+        else:
+            self._telemetry.counters.increment_labelled(Labelled.NOT_STORED, reason)
+
+    def _learn(self, lookup: Lookup, completion: Completion, entry_id: int | None) -> None:
+        """A fresh answer shows what the candidate was worth. Never the caller's fault."""
+        if isinstance(lookup.decision, Explore):
+            self._telemetry.counters.bought("explore", completion.usage)
+        try:
+            self._verification.observe_answer(lookup, completion, entry_id)
+        except Exception as error:
+            self._telemetry.fault("judge", error)
+
+    def _vector(self, lookup: Lookup) -> Vector | None:
+        """The vector to store. An exact hit has made none; when its entry is replaced, it is
+        made now."""
+        if lookup.vector is not None or lookup.tier != "exact":
+            return lookup.vector
+        vector = self._lookups.vector(lookup.query)
+        return None if isinstance(vector, Miss) else vector
+
+    # --------------------------------------------------------------------------- audits
+
+    def wants_audit(self, lookup: Lookup) -> bool:
+        """Whether to ask the model about this semantic hit, after it was served."""
+        return (
+            self._audit > 0
+            and self._verification.judges
+            and lookup.tier == "semantic"
+            and self._draw() < self._audit
+        )
+
+    def record_audit(
+        self,
+        lookup: Lookup,
+        completion: Completion,
+        *,
+        ttl: GivenTTL = UNSET,
+        policy: StoragePolicy | None = None,
+    ) -> None:
+        """The model's answer to a request that was served from the cache.
+
+        The judge compares the two; the fresh one is stored for the very words of the request,
+        so that a wrong answer is not served to them again.
+        """
+        self._telemetry.counters.bought("audit", completion.usage)
+        if lookup.candidate is None:
+            return
+        if (policy or self.policy).reason_against(completion) is not None:
+            return
+        asked = replace(lookup, decision=Miss("bypassed"), tier=None, entry=None)
+        entry = self.record(asked, completion, ttl=ttl, policy=policy)
+        entry_id = None if entry is None else entry.id
+        self._verification.observe_audit(lookup, completion, entry_id)
+
+
+def _new_entry(
+    query: Query, completion: Completion, now: float, lifetime: Lifetime, tags: tuple[str, ...]
+) -> NewEntry:
+    request = query.request
+    return NewEntry(
+        exact_key=query.exact_key,
+        scope=query.scope.digest,
+        namespace=request.namespace,
+        model=request.model,
+        question=query.question,
+        summary=request_summary(request),
+        completion=completion,
+        key_version=keys.KEY_VERSION,
+        created_at=now,
+        expires_at=lifetime.expires_at,
+        tags=tags,
+        stale_at=lifetime.stale_at,
+        sliding=lifetime.sliding,
+    )
+
+
+def _entry(entry_id: int, new: NewEntry) -> Entry:
+    return Entry(
+        id=entry_id,
+        exact_key=new.exact_key,
+        scope=new.scope,
+        namespace=new.namespace,
+        model=new.model,
+        question=new.question,
+        completion=new.completion,
+        created_at=new.created_at,
+        expires_at=new.expires_at,
+        stale_at=new.stale_at,
+        sliding=new.sliding,
+    )
+
+
+def as_completion(answer: str | Completion) -> Completion:
+    """An answer given as text or as a `Completion`.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    if isinstance(answer, Completion):
+        return answer
+    if isinstance(answer, str):
+        return Completion(answer)
+    raise RequestError(
+        f"The answer is a {type(answer).__name__}; give a string or a semcache.Completion."
+    )

@@ -1,0 +1,96 @@
+"""A read-only view of a cache, for the command line and for pages: works with any backend."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from typing import TYPE_CHECKING
+
+from semcache.telemetry.counters import Counter, Counts, Labelled
+from semcache.telemetry.stats import Stats
+from semcache.types import Candidate, Selection
+from semcache.verification.labels import label_of
+from semcache.verification.memory import learned_bound
+
+if TYPE_CHECKING:
+    from semcache.backends.base import Backend
+    from semcache.embedders.base import Embedder
+    from semcache.types import ServedHit
+
+_RECENT_LABELS = 1000
+"""Labels of served answers from which the false hit rate is estimated: the newest ones."""
+
+
+def read_stats(backend: Backend) -> Stats:
+    """What a cache holds and has done, over all processes.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    totals = backend.catalogue.totals()
+    counts = Counts(backend.counters.counters())
+    served = backend.ledger.served_labels(_RECENT_LABELS)
+    bound = learned_bound(backend.metadata)
+    return Stats(
+        entries=totals.entries,
+        entry_bytes=totals.size,
+        stored_bytes=backend.catalogue.stored_bytes(),
+        exact_hits=counts.of(Counter.EXACT_HIT),
+        semantic_hits=counts.of(Counter.SEMANTIC_HIT),
+        shared=counts.of(Counter.SHARED),
+        misses=counts.by_label(Labelled.MISS),
+        faults=counts.by_label(Labelled.FAULT),
+        records=counts.of(Counter.RECORD),
+        not_stored=counts.by_label(Labelled.NOT_STORED),
+        tokens_saved=counts.tokens_saved,
+        usd_saved=counts.usd_saved,
+        embedder=backend.embedder,
+        explorations=counts.of(Counter.EXPLORATION),
+        audits=counts.of(Counter.AUDIT_CALL),
+        tokens_bought=counts.tokens_bought,
+        usd_bought=counts.usd_bought,
+        labels={label.kind: label.labels for label in backend.ledger.observation_counts()},
+        served_labels=len(served),
+        served_wrong=served.count(False),
+        bound=bound.bound,
+        expected_false_hit_rate=bound.expected_false_hit_rate,
+    )
+
+
+def search(
+    backend: Backend, embedder: Embedder, text: str, *, namespace: str | None, limit: int
+) -> list[Candidate]:
+    """The nearest stored questions in every scope, for people to look at.
+
+    Compares the text with every stored vector.
+
+    Raises:
+        EmbedderError: the embedder failed. StoreError: the backend cannot be read.
+    """
+    wanted = embedder.embed([text])[0]
+    allowed = None
+    if namespace is not None:
+        selected = backend.catalogue.select(Selection(namespace=namespace))
+        allowed = {entry.id for entry in selected}
+    similarities = (
+        (float(vector @ wanted), entry_id)
+        for entry_id, vector in backend.catalogue.vectors()
+        if allowed is None or entry_id in allowed
+    )
+    nearest = heapq.nlargest(limit, similarities)
+    entries = backend.catalogue.get_many([entry_id for _, entry_id in nearest])
+    return [Candidate(entries[i], similarity) for similarity, i in nearest if i in entries]
+
+
+def record_review(backend: Backend, hit: ServedHit, right: bool, writer: str) -> None:
+    """Note a person's verdict on a served hit; running caches learn from it within a second.
+
+    Args:
+        writer: names the process, so that a cache in it does not learn from the label twice.
+
+    Raises:
+        StoreError: it could not be written.
+    """
+    backend.ledger.set_verdict(hit.id, right)  # before the label: who reads that must find it
+    label = label_of(hit, right, "review", time.time(), writer)
+    backend.ledger.observe([label], [])

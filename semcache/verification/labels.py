@@ -1,0 +1,57 @@
+"""From lookups to what the ledger remembers of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from semcache.types import (
+    Candidate,
+    Lookup,
+    Observation,
+    ObservationKind,
+    ServedHit,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def chance_of_candidate(candidate: Candidate | None) -> float | None:
+    """The chance that a candidate is right; None if nobody looked, or a guard refused it."""
+    if candidate is None or candidate.evidence is None:
+        return None
+    return candidate.evidence.chance
+
+
+def served_hit(lookup: Lookup, now: float) -> ServedHit:
+    """A semantic hit as the ledger remembers it. now: seconds since the epoch."""
+    candidate = lookup.candidate
+    assert candidate is not None
+    evidence = candidate.evidence
+    return ServedHit(
+        id=lookup.id,
+        at=now,
+        namespace=lookup.query.request.namespace,
+        entry_id=candidate.entry.id,
+        question=lookup.query.question or "",
+        similarity=candidate.similarity,
+        chance=chance_of_candidate(candidate) or 0.0,
+        features=() if evidence is None else evidence.features,
+    )
+
+
+def label_of(
+    hit: ServedHit, right: bool, kind: ObservationKind, now: float, writer: str
+) -> Observation:
+    """What somebody says of a served hit, as a label."""
+    return Observation(
+        at=now,
+        writer=writer,
+        kind=kind,
+        namespace=hit.namespace,
+        entry_id=hit.entry_id,
+        other_id=None,
+        right=right,
+        expected=hit.chance,
+        features=hit.features,
+    )

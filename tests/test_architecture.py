@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "semcache"
 
-VALUES = {"errors", "types"}
+VALUES = {"errors", "lazy", "types"}
 
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "errors": {"types"},
     "sansio": set(),
+    "lazy": set(),
     "keys": VALUES,
     "embedders": VALUES,
     "providers": VALUES,
@@ -27,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "verification": {*VALUES, "backends.base", "embedders", "telemetry"},
     "options": {*VALUES, "backends", "backends.base", "config.flags", "embedders", "verification"},
     "config.flags": {"errors"},
-    "config": {"backends.base", "config.flags", "errors", "options", "providers"},
+    "config": {"backends.base", "config.flags", "errors", "lazy", "options", "providers"},
     "router": {*VALUES, "config.flags", "keys", "providers", "sansio", "telemetry"},
     "engine": {
         *VALUES, "backends.base", "config.flags", "embedders", "keys", "providers", "sansio",

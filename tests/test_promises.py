@@ -27,6 +27,19 @@ WORDS = "how do I change the colour of my house door"
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(params=["directory", "memory"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Each backend in turn, for the promises that need no second process and no file."""
+    return ":memory:" if request.param == "memory" else str(tmp_path / "cache")
+
+
+@pytest.fixture
+def cache(where: str) -> Iterator[SemanticCache]:
+    """An empty cache with the hashing embedder, on each backend."""
+    with open_cache(where) as opened:
+        yield opened
+
+
 @contextmanager
 def child(code: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     """Another Python process that can import the tests' helpers; it ends with the block."""
@@ -59,11 +72,11 @@ def hanging(texts: list[str]) -> Any:
     [raising, hanging, lambda texts: [[float("nan")] * DIMENSION for _ in texts]],
     ids=["raises", "hangs", "gives NaN"],
 )
-def test_1_fails_open_when_the_embedder_fails(tmp_path: Path, function: Any) -> None:
+def test_1_fails_open_when_the_embedder_fails(where: str, function: Any) -> None:
     """A miss and a fault event; the answer is still stored for the exact tier."""
     heard = Heard()
     broken = FunctionEmbedder(function, name="hashed", dimension=DIMENSION)
-    with open_cache(tmp_path, embedder=broken, hooks=[heard], embed_timeout=0.2) as cache:
+    with open_cache(where, embedder=broken, hooks=[heard], embed_timeout=0.2) as cache:
         calls: list[str] = []
 
         @cache.cached()
@@ -157,9 +170,9 @@ def test_1_the_callers_own_errors_pass_unchanged(cache: SemanticCache) -> None:
     assert len(cache) == 0
 
 
-def test_1_a_closed_cache_calls_the_function(tmp_path: Path) -> None:
+def test_1_a_closed_cache_calls_the_function(where: str) -> None:
     """Even after close a decorated function works."""
-    cache = open_cache(tmp_path)
+    cache = open_cache(where)
 
     @cache.cached()
     def ask(prompt: str) -> str:
@@ -330,8 +343,9 @@ def test_5_only_whole_answers_are_stored(cache: SemanticCache) -> None:
 # ---------------------------------------------------------------- 6. no code in data
 
 
-def test_6_no_code_in_data(tmp_path: Path, cache: SemanticCache) -> None:
+def test_6_no_code_in_data(tmp_path: Path) -> None:
     """Stored are JSON, numbers and floats; a stored class name runs and imports nothing."""
+    cache = open_cache(tmp_path)
 
     @cache.cached()
     def ask(prompt: str) -> Any:
@@ -339,7 +353,7 @@ def test_6_no_code_in_data(tmp_path: Path, cache: SemanticCache) -> None:
 
     ask("hello")
     cache.flush()
-    with sqlite3.connect(Path(cache.path) / DATABASE) as db:
+    with sqlite3.connect(tmp_path / DATABASE) as db:
         extra, vector = db.execute(
             "SELECT extra, vector FROM entries JOIN embeddings ON id = entry_id"
         ).fetchone()
@@ -350,6 +364,7 @@ def test_6_no_code_in_data(tmp_path: Path, cache: SemanticCache) -> None:
     db.close()
     assert ask("hello") == {"a": [1, 2.5, None]}, "unreadable, so asked again"
     assert "antigravity" not in sys.modules
+    cache.close()
 
 
 def test_6_no_module_can_unpickle() -> None:

@@ -5,8 +5,9 @@ Loaded one by one: reading an answer does not need what asking for one does.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from semcache.lazy import lazy_names
 
 if TYPE_CHECKING:
     from semcache.providers.anthropic import Anthropic
@@ -26,7 +27,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

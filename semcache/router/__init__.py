@@ -5,8 +5,9 @@ Names are imported on first use: reading a price or a rate limit does not load a
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from semcache.lazy import lazy_names
 
 if TYPE_CHECKING:
     from semcache.router.rate_limits import Limit
@@ -28,7 +29,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,40 @@
+"""May this stored answer be served? Evidence, guards, the bound, and what is learned.
+
+Names are imported on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from semcache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from semcache.verification.base import Judge, Policy, Verification, Verifier
+    from semcache.verification.judges import FunctionJudge, LocalJudge, ModelJudge
+    from semcache.verification.policies import FixedThreshold
+
+__all__ = [
+    "FixedThreshold",
+    "FunctionJudge",
+    "Judge",
+    "LocalJudge",
+    "ModelJudge",
+    "Policy",
+    "Verification",
+    "Verifier",
+]
+
+_HOMES = {
+    "FixedThreshold": "policies",
+    "FunctionJudge": "judges",
+    "Judge": "base",
+    "LocalJudge": "judges",
+    "ModelJudge": "judges",
+    "Policy": "base",
+    "Verification": "base",
+    "Verifier": "base",
+}
+
+
+__getattr__ = lazy_names(__name__, _HOMES)

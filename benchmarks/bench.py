@@ -25,9 +25,7 @@ from benchmarks.common import (
     timed,
 )
 from semcache import Trust
-from semcache.embedders.default import DefaultEmbedder
-from semcache.embedders.minilm import find_export
-from semcache.embedders.onnx import OnnxEmbedder
+from semcache.embedders.onnx import OnnxEmbedder, shipped_embedder
 from semcache.keys import keys
 from semcache.keys.canonical import canonical_json
 from semcache.types import Candidate, Decision
@@ -55,8 +53,8 @@ THREADS_UP_TO = 100_000
 
 def bare_embedding(embedder: OnnxEmbedder) -> Callable[[str], Any]:
     """What tokenises a text and runs the model, and nothing else: float32[1, d]."""
-    session, tokenizer = embedder._parts()
-    return lambda text: session.run(None, packed([tokenizer.encode(text).ids]))[0]
+    session, tokenizer, words = embedder._parts()
+    return lambda text: session.run(None, packed([tokenizer.encode(text).ids], words))[0]
 
 
 def entry(query: Query, answer: str) -> NewEntry:
@@ -286,12 +284,10 @@ class Bench:
 
 
 def ready_embedder() -> OnnxEmbedder:
-    """The exported default model."""
-    DefaultEmbedder().load()
-    directory = find_export()
-    if directory is None:
-        raise SystemExit("the default model has no ONNX export on this machine")
-    return OnnxEmbedder(directory)
+    """The default model, loaded."""
+    embedder = shipped_embedder()
+    embedder.load()
+    return embedder
 
 
 def embedded(embedder: OnnxEmbedder, texts: list[str], *, asked: int) -> Vector:

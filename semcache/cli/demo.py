@@ -53,7 +53,6 @@ def demo(
         path = cache or Path(temporary) / "cache"
         if backend_kind(str(path)).exists(str(path)):
             raise ConfigError(f"{path} holds a cache already; the demo wants an empty one.")
-        _make_ready(out)
         all_questions = stream.questions()
         with SemanticCache(path, **decides) as opened, progress("asking") as bar:
             for outcome in stream.run(opened, all_questions):
@@ -64,15 +63,6 @@ def demo(
         _print(out, outcome, decides)
         if cache is not None:
             out.print(f"\nThe cache is kept: semcache stats --cache {cache}")
-
-
-def _make_ready(out: Console) -> None:
-    from semcache.embedders.export import export_model
-    from semcache.embedders.minilm import find_export
-
-    if find_export() is None:
-        out.print("Exporting the embedding model to ONNX, once on this machine:")
-        export_model(progress=lambda said: out.print(f"  {said}"))
 
 
 def _as_json(outcome: Outcome, decides: dict[str, Any]) -> dict[str, Any]:

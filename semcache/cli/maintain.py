@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -128,47 +130,45 @@ def check(
         raise typer.Exit(NOTHING)
 
 
-def warmup(
-    force: Annotated[bool, typer.Option("--force", help="Export again.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make the default embedding model ready, so that no later process needs PyTorch."""
+def warmup(as_json: AsJson = False) -> None:
+    """Load the models, and hold this machine's embeddings against the original model's."""
     from semcache.embedders.default import DefaultEmbedder
-    from semcache.embedders.export import export_model, remove_exports
-    from semcache.embedders.minilm import find_export, read_manifest
+    from semcache.embedders.reference import LEAST_COSINE, SENTENCES, least_cosine
+    from semcache.verification.pair_model import PairModel
 
-    out = console(stderr=True)
-    start = time.perf_counter()
-    if force:
-        remove_exports()
-    made = find_export() is None
-    if made:
-        export_model(progress=lambda said: out.print(f"  {said}"))
-    embedder = DefaultEmbedder()
-    embedder.load()
-    began = time.perf_counter()
-    embedder.embed(["How do I reset my password?"])
-    first = time.perf_counter() - began
-    where = find_export()
+    embedder, verifier = DefaultEmbedder(), PairModel()
+    pairs = list(zip(SENTENCES, SENTENCES[1:], strict=False))
+    taken = {
+        "load_embedder": _timed(embedder.load),
+        "load_verifier": _timed(verifier.load),
+        "embedding": median(_timed(embedder.embed, [text]) for text in SENTENCES),
+        "verifying": median(_timed(verifier.logits, [pair]) for pair in pairs),
+    }
+    agreement = least_cosine(embedder)
     if as_json:
-        print_json(
-            {
-                "fingerprint": embedder.fingerprint,
-                "directory": None if where is None else str(where),
-                "exported": made,
-                "seconds": time.perf_counter() - start,
-            }
+        found = {"fingerprint": embedder.fingerprint, "least_cosine": agreement}
+        print_json({**found, "sentences": len(SENTENCES), "seconds": taken})
+    else:
+        ms = {name: f"{spent * 1e3:.1f} ms" for name, spent in taken.items()}
+        typer.echo(
+            f"{embedder.fingerprint}: loaded in {ms['load_embedder']}, a text takes "
+            f"{ms['embedding']}\nverifier: loaded in {ms['load_verifier']}, a pair takes "
+            f"{ms['verifying']}\nleast cosine with the original model over {len(SENTENCES)} "
+            f"sentences: {agreement:.4f}"
         )
-        return
-    typer.echo(
-        f"{embedder.fingerprint} is ready ({time.perf_counter() - start:.1f} s, "
-        f"first embedding {first * 1e3:.1f} ms)"
-    )
-    if where is not None:
-        typer.echo(f"it lies in {where}")
-        manifest = read_manifest(where)
-        if manifest is not None and manifest.said:
-            typer.echo(manifest.said)
+    if agreement < LEAST_COSINE["int8"]:
+        console(stderr=True).print(
+            f"PROBLEM: at least {LEAST_COSINE['int8']} is asked for. On this machine the model is "
+            'not what it should be; give the cache DefaultEmbedder("float32") as its embedder.'
+        )
+        raise typer.Exit(NOTHING)
+
+
+def _timed(call: Callable[..., object], *args: object) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call(*args)
+    return time.perf_counter() - start
 
 
 def reembed(

@@ -1,15 +1,14 @@
-"""The embedder that a cache uses when it is given none: all-MiniLM-L6-v2, exported."""
+"""The embedder that a cache uses when it is given none: all-MiniLM-L6-v2."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from semcache.embedders.base import CheckedEmbedder
-from semcache.embedders.minilm import MODEL, Form, default_fingerprint, find_export, form_of
+from semcache.embedders.minilm import DIMENSION, WINDOW, Form, default_fingerprint
 from semcache.errors import EmbedderError
 
 if TYPE_CHECKING:
@@ -17,19 +16,19 @@ if TYPE_CHECKING:
     from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
     from semcache.types import Vector
 
-DIMENSION, WINDOW = 384, 256
 _REST = 30.0
 """Seconds before a model that could not be made ready is tried again."""
 
 
 class DefaultEmbedder(CheckedEmbedder):
-    """all-MiniLM-L6-v2 in the fastest form that agrees with the original.
+    """all-MiniLM-L6-v2 in int8, which comes with the package, or in another form.
 
-    Nothing is loaded before it is needed. The first use on a machine exports the model,
-    which takes some seconds and PyTorch; `semcache warmup` does that ahead of time.
+    Nothing is loaded before it is needed.
 
     Args:
-        form: a form that stored vectors are in; None: whichever is fastest here.
+        form: the form that stored vectors are in; None: int8. The first use of "float32" on
+            a machine exports the original weights, which takes a few seconds; "torch" is the
+            original itself, run by sentence-transformers.
     """
 
     bounded_time = True
@@ -39,20 +38,15 @@ class DefaultEmbedder(CheckedEmbedder):
     window: int | None = WINDOW
 
     def __init__(self, form: Form | None = None) -> None:
-        self._form = form
+        self._form: Form = form or "int8"
         self._lock = threading.Lock()
         self._failed: tuple[EmbedderError | None, float] = (None, 0.0)
         self._inner: OnnxEmbedder | SentenceTransformerEmbedder | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Known without loading where the form is; else the model is made ready."""
-        form = self._form
-        if form is None:
-            self._ready()
-            form = self._form
-        assert form is not None
-        return default_fingerprint(form)
+        """Known without loading the model."""
+        return default_fingerprint(self._form)
 
     def load(self) -> None:
         self._ready().load()
@@ -78,32 +72,37 @@ class DefaultEmbedder(CheckedEmbedder):
         if failed is not None and time.monotonic() < until:
             raise EmbedderError(str(failed))
         try:
-            inner, self._form = self._make()
+            return self._make()
         except EmbedderError as error:
             self._failed = (error, time.monotonic() + _REST)
             raise
-        return inner
 
-    def _make(self) -> tuple[OnnxEmbedder | SentenceTransformerEmbedder, Form]:
+    def _make(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
         # Imported here: a program that only repeats itself never loads them.
-        from semcache.embedders.export import export_model, locate_original
+        if self._form == "torch":
+            return _original()
+        from semcache.embedders.onnx import OnnxEmbedder, shipped_embedder
 
-        if self._form != "torch":
-            directory = find_export(self._form)
-            if directory is None:
-                logging.getLogger("semcache").warning(
-                    "exporting %s to ONNX, once on this machine; this takes about ten seconds "
-                    "(`semcache warmup` does it ahead of time)",
-                    MODEL,
-                )
-                directory = export_model(self._form)
-            if directory is not None:
-                from semcache.embedders.onnx import OnnxEmbedder
+        if self._form == "int8":
+            return shipped_embedder()
+        from semcache.embedders.export import export_float32
 
-                embedder = OnnxEmbedder(directory)
-                form = form_of(embedder.fingerprint)
-                assert form is not None
-                return embedder, form
-        from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
+        return OnnxEmbedder(export_float32())
 
-        return SentenceTransformerEmbedder(locate_original()), "torch"
+
+def _original() -> SentenceTransformerEmbedder:
+    """The model as it was published, run by PyTorch.
+
+    Raises:
+        EmbedderError: sentence-transformers is not installed.
+    """
+    from semcache.embedders import sentence_transformer
+    from semcache.embedders.export import locate_original
+
+    if not sentence_transformer.is_installed():
+        raise EmbedderError(
+            "The vectors of this cache were made by the original model, which needs "
+            f"sentence-transformers: {sentence_transformer.INSTALL}. Or `semcache reembed` makes "
+            "them anew with the model that comes with semcache."
+        )
+    return sentence_transformer.SentenceTransformerEmbedder(locate_original())

@@ -12,7 +12,11 @@ its time on padding, which is what a batch gains. Only attention sees a padded t
 
 Weights are int8 with one scale for each output column, activations uint8 with one
 scale for each token (Dettmers et al. 2022, "LLM.int8()", section 2.1: row-wise and
-column-wise scales). Everything else stays float32, the word embeddings float16.
+column-wise scales). Everything else stays float32.
+
+The word embeddings of the int8 form are no part of its file: whoever runs it looks the
+tokens up. They are float16, and shared with the verifier; and mapped into memory from a
+file of their own they need not be copied by every process.
 
 Architecture: Devlin et al. 2018, as in transformers' `BertModel`; mean pooling over
 tokens and normalisation as in sentence-transformers.
@@ -25,16 +29,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+from semcache.embedders import protobuf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Weights: TypeAlias = Mapping[str, "NDArray[Any]"]
 
-_OPSET, _IR = 18, 9
-_MICROSOFT = "com.microsoft"  # onnxruntime's own operators
+MICROSOFT = "com.microsoft"  # onnxruntime's own operators
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+OPSETS, FORMAT = {"": 18, MICROSOFT: 1}, 9
 
 _FLOAT_ATTENTION = 3
 """Last layers whose query, key and value stay float32: int8 there costs the most agreement
@@ -50,6 +55,7 @@ class Shape:
     width: int
     heads: int
     epsilon: float
+    positions: int
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Shape:
@@ -58,6 +64,7 @@ class Shape:
             config["hidden_size"],
             config["num_attention_heads"],
             config["layer_norm_eps"],
+            config["max_position_embeddings"],
         )
 
 
@@ -70,12 +77,13 @@ class Quantised:
     zero: int
 
 
-def encoder_graph(weights: Weights, shape: Shape, *, quantised: bool) -> onnx.ModelProto:
-    """The graph from packed texts to unit vectors, float32[batch, width].
+def encoder_graph(weights: Weights, shape: Shape, *, quantised: bool) -> bytes:
+    """The ONNX file of the graph from packed texts to unit vectors, float32[batch, width].
 
-    Its inputs are the tokens of all texts one after another (int64[total]) with their
-    positions, where each token goes when the texts are spread into a padded table
-    (`spread` and `mask`, int64[batch, longest]) and back (`gathered`, int64[total]).
+    Its inputs are the tokens of all texts one after another (int64[total]; in the int8
+    form their word embeddings, float32[total, width]) with their positions, where each
+    token goes when the texts are spread into a padded table (`spread` and `mask`,
+    int64[batch, longest]) and back (`gathered`, int64[total]).
     """
     return Encoder(weights, shape, quantised).model()
 
@@ -95,35 +103,37 @@ class Encoder:
         self._quantised = quantised
         self._float_attention = float_attention
         self._zero_points: dict[int, str] = {}
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
+        self._nodes: list[bytes] = []
+        self._constants: dict[str, bytes] = {}
 
-    def model(self) -> onnx.ModelProto:
+    def model(self) -> bytes:
         x = self._embed()
-        self._zeros("tokens")
-        mask = self._node("Cast", ["mask"], to=TensorProto.INT32)
+        self._zeros("positions")
+        mask = self._node("Cast", ["mask"], to=protobuf.INT32)
         for layer in range(self._shape.layers):
             x = self._layer(x, mask, layer)
         self._pool(x)
         shapes = {
-            "tokens": ["total"],
             "positions": ["total"],
             "spread": ["batch", "longest"],
             "mask": ["batch", "longest"],
             "gathered": ["total"],
         }
-        inputs = [
-            helper.make_tensor_value_info(name, TensorProto.INT64, dims)
-            for name, dims in shapes.items()
-        ]
-        output = helper.make_tensor_value_info(
-            "embedding", TensorProto.FLOAT, ["batch", self._shape.width]
+        inputs = [protobuf.value(name, protobuf.INT64, dims) for name, dims in shapes.items()]
+        if self._quantised:
+            words = protobuf.value("words", protobuf.FLOAT, ["total", self._shape.width])
+        else:
+            words = protobuf.value("tokens", protobuf.INT64, ["total"])
+        inputs.insert(0, words)
+        output = protobuf.value("embedding", protobuf.FLOAT, ["batch", self._shape.width])
+        return self._file("encoder", inputs, [output])
+
+    def _file(self, name: str, inputs: list[bytes], outputs: list[bytes]) -> bytes:
+        """The model file of all nodes and constants so far."""
+        constants = self._constants.values()
+        return protobuf.model(
+            name, self._nodes, constants, inputs, outputs, opsets=OPSETS, version=FORMAT
         )
-        graph = helper.make_graph(
-            self._nodes, "encoder", inputs, [output], list(self._constants.values())
-        )
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR)
 
     def _zeros(self, like: str) -> None:
         """What means zero in uint8, once for each token of `like`; for `_quantise` to use."""
@@ -136,16 +146,13 @@ class Encoder:
     # ------------------------------------------------------------------------- parts
 
     def _embed(self) -> str:
-        words = self._weights["embeddings.word_embeddings.weight"]
-        if self._quantised:
-            table = self._const("words", words.astype(np.float16))
+        found = "words"
+        if not self._quantised:
             found = self._node(
-                "Cast", [self._node("Gather", [table, "tokens"])], to=TensorProto.FLOAT
+                "Gather", [self._const("words", self._weights[WORD_EMBEDDINGS]), "tokens"]
             )
-        else:
-            found = self._node("Gather", [self._const("words", words), "tokens"])
         places = (
-            self._weights["embeddings.position_embeddings.weight"]
+            self._weights["embeddings.position_embeddings.weight"][: self._shape.positions]
             + self._weights["embeddings.token_type_embeddings.weight"][0]
         )
         used = self._node("Gather", [self._const("places", places), "positions"])
@@ -162,12 +169,12 @@ class Encoder:
         qkv = self._product(x if exact else self._quantise(x), joined, attention + "qkv")
         parts = [f"{attention}{part}_out" for part in "qkv"]
         self._nodes.append(
-            helper.make_node("Split", [self._spread(qkv)], parts, axis=-1, num_outputs=3)
+            protobuf.node("Split", [self._spread(qkv)], parts, axis=-1, num_outputs=3)
         )
         attended = self._node(
             "MultiHeadAttention",
             [*parts, self._const(attention + "bias", bias), mask],
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
             num_heads=self._shape.heads,
         )
         return self._after_attention(x, self._gather(attended, width), name)
@@ -184,13 +191,13 @@ class Encoder:
         inner_bias = self._const(
             name + "intermediate.bias", self._weights[name + "intermediate.dense.bias"]
         )
-        inner = self._node("BiasGelu", [inner, inner_bias], domain=_MICROSOFT)
+        inner = self._node("BiasGelu", [inner, inner_bias], domain=MICROSOFT)
         out = self._dense_after_gelu(inner, name + "output.dense")
         return self._norm(self._node("Add", [out, x]), name + "output.LayerNorm")
 
     def _pool(self, x: str) -> None:
         """The mean over tokens up to its length: normalising does away with the divisor."""
-        mask = self._node("Cast", ["mask"], to=TensorProto.FLOAT)
+        mask = self._node("Cast", ["mask"], to=protobuf.FLOAT)
         mask = self._node("Unsqueeze", [mask, *self._ints([-1])])
         kept = self._node("Mul", [self._spread(x), mask])
         total = self._node("ReduceSum", [kept, *self._ints([1])], keepdims=0)
@@ -224,7 +231,7 @@ class Encoder:
                 self._const(name + "_scales", scales.astype(np.float32)),
                 self._const(f"zero_{x.zero}", np.uint8(x.zero)),
             ],
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
         )
         return self._node("Mul", [product, x.scales])
 
@@ -269,13 +276,13 @@ class Encoder:
         self, op: str, inputs: list[str], output: str | None = None, domain: str = "", **attrs: Any
     ) -> str:
         output = output or f"{op}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attrs))
+        self._nodes.append(protobuf.node(op, inputs, [output], domain, **attrs))
         return output
 
     def _const(self, name: str, value: Any) -> str:
         if name not in self._constants:
             array = np.ascontiguousarray(value)
-            self._constants[name] = numpy_helper.from_array(array.reshape(np.shape(value)), name)
+            self._constants[name] = protobuf.tensor(name, array.reshape(np.shape(value)))
         return name
 
     def _ints(self, *lists: list[int]) -> list[str]:

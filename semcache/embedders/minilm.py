@@ -1,7 +1,8 @@
-"""Which model is the default, where its exports lie, and what they are called.
+"""Which model is the default, in which forms, where they lie, and what they are called.
 
-Kept apart from what runs them, so that opening a cache imports neither NumPy nor a
-model's runtime.
+int8 comes with the package. float32 is exported on a machine where a cache needs it, and
+"torch" is the original, run by sentence-transformers. Kept apart from what runs them, so that
+opening a cache imports neither NumPy nor a model's runtime.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -23,20 +24,24 @@ GRAPH_VERSION = 1
 """Raised when `graph` changes in a way that moves vectors."""
 
 Form = Literal["int8", "float32", "torch"]
-MANIFEST = "manifest.json"
+DIMENSION, WINDOW = 384, 256
+GRAPH, TOKENIZER, WORDS, MANIFEST = "model.onnx", "tokenizer.json", "words.npy", "manifest.json"
+
+REINSTALL = (
+    "It comes with semcache; install that anew: "
+    "`pip install --force-reinstall --no-deps semcache-llm`."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What lies in an export's directory.
+    """What lies in the directory of a model in one form.
 
     Attributes:
         model: name of the model; weights: SHA-256 of its `model.safetensors`.
         form: "int8" or "float32".
         dimension: length of a vector; window: most tokens of a text.
         files: SHA-256 of each file.
-        least_cosine: the worst agreement with the original over the test sentences.
-        said: what a person should know about how this form was chosen.
     """
 
     model: str
@@ -45,8 +50,6 @@ class Manifest:
     dimension: int
     window: int
     files: dict[str, str]
-    least_cosine: float
-    said: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -61,8 +64,10 @@ def fingerprint(model: str, weights: str, form: str) -> str:
 def read_manifest(directory: Path) -> Manifest | None:
     """The manifest of an export, or None where there is no usable one."""
     try:
-        return Manifest(**json.loads((directory / MANIFEST).read_text()))
-    except (OSError, ValueError, TypeError):
+        found = json.loads((directory / MANIFEST).read_text())
+        # Earlier ones say more: how the form was chosen.
+        return Manifest(**{field.name: found[field.name] for field in fields(Manifest)})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -82,7 +87,7 @@ def versioned(form: str) -> str:
 
 
 def models_directory() -> Path:
-    """Where exports lie: SEMCACHE_MODELS, or the user's cache directory."""
+    """Where an export lies: SEMCACHE_MODELS, or the user's cache directory."""
     if chosen := os.environ.get("SEMCACHE_MODELS"):
         return Path(chosen)
     import platformdirs
@@ -90,21 +95,32 @@ def models_directory() -> Path:
     return Path(platformdirs.user_cache_dir("semcache")) / "models"
 
 
-def export_directory(form: str) -> Path:
-    return models_directory() / f"{MODEL}-{WEIGHTS_SHA256[:12]}-{versioned(form)}"
+def export_directory() -> Path:
+    """Where the export in float32 lies, or will lie."""
+    return models_directory() / f"{MODEL}-{WEIGHTS_SHA256[:12]}-{versioned('float32')}"
 
 
-def find_export(form: Form | None = None) -> Path | None:
-    """The directory of a finished export in this form, or in the fastest one there is."""
-    for wanted in (form,) if form else ("int8", "float32"):
-        directory = export_directory(wanted)
-        if read_manifest(directory) is not None:
-            return directory
-    return None
+SHIPPED = Path(__file__).with_name("minilm_data")
+"""The int8 form: `python -m benchmarks.export_model` makes it and says these digests."""
+SHIPPED_MANIFEST = Manifest(
+    MODEL,
+    WEIGHTS_SHA256,
+    versioned("int8"),
+    DIMENSION,
+    WINDOW,
+    {
+        GRAPH: "15f1cebc1a785d2ac87760168afa16b9323e7ed7b38d9fc0fdde1c2d85baddf1",
+        WORDS: "66ce9d40462b34742e041f6fa577b0800a7971a105a2f6b701e34db63f41be2f",
+        TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    },
+)
 
 
-def check_digest(path: Path, wanted: str) -> None:
+def check_digest(path: Path, wanted: str, remedy: str = "Delete it and get it again.") -> None:
     """Hold a file against its SHA-256 (hex).
+
+    Args:
+        remedy: what to do where it is missing or another, as a sentence.
 
     Raises:
         EmbedderError: it is missing or another.
@@ -113,9 +129,9 @@ def check_digest(path: Path, wanted: str) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise EmbedderError(f"{path} cannot be read: {error.strerror}.") from error
+        raise EmbedderError(f"{path} cannot be read: {error.strerror}. {remedy}") from error
     if found != wanted:
         raise EmbedderError(
             f"{path} is not the file it should be: its SHA-256 is {found}, wanted {wanted}. "
-            "It was changed or cut short; delete it and get it again."
+            f"It was changed or cut short. {remedy}"
         )

@@ -1,8 +1,9 @@
-"""Any sentence-transformers model, run by PyTorch."""
+"""Any sentence-transformers model, run by PyTorch. Needs the extra of the same name."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from semcache.embedders.base import CheckedEmbedder
 from semcache.embedders.vectors import unit_rows
-from semcache.errors import EmbedderError
+from semcache.errors import ConfigError, EmbedderError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from semcache.types import Vector
+
+INSTALL = 'pip install "semcache-llm[sentence-transformers]"'
+
+
+def is_installed() -> bool:
+    """Whether sentence-transformers is there to be imported; nothing is loaded."""
+    return importlib.util.find_spec("sentence_transformers") is not None
 
 
 class SentenceTransformerEmbedder(CheckedEmbedder):
@@ -25,13 +33,19 @@ class SentenceTransformerEmbedder(CheckedEmbedder):
         model: a model's name on the hub, a local path, or a loaded `SentenceTransformer`.
         device: as PyTorch names it; "cpu" where none is given.
 
-    Raises (on first use):
-        EmbedderError: the model cannot be loaded or fails.
+    Raises:
+        ConfigError: sentence-transformers is not installed.
+        EmbedderError: (on first use) the model cannot be loaded or fails.
     """
 
     local = True
 
     def __init__(self, model: str | Path | SentenceTransformer, *, device: str = "cpu") -> None:
+        if isinstance(model, str | Path) and not is_installed():
+            raise ConfigError(
+                f"The embedding model {model!s} is run by sentence-transformers, which is not "
+                f"installed: {INSTALL}."
+            )
         self._source: Any = model
         self._device = device
         self._lock = threading.Lock()

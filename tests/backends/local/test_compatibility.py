@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from semcache import Hit, SemanticCache, Trust
+from semcache import Calls, Hit, SemanticCache, Trust
 from semcache.backends.local import LocalBackend
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.cli.app import application
@@ -50,11 +51,16 @@ def wanted() -> dict[str, Any]:
 
 @pytest.fixture
 def cache(directory: Path, embedder: DefaultEmbedder) -> Iterator[SemanticCache]:
+    """The cache, a minute after its last entry: what is asked of "today" ages."""
+    with sqlite3.connect(directory / DATABASE) as db:
+        (last,) = db.execute("SELECT max(created_at) FROM entries").fetchone()
+    db.close()
     with SemanticCache(
         directory,
         max_false_hit_rate=0.10,
         embedder=embedder,
         trust=Trust(judge=None),
+        calls=Calls(clock=lambda: last + 60),
     ) as opened:
         yield opened
 

@@ -33,11 +33,12 @@ from semcache.types import Selection
 if TYPE_CHECKING:
     from semcache.backends.base import Backend, Entries
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def delete(
-    ids: Annotated[list[int], typer.Argument(metavar="ID...")], cache: CachePath = None
+    ids: Annotated[list[int], typer.Argument(metavar="ID...", help="The ids of the entries.")],
+    cache: CachePath = None,
 ) -> None:
     """Delete entries by id."""
     wanted = set(ids)
@@ -51,7 +52,7 @@ def delete(
 
 
 def _entries(backend: Backend) -> Entries:
-    """The entries of a backend for deleting alone, which needs no embedder."""
+    """The entries of a backend, opened without an embedder, since they are only deleted."""
 
     def fault(where: str, error: BaseException) -> None:
         console(stderr=True).print(f"{where}: {error}", markup=False)
@@ -73,7 +74,7 @@ def clear(
     expired: Annotated[bool, typer.Option("--expired", help="Only expired entries.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Delete entries by namespace, model, tag or age; all of them if nothing is said."""
+    """Delete entries by namespace, model, tag or age; all entries if no option selects any."""
     age = seconds(older_than)
     now = time.time()
     selection = Selection(
@@ -94,45 +95,45 @@ def clear(
 
 def check(
     cache: CachePath = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hold the index against the database, and the database against its rules."""
+    """Check the database for damage, and the index against the database."""
     where = location(cache)
     with progress("checking") as bar:
-        said = backend_kind(where).recover(where, fix=fix, progress=bar)
-    if said and not fix:
+        damage = backend_kind(where).recover(where, fix=fix, progress=bar)
+    if damage and not fix:
         if as_json:
-            print_json({"problems": said, "mended": []})
+            print_json({"problems": damage, "mended": []})
         else:
-            for line in said:
-                typer.echo(f"PROBLEM: {line}")
+            for problem in damage:
+                typer.echo(f"PROBLEM: {problem}")
         raise typer.Exit(NOTHING)
     with opened(where) as backend:
         report = maintenance(backend, "checked").check(fix=fix)
-    report.mended[:0] = said
+    report.mended[:0] = damage
     if as_json:
         print_json(asdict(report))
     else:
         typer.echo(
-            f"{report.entries:,} entries, {report.vectors:,} with a vector, "
+            f"{report.entries:,} entries, {report.vectors:,} with an embedding, "
             f"{report.scopes:,} scopes, embedder {report.embedder or 'none yet'}"
         )
-        for mended in report.mended:
-            typer.echo(f"mended: {mended}")
+        for repair in report.mended:
+            typer.echo(f"repaired: {repair}")
         for problem in report.problems:
             typer.echo(f"PROBLEM: {problem}")
         if not report.problems:
-            typer.echo("sound")
+            typer.echo("no problems")
     if report.problems:
         raise typer.Exit(NOTHING)
 
 
 def warmup(
-    force: Annotated[bool, typer.Option("--force", help="Export again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Export the model again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the default embedding model ready, so that no later process needs PyTorch."""
+    """Prepare the default embedding model, so that later processes do not need PyTorch."""
     from semcache.embedders.default import DefaultEmbedder
     from semcache.embedders.export import export_model, remove_exports
     from semcache.embedders.minilm import find_export, read_manifest
@@ -141,21 +142,21 @@ def warmup(
     start = time.perf_counter()
     if force:
         remove_exports()
-    made = find_export() is None
-    if made:
-        export_model(progress=lambda said: out.print(f"  {said}"))
+    exported = find_export() is None
+    if exported:
+        export_model(progress=lambda message: out.print(f"  {message}"))
     embedder = DefaultEmbedder()
     embedder.load()
-    began = time.perf_counter()
+    embedding_start = time.perf_counter()
     embedder.embed(["How do I reset my password?"])
-    first = time.perf_counter() - began
+    first = time.perf_counter() - embedding_start
     where = find_export()
     if as_json:
         print_json(
             {
                 "fingerprint": embedder.fingerprint,
                 "directory": None if where is None else str(where),
-                "exported": made,
+                "exported": exported,
                 "seconds": time.perf_counter() - start,
             }
         )
@@ -165,7 +166,7 @@ def warmup(
         f"first embedding {first * 1e3:.1f} ms)"
     )
     if where is not None:
-        typer.echo(f"it lies in {where}")
+        typer.echo(f"it is stored in {where}")
         manifest = read_manifest(where)
         if manifest is not None and manifest.said:
             typer.echo(manifest.said)
@@ -174,22 +175,22 @@ def warmup(
 def reembed(
     cache: CachePath = None, embedder_name: EmbedderName = None, as_json: AsJson = False
 ) -> None:
-    """Embed every stored question anew, with another embedder; can be interrupted."""
+    """Embed every stored question again, with another embedder; may be interrupted."""
     from semcache.embedders.default import DefaultEmbedder
     from semcache.embedders.named import named_embedder
 
-    chosen = DefaultEmbedder() if embedder_name is None else named_embedder(embedder_name)
+    embedder = DefaultEmbedder() if embedder_name is None else named_embedder(embedder_name)
     with opened(cache) as backend, progress("embedding") as bar:
         before = backend.embedder
-        count = maintenance(backend, "embedded again").reembed(chosen, bar)
+        count = maintenance(backend, "re-embedded").reembed(embedder, bar)
     if as_json:
-        print_json({"vectors": count, "from": before, "to": chosen.fingerprint})
+        print_json({"vectors": count, "from": before, "to": embedder.fingerprint})
     else:
-        typer.echo(f"{count:,} vectors, {before or 'none'} -> {chosen.fingerprint}")
+        typer.echo(f"{count:,} embeddings, {before or 'none'} -> {embedder.fingerprint}")
 
 
 def vacuum(cache: CachePath = None) -> None:
-    """Give the space of deleted entries back to the disk."""
+    """Return the disk space of deleted entries to the file system."""
     with opened(cache) as backend:
         before, after = maintenance(backend, "vacuumed").vacuum()
     typer.echo(f"{size(before)} -> {size(after)}")

@@ -196,7 +196,7 @@ def test_check_finds_and_mends(filled: Path) -> None:
     assert out.count("PROBLEM") == 2
     code, out, _ = run("check", "--fix", path=filled)
     assert code == 0
-    assert out.count("mended") == 2
+    assert out.count("repaired") == 2
     assert as_json("check", path=filled)["problems"] == []
 
 
@@ -284,7 +284,7 @@ def test_an_empty_directory_is_not_the_current_one(args: tuple[str, ...]) -> Non
     """As where a script's variable is unset."""
     code, _, err = run(*args)
     assert code == 2
-    assert "it is empty" in err
+    assert "the path is empty" in err
 
 
 def test_commands_do_not_load_what_they_do_not_need(filled: Path) -> None:

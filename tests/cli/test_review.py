@@ -73,7 +73,7 @@ def test_stats_and_explain_say_what_was_learned(served: Path) -> None:
     said = json.loads(run("stats", "--cache", str(served), "--json").stdout)
     assert said["bound"] == 0.02
     assert said["semantic_hits"] == 2
-    assert "at most 2.0% asked for" in run("stats", "--cache", str(served)).stdout
+    assert "at most 2.0% allowed" in run("stats", "--cache", str(served)).stdout
     asked = ("explain", "--cache", str(served), "-n", "a[/b]")
     text = run(*asked, "how can I get a new password").stdout
     assert "pair model" in text

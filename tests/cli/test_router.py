@@ -68,7 +68,7 @@ def test_ask(shell: Shell, server: FaultServer, embedder: object) -> None:
     """The answer on standard output, where it is from on standard error; again from the cache."""
     first = shell("ask", "How are you?")
     assert (first.returncode, first.stdout) == (0, "Fine.\n")
-    assert "asked · local/gpt-4o-mini · 10 + 5 tokens" in first.stderr
+    assert "from the model · local/gpt-4o-mini · 10 + 5 tokens" in first.stderr
     again = shell("ask", "-", given="How are you?")
     assert again.stdout == "Fine.\n"
     assert "from the cache (exact)" in again.stderr
@@ -89,7 +89,7 @@ def test_ask_says_what_is_missing(tmp_path: Path, server: FaultServer) -> None:
     assert "No provider is set up" in found.stderr
     assert "OPENAI_API_KEY" in found.stderr
     no_path = Shell(tmp_path, local(server.case("up", [ok])).split("\n", 1)[1])
-    assert "Which cache?" in no_path("ask", "hello").stderr
+    assert "No cache was given" in no_path("ask", "hello").stderr
     wrong = Shell(tmp_path, local(server.case("no", [status(400, "too hot")])))
     assert "too hot" in wrong("ask", "hello", "--no-cache").stderr
     typo = wrong("ask", "hello", "--no-cache", "--task-type", "bulk_procesing")
@@ -119,7 +119,7 @@ def test_config(shell: Shell) -> None:
     assert told["threshold"] == {"value": 0.9, "source": "environment"}
     assert told["path"]["source"] == "semcache.toml"
     assert told["flags.caching_enabled"] == {"value": True, "source": "default"}
-    assert shell("config", "check").stdout == "the settings are sound\n"
+    assert shell("config", "check").stdout == "the settings are valid\n"
     wrong = shell("config", "check", SEMCACHE_TRESHOLD="0.9", ANTHROPIC_API_KEY="  ")
     assert wrong.returncode == 3
     assert "did you mean SEMCACHE_THRESHOLD" in wrong.stdout
@@ -151,7 +151,7 @@ def test_webhooks_serve(shell: Shell, server: FaultServer) -> None:
     """A server that refuses what is not signed."""
     nobody = shell("webhooks", "serve")
     assert nobody.returncode == 1
-    assert "Nobody may send webhooks yet" in nobody.stderr
+    assert "No source of webhooks is set up" in nobody.stderr
     toml = (shell.path / "semcache.toml").read_text()
     (shell.path / "semcache.toml").write_text(toml + '[webhooks.sources.own]\nscheme = "hex"\n')
     with socket.socket() as free:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 def replay(
     log: Annotated[
         Path,
-        typer.Argument(
-            metavar="LOG.jsonl", exists=True, dir_okay=False, help="A log of calls."
-        ),
+        typer.Argument(metavar="LOG.jsonl", exists=True, dir_okay=False, help="A log of calls."),
     ],
     threshold: Annotated[
         list[float] | None,

@@ -100,9 +100,7 @@ def _verdict() -> str:
 def tune(
     log: Annotated[
         Path,
-        typer.Argument(
-            metavar="LOG.jsonl", exists=True, dir_okay=False, help="A log of calls."
-        ),
+        typer.Argument(metavar="LOG.jsonl", exists=True, dir_okay=False, help="A log of calls."),
     ],
     cache: CachePath = None,
     max_false_hit_rate: Annotated[

@@ -1,4 +1,4 @@
-"""The commands that ask: ask, providers, config, batch, webhooks; run as a user would."""
+"""The commands ask, providers, config, batch and webhooks, run as a user would."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server() -> Iterator[FaultServer]:
 
 
 class Shell:
-    """Runs semcache in a directory, with nothing of this machine's settings."""
+    """Runs semcache in a directory, without the settings of this machine."""
 
     def __init__(self, path: Path, toml: str) -> None:
         self.path = path
@@ -65,7 +65,7 @@ def shell(tmp_path: Path, server: FaultServer) -> Shell:
 
 
 def test_ask(shell: Shell, server: FaultServer, embedder: object) -> None:
-    """The answer on standard output, where it is from on standard error; again from the cache."""
+    """The answer goes to standard output and its origin to standard error; repeats are served."""
     first = shell("ask", "How are you?")
     assert (first.returncode, first.stdout) == (0, "Fine.\n")
     assert "from the model · local/gpt-4o-mini · 10 + 5 tokens" in first.stderr
@@ -82,7 +82,7 @@ def test_ask(shell: Shell, server: FaultServer, embedder: object) -> None:
 
 
 def test_ask_says_what_is_missing(tmp_path: Path, server: FaultServer) -> None:
-    """No provider, no cache, a wrong task type, a provider that rejects."""
+    """The errors name a missing provider or cache, a wrong task type, and a rejection."""
     empty = Shell(tmp_path, "")
     found = empty("ask", "hello")
     assert found.returncode == 1
@@ -98,7 +98,7 @@ def test_ask_says_what_is_missing(tmp_path: Path, server: FaultServer) -> None:
 
 
 def test_providers(shell: Shell) -> None:
-    """Keys, models, prices, limits, routes; and not a key itself."""
+    """Shows models, prices, limits and routes, and whether there is a key, but not the key."""
     shown = shell("providers", OPENAI_API_KEY=KEY)
     assert shown.returncode == 0, shown.stderr
     for word in ("openai", "local", "gpt-5-mini", "0.25", "closed", "bulk_processing"):
@@ -110,7 +110,7 @@ def test_providers(shell: Shell) -> None:
 
 
 def test_config(shell: Shell) -> None:
-    """show: values and where they come from, masked; check: what is wrong, and exit code 3."""
+    """show prints values and their sources, masked; check prints problems, with exit code 3."""
     shown = shell("config", "show", OPENAI_API_KEY=KEY, SEMCACHE_THRESHOLD="0.9")
     assert shown.returncode == 0
     assert "***" in shown.stdout
@@ -130,7 +130,7 @@ def test_config(shell: Shell) -> None:
 
 
 def test_batch(shell: Shell, server: FaultServer, embedder: object) -> None:
-    """Answers, a summary, failures with exit code 3; what is there is not overwritten."""
+    """Writes answers and failures, with a summary; existing output is not overwritten."""
     rows = ['{"prompt": "How are you?"}', '{"prompt": "How are you?"}', "nonsense"]
     (shell.path / "in.jsonl").write_text("\n".join(rows) + "\n")
     done = shell("batch", "in.jsonl", "out.jsonl")
@@ -148,7 +148,7 @@ def test_batch(shell: Shell, server: FaultServer, embedder: object) -> None:
 
 
 def test_webhooks_serve(shell: Shell, server: FaultServer) -> None:
-    """A server that refuses what is not signed."""
+    """The server refuses deliveries that are not signed."""
     nobody = shell("webhooks", "serve")
     assert nobody.returncode == 1
     assert "No source of webhooks is set up" in nobody.stderr

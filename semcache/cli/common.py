@@ -72,21 +72,21 @@ Age = Annotated[
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def location(given: str | None) -> str:
+def location(path: str | None) -> str:
     """The location of the cache.
 
     Raises:
         ConfigError: none was given.
     """
-    if given is None:
+    if path is None:
         raise ConfigError("No cache was given. Give --cache PATH or set SEMCACHE_PATH.")
-    return given
+    return path
 
 
 @contextmanager
-def opened(given: str | None) -> Iterator[Backend]:
+def opened(path: str | None) -> Iterator[Backend]:
     """The backend of a cache that must already exist."""
-    backend = open_backend(location(given), create=False)
+    backend = open_backend(location(path), create=False)
     try:
         yield backend
     finally:

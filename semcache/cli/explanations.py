@@ -1,4 +1,4 @@
-"""Prints what `explain` found out about a lookup, as JSON or for people."""
+"""Formats the explanation of a lookup, as JSON or for people."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def replay(
     ] = 10,
     labels_file: Annotated[
         Path | None,
-        typer.Option("--labels", help="The file of judgements; by default next to the log."),
+        typer.Option("--labels", help="The file of labels; by default next to the log."),
     ] = None,
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
@@ -46,7 +46,7 @@ def replay(
     """Show what each threshold would have saved on a log of yours, and what it would have served.
 
     Reads records with "prompt" and "response", OpenAI requests and responses, and exports of
-    LiteLLM and Langfuse. Nothing leaves this machine. Only judgements can tell whether the
+    LiteLLM and Langfuse. Nothing leaves this machine. Only labels can tell whether the
     served answers would have been right: --review asks you for them, starting with the most
     doubtful pairs, or in random order with --random.
     """

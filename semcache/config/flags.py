@@ -65,10 +65,10 @@ class Flags:
         """Whether a flag is on now.
 
         Args:
-            default: the value of a flag that is neither set nor one of `DEFAULTS`.
+            default: the value if the flag is neither set nor one of `DEFAULTS`.
 
         Raises:
-            ConfigError: such a flag, and no default is given.
+            ConfigError: the flag is neither, and no default is given.
         """
         overrides = self._overrides.get(_NO_OVERRIDES)
         if name in overrides:

@@ -358,8 +358,8 @@ def read_whole(path: Path) -> list[bytes]:
 
 async def slow_echo(exchange: Exchange) -> None:
     await asyncio.sleep(0.03)
-    said = exchange.json["messages"][-1]["content"]
-    await exchange.send(200, json.dumps(completion(f"re: {said}")).encode())
+    prompt = exchange.json["messages"][-1]["content"]
+    await exchange.send(200, json.dumps(completion(f"re: {prompt}")).encode())
 
 
 @pytest.mark.parametrize("how", ["kill -9", "Ctrl-C"])

@@ -100,7 +100,7 @@ def test_explain_shows_the_whole_trace_and_changes_nothing(filled: Path) -> None
     found = as_json(*args, "--threshold", "0.8", path=filled)
     assert (found["decision"], found["tier"]) == ("hit", "semantic")
     assert found["candidates"][0]["answer"] == "Open Settings."
-    assert len(found["candidates"]) == 1, "the shop's entry is no candidate"
+    assert len(found["candidates"]) == 1, "the shop's entry is not a candidate"
     refused = as_json(*args, "--threshold", "0.999", path=filled)
     assert (refused["decision"], refused["reason"]) == ("miss", "below_threshold")
     like = as_json("explain", "reset password", "--like", "2", path=filled)

@@ -75,8 +75,8 @@ def test_ask(shell: Shell, server: FaultServer, embedder: object) -> None:
     streamed = shell("ask", "How are you?", "--stream")
     assert streamed.stdout == "Fine.\n"
     assert len(server.seen["up"]) == 1
-    told = json.loads(shell("ask", "How are you?", "--json").stdout)
-    assert (told["text"], told["served_from"]) == ("Fine.", "exact")
+    report = json.loads(shell("ask", "How are you?", "--json").stdout)
+    assert (report["text"], report["served_from"]) == ("Fine.", "exact")
     shell("ask", "How are you?", "--no-cache", "--stream")
     assert len(server.seen["up"]) == 2
 
@@ -104,9 +104,9 @@ def test_providers(shell: Shell) -> None:
     for word in ("openai", "local", "gpt-5-mini", "0.25", "closed", "bulk_processing"):
         assert word in shown.stdout
     assert KEY not in shown.stdout
-    told = json.loads(shell("providers", "--json", OPENAI_API_KEY=KEY).stdout)
-    assert [p["provider"] for p in told["providers"]] == ["local", "openai"]
-    assert told["providers"][0]["usd_per_million_tokens"] is None
+    report = json.loads(shell("providers", "--json", OPENAI_API_KEY=KEY).stdout)
+    assert [p["provider"] for p in report["providers"]] == ["local", "openai"]
+    assert report["providers"][0]["usd_per_million_tokens"] is None
 
 
 def test_config(shell: Shell) -> None:
@@ -115,10 +115,10 @@ def test_config(shell: Shell) -> None:
     assert shown.returncode == 0
     assert "***" in shown.stdout
     assert KEY not in shown.stdout
-    told = json.loads(shell("config", "show", "--json", SEMCACHE_THRESHOLD="0.9").stdout)
-    assert told["threshold"] == {"value": 0.9, "source": "environment"}
-    assert told["path"]["source"] == "semcache.toml"
-    assert told["flags.caching_enabled"] == {"value": True, "source": "default"}
+    report = json.loads(shell("config", "show", "--json", SEMCACHE_THRESHOLD="0.9").stdout)
+    assert report["threshold"] == {"value": 0.9, "source": "environment"}
+    assert report["path"]["source"] == "semcache.toml"
+    assert report["flags.caching_enabled"] == {"value": True, "source": "default"}
     assert shell("config", "check").stdout == "the settings are valid\n"
     wrong = shell("config", "check", SEMCACHE_TRESHOLD="0.9", ANTHROPIC_API_KEY="  ")
     assert wrong.returncode == 3
@@ -143,15 +143,15 @@ def test_batch(shell: Shell, server: FaultServer, embedder: object) -> None:
     again = shell("batch", "in.jsonl", "out.jsonl")
     assert again.returncode == 1
     assert "exists already" in again.stderr
-    told = json.loads(shell("batch", "in.jsonl", "out.jsonl", "--resume", "--json").stdout)
-    assert (told["done"], told["before"]) == (0, 3)
+    report = json.loads(shell("batch", "in.jsonl", "out.jsonl", "--resume", "--json").stdout)
+    assert (report["done"], report["before"]) == (0, 3)
 
 
 def test_webhooks_serve(shell: Shell, server: FaultServer) -> None:
     """The server refuses deliveries that are not signed."""
-    nobody = shell("webhooks", "serve")
-    assert nobody.returncode == 1
-    assert "No source of webhooks is set up" in nobody.stderr
+    unset = shell("webhooks", "serve")
+    assert unset.returncode == 1
+    assert "No source of webhooks is set up" in unset.stderr
     toml = (shell.path / "semcache.toml").read_text()
     (shell.path / "semcache.toml").write_text(toml + '[webhooks.sources.own]\nscheme = "hex"\n')
     with socket.socket() as free:

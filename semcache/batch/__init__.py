@@ -1,4 +1,4 @@
-"""Many requests from a file to a file."""
+"""Answers a file of requests and writes the answers to another file."""
 
 from semcache.batch.processor import BatchProcessor, BatchReport, Progress
 

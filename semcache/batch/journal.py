@@ -1,9 +1,9 @@
-"""What a batch has done so far, read off its own output: there is nothing to fall out of step.
+"""What a batch has done so far, read from its own output, so the two cannot disagree.
 
-Every line of the two files that a batch writes, answers and failures, names the line of the
-input that it is for, and is written in one piece. A run that was killed may leave a piece of
-a last line, which is cut off when the batch goes on. A third file beside them says which input
-they belong to.
+A batch writes two files, answers and failures. Each of their lines holds the number of the
+input line that it belongs to, and is written with one call. A run that was killed may leave an
+incomplete last line, which is removed when the batch is resumed. A third file beside them
+identifies the input they belong to.
 """
 
 from __future__ import annotations
@@ -18,42 +18,50 @@ from typing import Any
 
 from semcache.errors import ConfigError
 
-_HEAD = 65_536
+_BLOCK = 65_536
 
 
 class Done:
-    """Which lines are done: a bit for each, so that a million take 125 kB."""
+    """The set of lines that are done: one bit per line, so a million lines take 125 kB."""
 
     def __init__(self) -> None:
         self._bits = bytearray()
         self.count = 0
 
     def add(self, number: int) -> bool:
-        """Note a line; False if it was noted before."""
-        place, bit = number // 8, 1 << number % 8
-        if place >= len(self._bits):
-            self._bits.extend(bytes(max(place + 1 - len(self._bits), 4096)))
-        if self._bits[place] & bit:
+        """Add a line; return False if it was in the set already."""
+        byte, bit = number // 8, 1 << number % 8
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(max(byte + 1 - len(self._bits), 4096)))
+        if self._bits[byte] & bit:
             return False
-        self._bits[place] |= bit
+        self._bits[byte] |= bit
         self.count += 1
         return True
 
     def __contains__(self, number: int) -> bool:
-        place = number // 8
-        return place < len(self._bits) and bool(self._bits[place] & 1 << number % 8)
+        byte = number // 8
+        return byte < len(self._bits) and bool(self._bits[byte] & 1 << number % 8)
 
 
 class Journal:
-    """The files that a batch writes. `size`: of the input, in bytes.
+    """The files that a batch writes.
 
     Args:
-        source: the input. target: where answers go; failures go to a file beside it.
-        resume: go on with what is there. overwrite: begin anew, whatever is there.
-        retry_failed: with `resume`, lines that failed are tried again.
+        source: the input file.
+        target: the file for answers; failures go to a file beside it.
+        resume: continue with the files of an earlier run.
+        overwrite: start again and replace the files of an earlier run.
+        retry_failed: with `resume`, retry the lines that failed.
+
+    Attributes:
+        target, failures: the paths of the answers and of the failures.
+        size: the size of the input, in bytes.
+        done: the lines that are answered or failed.
+        failed_before: how many lines failed in earlier runs.
 
     Raises:
-        ConfigError: there is something already, or it belongs to another input.
+        ConfigError: the files exist already, or belong to another input.
         OSError: a file cannot be read or written.
     """
 
@@ -68,30 +76,29 @@ class Journal:
     ) -> None:
         self.target = target
         self.failures = target.with_name(f"{target.name}.failures.jsonl")
-        self._note = target.with_name(f"{target.name}.batch.json")
+        self._input_note = target.with_name(f"{target.name}.batch.json")
         self.done = Done()
         self.failed_before = 0
-        files = (target, self.failures, self._note)
-        for path in files:
+        for path in (target, self.failures, self._input_note):
             if path.exists() and path.samefile(source):
                 raise ConfigError(f"{path} is the input itself; give another file for the answers.")
-        if resume and not self._note.exists() and target.exists():
+        if resume and not self._input_note.exists() and target.exists():
             raise ConfigError(
-                f"{self._note}, which says what {target} was made from, is not there, so it cannot "
-                "be gone on with. Give another file for the answers, or --overwrite."
+                f"{target} cannot be resumed: {self._input_note}, which identifies its input, is "
+                "missing. Give another file for the answers, or --overwrite."
             )
         fingerprint = _fingerprint(source)
         self.size: int = fingerprint["size"]
-        self._lock = _locked(self._note)
+        self._lock = _open_locked(self._input_note)
         try:
-            self._begin(source, fingerprint, resume, overwrite, retry_failed)
+            self._prepare(source, fingerprint, resume, overwrite, retry_failed)
         except BaseException:
             os.close(self._lock)
             raise
         self._out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._failed = os.open(self.failures, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def _begin(
+    def _prepare(
         self,
         source: Path,
         fingerprint: dict[str, Any],
@@ -99,28 +106,28 @@ class Journal:
         overwrite: bool,
         retry_failed: bool,
     ) -> None:
-        """Go on with what is there, or begin anew."""
-        there = [p for p in (self.target, self.failures, self._note) if _filled(p)]
-        if resume and self._note in there:
-            self._check(fingerprint, source)
+        """Read the files of an earlier run, or start with empty ones."""
+        existing = [p for p in (self.target, self.failures, self._input_note) if _has_content(p)]
+        if resume and self._input_note in existing:
+            self._check_input(fingerprint, source)
             for path in (self.target, self.failures):
-                _cut_torn_line(path)
+                _remove_torn_line(path)
             if retry_failed:
                 self.failures.unlink(missing_ok=True)
-            self._read()
-        elif overwrite or not there:
+            self._read_done()
+        elif overwrite or not existing:
             for path in (self.target, self.failures):
                 path.unlink(missing_ok=True)
             os.ftruncate(self._lock, 0)
             _write(self._lock, json.dumps({"input": source.name, **fingerprint}).encode() + b"\n")
         else:
             raise ConfigError(
-                f"{there[0]} exists already. Go on with it by --resume, begin anew with "
+                f"{existing[0]} exists already. Continue with --resume, start again with "
                 "--overwrite, or give another file for the answers."
             )
 
     def answered(self, number: int, line: bytes) -> None:
-        """Write an answer; once this returns it survives the death of the process."""
+        """Write an answer; once this returns, it survives a crash of the process."""
         if self.done.add(number):
             _write(self._out, line)
 
@@ -130,7 +137,7 @@ class Journal:
             _write(self._failed, line)
 
     def close(self) -> None:
-        """Close the files; one of failures that is empty is taken away."""
+        """Close the files; remove the file of failures if it is empty."""
         for file in (self._out, self._failed):
             os.fsync(file)
             os.close(file)
@@ -138,23 +145,23 @@ class Journal:
         if self.failures.exists() and not self.failures.stat().st_size:
             self.failures.unlink()
 
-    def _check(self, fingerprint: dict[str, Any], source: Path) -> None:
+    def _check_input(self, fingerprint: dict[str, Any], source: Path) -> None:
         try:
-            noted = json.loads(self._note.read_text())
+            note = json.loads(self._input_note.read_text())
         except ValueError:
             raise ConfigError(
-                f"{self._note} cannot be read; begin anew with --overwrite."
+                f"{self._input_note} cannot be read; start again with --overwrite."
             ) from None
-        # An input that has grown since is the same one; one that was changed is another.
-        size = noted.get("size", -1)
-        same = 0 <= size <= fingerprint["size"] and noted.get("sha256") == _digest(source, size)
+        # Lines may have been appended to the input since; the earlier ones must be unchanged.
+        size = note.get("size", -1)
+        same = 0 <= size <= fingerprint["size"] and note.get("sha256") == _digest(source, size)
         if not same:
             raise ConfigError(
-                f"{self.target} was made from another input ({noted.get('input')}) than {source}. "
+                f"{self.target} was made from another input ({note.get('input')}) than {source}. "
                 "Give that input, another file for the answers, or --overwrite."
             )
 
-    def _read(self) -> None:
+    def _read_done(self) -> None:
         for path in (self.target, self.failures):
             for number in _numbers(path):
                 self.done.add(number)
@@ -165,36 +172,36 @@ def _numbers(path: Path) -> Iterator[int]:
     if not path.exists():
         return
     with path.open("rb") as file:
-        for place, line in enumerate(file, 1):
+        for row, line in enumerate(file, 1):
             try:
                 yield int(json.loads(line)["line"])
             except (ValueError, KeyError, TypeError):
                 raise ConfigError(
-                    f"{path}, line {place}, was not written by a batch; --resume cannot tell what "
-                    "is done. Mend it, or begin anew with --overwrite."
+                    f"{path}, line {row}, was not written by a batch, so --resume cannot tell what "
+                    "is done. Repair the file, or start again with --overwrite."
                 ) from None
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Take away what stands after the last line break."""
+def _remove_torn_line(path: Path) -> None:
+    """Remove whatever follows the last line break."""
     if not path.exists():
         return
     with path.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
-        keep = end
-        while keep > 0:
-            begin = max(0, keep - _HEAD)
-            file.seek(begin)
-            found = file.read(keep - begin).rfind(b"\n")
-            if found >= 0:
-                keep = begin + found + 1
+        new_end = end
+        while new_end > 0:
+            start = max(0, new_end - _BLOCK)
+            file.seek(start)
+            line_break = file.read(new_end - start).rfind(b"\n")
+            if line_break >= 0:
+                new_end = start + line_break + 1
                 break
-            keep = begin
-        if keep < end:
-            file.truncate(keep)
+            new_end = start
+        if new_end < end:
+            file.truncate(new_end)
 
 
-def _filled(path: Path) -> bool:
+def _has_content(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
@@ -213,13 +220,13 @@ def _digest(source: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def _locked(note: Path) -> int:
-    """The note's file, held for this run alone; the system lets go of it when the process dies.
+def _open_locked(path: Path) -> int:
+    """Open a file with an exclusive lock, which the system releases if the process dies.
 
     Raises:
-        ConfigError: another run holds it.
+        ConfigError: another run holds the lock.
     """
-    file = os.open(note, os.O_RDWR | os.O_CREAT, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     if sys.platform != "win32":
         import fcntl
 
@@ -228,12 +235,13 @@ def _locked(note: Path) -> int:
         except BlockingIOError:
             os.close(file)
             raise ConfigError(
-                f"Another run is writing {note.name.removesuffix('.batch.json')}; wait for it."
+                f"Another run is writing {path.name.removesuffix('.batch.json')}; wait until it "
+                "has ended."
             ) from None
     return file
 
 
 def _write(file: int, line: bytes) -> None:
-    left = memoryview(line)
-    while left:
-        left = left[os.write(file, left) :]
+    remaining = memoryview(line)
+    while remaining:
+        remaining = remaining[os.write(file, remaining) :]

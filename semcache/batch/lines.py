@@ -1,8 +1,8 @@
-"""Lines of a batch to requests, and answers to lines.
+"""Converts lines of a batch into requests, and answers into lines.
 
-Two forms are read, line by line: OpenAI's batch file (`custom_id`, `method`, `url`, `body`),
-whose answers are written in OpenAI's form, and `{"prompt": ...}` or `{"messages": [...]}`
-with whatever else a request has, whose answers are plain. Source: OpenAI API reference,
+A line may have one of two formats: that of OpenAI's batch files (`custom_id`, `method`, `url`,
+`body`), or a plain one, `{"prompt": ...}` or `{"messages": [...]}` with any other fields of a
+request. The answer is written in the same format as the line. Source: OpenAI API reference,
 "Batch" (the request input and output objects).
 """
 
@@ -26,12 +26,13 @@ _NO_PARAMS = frozenset({"stream", "stream_options"})
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line to be answered.
+    """One line of the input.
 
     Attributes:
-        number: of the line in its file, from 1.
-        custom_id: the caller's name for it, or "line-N".
-        openai: it came in OpenAI's form, and so goes its answer.
+        number: the number of the line in its file, from 1.
+        custom_id: the caller's id for the line, or "line-N".
+        request: the request that the line describes.
+        openai: whether the line has OpenAI's format; its answer then has it too.
     """
 
     number: int
@@ -78,7 +79,7 @@ def read_line(text: bytes, number: int, defaults: Mapping[str, Any]) -> Item:
 
 
 def answer_line(item: Item, completion: Completion) -> bytes:
-    """The line of an answer."""
+    """The output line for an answer."""
     value: dict[str, Any] = {"line": item.number, "custom_id": item.custom_id}
     if item.openai:
         value = {
@@ -108,15 +109,16 @@ def answer_line(item: Item, completion: Completion) -> bytes:
 
 
 def failure_line(number: int, text: bytes, error: BaseException) -> bytes:
-    """The line of a failure, with its reason and the line that failed."""
-    told = {
+    """The output line for a failure, with the reason and the text of the input line."""
+    details = {
         "type": type(error).__name__,
         "message": str(error),
         "provider": getattr(error, "provider", None),
         "status": getattr(error, "status", None),
         "retryable": isinstance(error, SemcacheError) and not isinstance(error, RequestError),
     }
-    return _encoded({"line": number, "error": told, "input": text.decode(errors="replace").strip()})
+    failed_line = text.decode(errors="replace").strip()
+    return _encoded({"line": number, "error": details, "input": failed_line})
 
 
 def _chat_completion(item: Item, completion: Completion) -> dict[str, Any]:
@@ -161,4 +163,4 @@ def _calls(completion: Completion) -> list[dict[str, Any]]:
 
 def _encoded(value: Mapping[str, Any]) -> bytes:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="replace") + b"\n"  # half of a surrogate pair is no text
+    return text.encode(errors="replace") + b"\n"  # UTF-8 cannot hold half of a surrogate pair

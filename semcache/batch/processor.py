@@ -1,8 +1,8 @@
-"""`BatchProcessor`: many requests, a bounded number of them at once.
+"""`BatchProcessor`: answers many requests, a bounded number of them at once.
 
-A reader fills a queue of bounded length, workers take from it, ask, and write; so memory
-does not grow with the file. Answers are written as they finish, or in the order of the
-input, for which a bounded number of them waits for the slowest.
+A reader fills a queue of bounded length, and workers take lines from it, answer them and write
+the answers, so memory does not grow with the file. Answers are written as they finish or in the
+order of the input; in the second case a bounded number of them waits for the slowest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Order = Literal["finished", "input"]
 
 _LONGEST_PAUSE = 30.0
 _READ_AHEAD = 4
-"""Lines that are read ahead, or wait to be written, for each worker."""
+"""The most lines per worker that may be read ahead or wait to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,15 @@ class Progress:
     """How far a batch has come.
 
     Attributes:
-        done: lines answered or failed in this run; before: in earlier ones.
-        share: of the input's bytes that have been read, in [0, 1].
-        hits: answered without asking anybody. failed: of `done`.
-        tokens: of the answers that were asked for. cost_usd: of these, as far as it is known.
-        saved_usd: what hits would have cost.
-        seconds: since the run began.
+        done: lines answered or failed in this run.
+        before: lines answered or failed in earlier runs.
+        share: the share of the input's bytes that has been read, in [0, 1].
+        hits: lines answered from the cache, without a call to a provider.
+        failed: lines that failed, included in `done`.
+        tokens: tokens of the calls to providers, prompts and completions.
+        cost_usd: the cost of these calls, in USD, as far as prices are known.
+        saved_usd: what the hits would have cost, in USD, as far as prices are known.
+        seconds: seconds since the run began.
     """
 
     done: int
@@ -53,12 +56,12 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Lines a second."""
+        """Lines per second."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """As far as can be told; None before the first line."""
+        """An estimate of the remaining time, in seconds; None before the first line is done."""
         if not self.done or not self.share:
             return None
         return self.seconds * max(0.0, 1.0 - self.share) / self.share
@@ -66,12 +69,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """How a batch has ended.
+    """How a run of a batch ended.
 
     Attributes:
-        progress: at the end.
-        stopped: it was stopped before the end of the input.
-        failures: the file with the failures, if there are any.
+        progress: the progress at the end.
+        stopped: whether the run was stopped before the end of the input.
+        failures: the file of failures; None if there are none.
     """
 
     progress: Progress
@@ -91,7 +94,19 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Run:
-    """One run: its files, its counts, and the answers that wait for their turn."""
+    """The state of one run.
+
+    Attributes:
+        journal: the files that are written.
+        order: the order in which answers are written.
+        size, read: bytes of the input, in all and read so far.
+        started: when the run began, in seconds of the clock.
+        stopping: no more lines are to be started.
+        next: in the order of the input, the number of the line to be written next.
+        held: finished lines that wait for earlier ones: (number, answered, output line).
+        unanswerable: lines that no provider can answer, not written yet: (number, output line).
+        error: the error of the latest of these; None once another line is finished.
+    """
 
     journal: Journal
     order: Order
@@ -110,16 +125,18 @@ class BatchProcessor:
     """Answers the lines of a file.
 
     Args:
-        ask: gives the answer to a request, such as `cache.aanswer` or `router.acomplete`.
-        concurrency: calls at once.
-        order: answers are written as they finish ("finished"), or as the "input" has them.
-        defaults: fields of the request (model, task_type, ...) for lines without them.
-        patience: seconds that a line waits out an outage (limits, open breakers, providers
-            that are down) before it is a failure.
-        max_failures: the batch stops after so many; None: it goes on.
+        ask: returns the answer to a request, such as `cache.aanswer` or `router.acomplete`.
+        concurrency: the most calls in flight at once.
+        order: write answers as they finish ("finished") or in the order of the "input".
+        defaults: fields of the request (model, task_type, ...) for lines that lack them.
+        patience: seconds for which a line waits for an outage to end (rate limits, open
+            breakers, providers that are down) before it counts as a failure.
+        max_failures: stop after this many failures; None means never.
+        clock: returns seconds from any fixed start.
+        asleep: waits for a number of seconds.
 
     Raises:
-        ConfigError: a setting is wrong.
+        ConfigError: an argument is wrong.
     """
 
     def __init__(
@@ -136,8 +153,8 @@ class BatchProcessor:
     ) -> None:
         if concurrency < 1 or order not in ("finished", "input") or not patience >= 0:
             raise ConfigError(
-                f"concurrency={concurrency!r}, order={order!r}, patience={patience!r}: at least 1, "
-                "'finished' or 'input', and not below 0."
+                f"concurrency={concurrency!r}, order={order!r}, patience={patience!r}: concurrency "
+                "must be at least 1, order 'finished' or 'input', and patience not negative."
             )
         self._ask = ask
         self._concurrency = concurrency
@@ -159,17 +176,18 @@ class BatchProcessor:
         retry_failed: bool = False,
         progress: Callable[[Progress], object] | None = None,
     ) -> BatchReport:
-        """Answer all lines of `source` into `target`.
+        """Answer all lines of `source`, and write the answers to `target`.
 
         Lines that fail go to `TARGET.failures.jsonl`, with the reason.
 
         Args:
-            resume: go on where an earlier run ended, however it ended. retry_failed: and try
-                its failures again. overwrite: begin anew.
+            resume: continue where an earlier run ended, however it ended.
+            overwrite: start again and replace the output of an earlier run.
+            retry_failed: with `resume`, retry the lines that failed.
             progress: called after each line.
 
         Raises:
-            ConfigError: `target` is there already, or nobody could ever answer.
+            ConfigError: `target` exists already, or no provider can answer any line.
             OSError: a file cannot be read or written.
         """
         path = Path(source)
@@ -178,10 +196,10 @@ class BatchProcessor:
         )
         run = self._run = _Run(journal, self._order, journal.size, self._clock())
         before = journal.done.count
-        room = asyncio.Semaphore(self._concurrency * _READ_AHEAD)
+        slots = asyncio.Semaphore(self._concurrency * _READ_AHEAD)
         queue: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(self._concurrency)
 
-        def told() -> Progress:
+        def snapshot() -> Progress:
             share = run.read / run.size if run.size else 1.0
             counts = run.counts
             return Progress(
@@ -197,18 +215,18 @@ class BatchProcessor:
             )
 
         async def work() -> None:
-            while (taken := await queue.get()) is not None:
-                await self._line(run, *taken, room)
+            while (numbered := await queue.get()) is not None:
+                await self._process(run, *numbered, slots)
                 if progress is not None:
-                    progress(told())
+                    progress(snapshot())
 
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._concurrency):
                     group.create_task(work())
-                async with aclosing(_lines(path, run, room)) as lines:
-                    async for taken in lines:
-                        await queue.put(taken)
+                async with aclosing(_lines(path, run, slots)) as lines:
+                    async for numbered in lines:
+                        await queue.put(numbered)
                 for _ in range(self._concurrency):
                     await queue.put(None)
             if run.error is not None and not run.stopping:
@@ -219,68 +237,79 @@ class BatchProcessor:
             self._run = None
             failures = journal.failures
             journal.close()
-        return BatchReport(told(), run.stopping, failures if failures.exists() else None)
+        return BatchReport(snapshot(), run.stopping, failures if failures.exists() else None)
 
     def stop(self) -> None:
-        """Read no more lines; what is under way is answered and written."""
+        """Start no more lines; calls in flight are finished and their answers written."""
         if self._run is not None:
             self._run.stopping = True
 
-    async def _line(self, run: _Run, number: int, text: bytes, room: asyncio.Semaphore) -> None:
-        """Answer one line and write what it came to."""
+    async def _process(self, run: _Run, number: int, text: bytes, slots: asyncio.Semaphore) -> None:
+        """Answer one line, and write the answer or the failure."""
         if run.stopping:
             return
         ok, line = True, b""
         try:
             item = read_line(text, number, self._defaults)
-            completion = await self._patient(run, item)
+            completion = await self._answer(run, item)
             line = answer_line(item, completion)
             _count(run.counts, completion)
         except _Stopped:
-            return  # it stays undone, for the next run
+            return  # the line is left to the next run
         except ConfigError as error:
             ok, line = False, failure_line(number, text, error)
             if run.counts.done == run.counts.failed:
-                self._unanswerable(run, number, line, error)
+                self._hold_unanswerable(run, number, line, error)
                 return
         except Exception as error:
             ok, line = False, failure_line(number, text, error)
-        self._done(run, number, ok, line, room)
+        self._finish(run, number, ok, line, slots)
         while run.unanswerable:
-            self._done(run, run.unanswerable[0][0], False, run.unanswerable.pop(0)[1], room)
+            number, line = run.unanswerable.pop(0)
+            self._finish(run, number, False, line, slots)
         run.error = None
 
-    def _done(self, run: _Run, number: int, ok: bool, line: bytes, room: asyncio.Semaphore) -> None:
+    def _finish(
+        self, run: _Run, number: int, ok: bool, line: bytes, slots: asyncio.Semaphore
+    ) -> None:
         run.counts.done += 1
         run.counts.failed += not ok
         if self._max_failures is not None and run.counts.failed >= self._max_failures:
             run.stopping = True
         for _ in range(_write(run, number, ok, line)):
-            room.release()
+            slots.release()
 
-    def _unanswerable(self, run: _Run, number: int, line: bytes, error: ConfigError) -> None:
-        """Nobody is there for this line. Is nobody there for any? As long as none was answered,
-        such lines are not written; after some of them the batch ends with their error."""
+    def _hold_unanswerable(self, run: _Run, number: int, line: bytes, error: ConfigError) -> None:
+        """Hold back the failure of a line that no provider can answer.
+
+        Until a line is answered, the settings may be wrong for all of them. The failures are
+        therefore not written yet, so that a later run can answer these lines, and after a number
+        of them the batch ends with the error.
+        """
         run.unanswerable.append((number, line))
         run.error = error
         if len(run.unanswerable) >= min(20, self._concurrency * _READ_AHEAD):
             raise error
 
-    async def _patient(self, run: _Run, item: Item) -> Completion:
-        """The answer, waiting out what passes by itself."""
+    async def _answer(self, run: _Run, item: Item) -> Completion:
+        """The answer to one line; waits and asks again while an outage may end by itself."""
         start, pause = self._clock(), 1.0
         while True:
             try:
                 return await self._ask(item.request)
             except RouteExhaustedError as error:
                 wait = min(max(error.retry_after or 0.0, pause), _LONGEST_PAUSE)
-                if self._clock() + wait - start > self._patience or not _passing(error):
+                if self._clock() + wait - start > self._patience or not _is_transient(error):
                     raise
             await self._pause(run, wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _pause(self, run: _Run, seconds: float) -> None:
-        """Wait, but not for a batch that is being stopped."""
+        """Wait, unless the batch is being stopped.
+
+        Raises:
+            _Stopped: the batch is being stopped.
+        """
         while seconds > 0:
             if run.stopping:
                 raise _Stopped
@@ -290,13 +319,13 @@ class BatchProcessor:
 
 
 class _Stopped(Exception):
-    """The batch is being stopped, and this line has no answer yet."""
+    """The batch is being stopped before this line has an answer."""
 
 
 async def _lines(
-    path: Path, run: _Run, room: asyncio.Semaphore
+    path: Path, run: _Run, slots: asyncio.Semaphore
 ) -> AsyncGenerator[tuple[int, bytes], None]:
-    """(number, text) of the lines that are still to be done, no faster than there is room."""
+    """(number, text) of each line that is not done yet, as slots become free."""
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             if run.stopping:
@@ -304,17 +333,17 @@ async def _lines(
             if number in run.journal.done or not text.strip():
                 run.read += len(text)
                 for _ in range(_skip(run, number)):
-                    room.release()
+                    slots.release()
                 continue
-            await room.acquire()
+            await slots.acquire()
             run.read += len(text)
             yield number, text
 
 
-def _passing(error: RouteExhaustedError) -> bool:
-    """Whether every attempt failed for a reason that may pass by itself."""
-    passing = ("rate_limited", "unavailable", "breaker_open", "held_back")
-    return all(attempt.result in passing for attempt in error.attempts)
+def _is_transient(error: RouteExhaustedError) -> bool:
+    """Whether every attempt failed for a reason that may go away by itself."""
+    transient = ("rate_limited", "unavailable", "breaker_open", "held_back")
+    return all(attempt.result in transient for attempt in error.attempts)
 
 
 def _count(counts: _Counts, completion: Completion) -> None:
@@ -328,16 +357,16 @@ def _count(counts: _Counts, completion: Completion) -> None:
 
 
 def _write(run: _Run, number: int, ok: bool, line: bytes) -> int:
-    """Write a line, or hold it until it is its turn; return how many were written."""
+    """Write an output line, or hold it until its turn; return how many lines were written."""
     if run.order == "finished":
-        _put(run.journal, number, ok, line)
+        _append(run.journal, number, ok, line)
         return 1
     heapq.heappush(run.held, (number, ok, line))
     return _write_held(run)
 
 
 def _skip(run: _Run, number: int) -> int:
-    """A line that needs no writing is not waited for."""
+    """Pass over a line that has no output; return how many held lines were written after it."""
     if run.order == "finished":
         return 0
     heapq.heappush(run.held, (number, True, b""))
@@ -349,13 +378,13 @@ def _write_held(run: _Run) -> int:
     while run.held and run.held[0][0] == run.next:
         number, ok, line = heapq.heappop(run.held)
         if line:
-            _put(run.journal, number, ok, line)
+            _append(run.journal, number, ok, line)
             written += 1
         run.next += 1
     return written
 
 
-def _put(journal: Journal, number: int, ok: bool, line: bytes) -> None:
+def _append(journal: Journal, number: int, ok: bool, line: bytes) -> None:
     if ok:
         journal.answered(number, line)
     else:

@@ -1,7 +1,7 @@
 """The command line.
 
-Exit codes: 0 done; 1 an error, said on standard error; 2 wrong usage; 3 nothing was
-found, or a check found problems that are not mended; 130 interrupted.
+Exit codes: 0 success; 1 an error, reported on standard error; 2 wrong usage; 3 nothing was
+found, or a check found problems that were not repaired; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     from semcache.cli.app import application
     from semcache.errors import SemcacheError
 
@@ -20,7 +20,7 @@ def main() -> None:
     except SemcacheError as error:
         print(f"semcache: {error}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, UnicodeError, OverflowError) as error:
         print(f"semcache: {error}", file=sys.stderr)

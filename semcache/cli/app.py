@@ -1,7 +1,7 @@
-"""The commands in one application.
+"""The commands, collected in one application.
 
-Reading every command's options takes longer than most commands; where the command
-line names one, only that one is made.
+Building the options of every command takes longer than running most of them, so if the
+command line names a command, only that one is built.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MODULES = {
     "replay": ("replay",),
     "review": ("review", "tune"),
 }
-"""Which module holds which commands."""
+"""The modules and the commands that each defines."""
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"semcache {version('semcache-llm')}")
@@ -40,11 +40,11 @@ def about(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Look into a semantic cache for calls to language models, and look after it."""
+    """Inspect and maintain a semantic cache for calls to language models."""
 
 
 def application(arguments: Sequence[str] = ()) -> typer.Typer:
-    """The application with the command that the arguments begin with, or else with all."""
+    """The application with the one command that `arguments` begin with, or with all commands."""
     app = typer.Typer(
         name="semcache",
         no_args_is_help=True,
@@ -53,9 +53,9 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(about)
-    named = {arguments[0]} if arguments else set()
+    nonempty = {arguments[0]} if arguments else set()
     for module, names in MODULES.items():
-        wanted = named & set(names) if named <= _all_names() and named else set(names)
+        wanted = nonempty & set(names) if nonempty <= _all_names() and nonempty else set(names)
         if wanted:
             _add(app, module, wanted)
     return app

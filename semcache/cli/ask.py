@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semcache.assembly import router as routers
-from semcache.cli.common import AsJson, CachePath, ago, console, location, opened, print_json
+from semcache.cli.common import AsJson, CachePath, ago, console, location, open_existing, print_json
 from semcache.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
@@ -20,25 +20,29 @@ if TYPE_CHECKING:
 
 TaskType = Annotated[
     str | None,
-    typer.Option("--task-type", help="Such as bulk_processing; the routes choose by it."),
+    typer.Option(
+        "--task-type", help="The kind of task, such as bulk_processing; routes are chosen by it."
+    ),
 ]
 ModelName = Annotated[
-    str | None, typer.Option("--model", "-m", help='A model, or "provider/model".')
+    str | None, typer.Option("--model", "-m", help='The model: "model" or "provider/model".')
 ]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Look nothing up and keep nothing.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither read from the cache nor write to it.")
+]
 
 
 def router_of(settings: Settings) -> Router:
-    """The router of the settings.
+    """The router that the settings describe.
 
     Raises:
-        ConfigError: they know no provider.
+        ConfigError: no provider is set up.
     """
     router = routers.router_of(settings)
     if router is None:
         raise ConfigError(
             "No provider is set up. Set OPENAI_API_KEY, ANTHROPIC_API_KEY, OPENROUTER_API_KEY or "
-            "GEMINI_API_KEY, or write one into semcache.toml:\n"
+            "GEMINI_API_KEY, or describe a provider in semcache.toml:\n"
             "  [providers.local]\n"
             '  kind = "openai"\n'
             '  base_url = "http://127.0.0.1:8080/v1"\n'
@@ -48,22 +52,29 @@ def router_of(settings: Settings) -> Router:
 
 
 def ask(
-    prompt: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
     cache: CachePath = None,
     no_cache: NoCache = False,
     model: ModelName = None,
     task_type: TaskType = None,
     system: Annotated[str | None, typer.Option("--system", help="The system prompt.")] = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="The tenant.")] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Show it as it is written.")] = False,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="The namespace to use in the cache.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print the answer as it arrives.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a model, or the cache: the answer on standard output, where it is from beside it."""
+    """Answer a prompt from the cache, or else ask a model.
+
+    The answer goes to standard output; where it came from goes to standard error.
+    """
     from semcache.config.settings import load
     from semcache.semantic_cache import SemanticCache
 
     if stream and as_json:
-        raise RequestError("--stream and --json are two ways to print; give one of them.")
+        raise RequestError("--stream and --json cannot be combined; give one of them.")
     settings = load()
     fields: dict[str, Any] = {
         name: value
@@ -75,35 +86,36 @@ def ask(
         )
         if value is not None
     }
-    asked = sys.stdin.read() if prompt == "-" else prompt
+    text = sys.stdin.read() if prompt == "-" else prompt
     with router_of(settings) as router:
         if no_cache:
-            _ask(router, asked, fields, stream=stream, as_json=as_json)
+            _ask(router, text, fields, stream=stream, as_json=as_json)
             return
         path = location(cache or settings.path)
         with SemanticCache.from_settings(settings, path=path, router=router) as cached:
-            _ask(cached, asked, fields, stream=stream, as_json=as_json)
+            _ask(cached, text, fields, stream=stream, as_json=as_json)
 
 
-def _ask(door: Any, prompt: str, fields: dict[str, Any], *, stream: bool, as_json: bool) -> None:
+def _ask(service: Any, prompt: str, fields: dict[str, Any], *, stream: bool, as_json: bool) -> None:
+    """Ask a cache or a router, and print the answer."""
     if stream:
-        for piece in door.stream(prompt, **fields):
-            typer.echo(str(piece), nl=False)
+        for chunk in service.stream(prompt, **fields):
+            typer.echo(str(chunk), nl=False)
         typer.echo()
         return
-    whole = door.answer if hasattr(door, "answer") else door.complete
-    answer: Completion = whole(prompt, **fields)
+    complete = service.answer if hasattr(service, "answer") else service.complete
+    answer: Completion = complete(prompt, **fields)
     if as_json:
         print_json(asdict(answer))
         return
     typer.echo(answer.text)
-    console(stderr=True).print(_told(answer), style="dim", soft_wrap=True, markup=False)
+    console(stderr=True).print(_origin(answer), style="dim", soft_wrap=True, markup=False)
 
 
-def _told(answer: Completion) -> str:
-    """Where an answer is from, in one line."""
+def _origin(answer: Completion) -> str:
+    """Where an answer came from and what it cost, in one line."""
     usage = answer.usage
-    parts = [f"from the cache ({answer.served_from})" if answer.served_from else "asked"]
+    parts = [f"from the cache ({answer.served_from})" if answer.served_from else "from the model"]
     parts.append(f"{answer.provider or '?'}/{answer.model or '?'}")
     if usage.prompt_tokens is not None:
         parts.append(f"{usage.prompt_tokens:,} + {usage.completion_tokens or 0:,} tokens")
@@ -117,14 +129,14 @@ def _told(answer: Completion) -> str:
 
 
 def providers(cache: CachePath = None, as_json: AsJson = False) -> None:
-    """Who can be asked: keys, models, prices, limits, breakers, and the routes to them."""
+    """List the providers: keys, models, prices, limits, breakers, and the routes to them."""
     from semcache.config.settings import load
     from semcache.router.prices import per_million
     from semcache.router.routing import TASK_TYPES
 
     settings = load()
     with router_of(settings) as router:
-        noted = _breakers(cache or settings.path)
+        breakers = _breakers(cache or settings.path)
         rows = []
         for name, provider in router.providers.items():
             state = router.state()[name]
@@ -138,8 +150,8 @@ def providers(cache: CachePath = None, as_json: AsJson = False) -> None:
                     "usd_per_million_tokens": price,
                     "limits": [str(limit) for limit, _, _ in state.limits],
                     "concurrency": state.places,
-                    "breaker": noted.get(name, {}).get("state", state.breaker),
-                    "breaker_since": noted.get(name, {}).get("at"),
+                    "breaker": breakers.get(name, {}).get("state", state.breaker),
+                    "breaker_since": breakers.get(name, {}).get("at"),
                 }
             )
         routes = [
@@ -158,12 +170,12 @@ def providers(cache: CachePath = None, as_json: AsJson = False) -> None:
 def _show(rows: list[dict[str, Any]], routes: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table("provider", "address", "key", "model", "$/M read, written", "limits", "breaker")
+    table = Table("provider", "address", "key", "model", "$/M tokens in, out", "limits", "breaker")
     for row in rows:
         price = row["usd_per_million_tokens"]
         limits = [
             *row["limits"],
-            *([f"{row['concurrency']} at once"] if row["concurrency"] else []),
+            *([f"{row['concurrency']} concurrent"] if row["concurrency"] else []),
         ]
         since = f" ({ago(row['breaker_since'])} ago)" if row["breaker_since"] else ""
         table.add_row(
@@ -175,24 +187,24 @@ def _show(rows: list[dict[str, Any]], routes: list[dict[str, Any]]) -> None:
             "\n".join(limits) or "none",
             row["breaker"].replace("_", "-") + since,
         )
-    ways = Table("route for", "asked in this order")
+    route_table = Table("route for", "targets, in this order")
     for route in routes:
-        ways.add_row(route["for"], " → ".join(route["targets"]))
+        route_table.add_row(route["for"], " → ".join(route["targets"]))
     out = console()
     out.print(table)
-    out.print(ways)
+    out.print(route_table)
 
 
 def _breakers(path: Any) -> dict[str, Any]:
-    """The last turn of each breaker that a process with this cache has noted."""
+    """The latest state of each breaker, as recorded by the processes that use this cache."""
     if path is None:
         return {}
     try:
-        with opened(path) as backend:
-            notes = backend.metadata.metas("breaker:")
+        with open_existing(path) as backend:
+            states = backend.metadata.metas("breaker:")
     except ConfigError:
         return {}
-    return {name: json.loads(note) for name, note in notes.items()}
+    return {name: json.loads(state) for name, state in states.items()}
 
 
 COMMANDS = (ask, providers)

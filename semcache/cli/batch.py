@@ -1,4 +1,4 @@
-"""semcache batch"""
+"""The command `semcache batch`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from semcache.cli.ask import ModelName, NoCache, TaskType, router_of
-from semcache.cli.common import NOTHING, AsJson, CachePath, console, location, print_json
+from semcache.cli.common import NOTHING_FOUND, AsJson, CachePath, console, location, print_json
 
 if TYPE_CHECKING:
     from semcache.batch import BatchProcessor, BatchReport, Progress
@@ -21,33 +21,43 @@ INTERRUPTED = 130
 
 
 def batch(
-    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", exists=True, dir_okay=False)],
-    target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", dir_okay=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN.jsonl", exists=True, dir_okay=False, help="The requests."),
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT.jsonl", dir_okay=False, help="Where the answers go.")
+    ],
     cache: CachePath = None,
     no_cache: NoCache = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an earlier run ended.")
+        bool, typer.Option("--resume", help="Continue where an earlier run stopped.")
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="With --resume: try failures again.")
+        bool, typer.Option("--retry-failed", help="With --resume: retry the lines that failed.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Calls at once.")] = 16,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again and replace the earlier output.")
+    ] = False,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, help="The most calls in flight at once.")
+    ] = 16,
     order: Annotated[
-        Literal["finished", "input"], typer.Option("--order", help="Of the answers.")
+        Literal["finished", "input"],
+        typer.Option("--order", help="Write answers as they finish, or in the input's order."),
     ] = "finished",
     max_failures: Annotated[
-        int | None, typer.Option("--max-failures", min=1, help="Stop after so many.")
+        int | None, typer.Option("--max-failures", min=1, help="Stop after this many failures.")
     ] = None,
     model: ModelName = None,
     task_type: TaskType = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer the lines of a file: OpenAI's batch form, or {"prompt": ...}.
+    """Answer a file of requests, one per line: OpenAI's batch format, or {"prompt": ...}.
 
-    Equal and nearly equal prompts are asked once, through the cache. Failures go to
-    OUT.jsonl.failures.jsonl with their reasons. Ctrl-C lets the calls under way end, and
-    --resume goes on from there, after a crash too.
+    With the cache, equal and nearly equal prompts go to the model only once. Failures go to
+    OUT.jsonl.failures.jsonl with their reasons. Ctrl-C waits for the calls in flight;
+    --resume continues from there, and also after a crash.
     """
     from semcache.batch import BatchProcessor
     from semcache.config.settings import load
@@ -59,13 +69,13 @@ def batch(
     if model is not None:
         defaults["model"] = model
     router = router_of(settings)
-    opened: Any = nullcontext()
+    open_existing: Any = nullcontext()
     if not no_cache:
         path = location(cache or settings.path)
-        opened = SemanticCache.from_settings(
+        open_existing = SemanticCache.from_settings(
             settings, path=path, router=router, calls=Calls(coalesce="semantic")
         )
-    with opened as cached:
+    with open_existing as cached:
         processor = BatchProcessor(
             router.acomplete if cached is None else cached.aanswer,
             concurrency=concurrency,
@@ -75,7 +85,7 @@ def batch(
         )
 
         async def main() -> BatchReport:
-            with _stopped_by_ctrl_c(processor), _shown() as show:
+            with _stopped_by_ctrl_c(processor), _progress_line() as show:
                 try:
                     return await processor.run(
                         source,
@@ -89,10 +99,10 @@ def batch(
                     await router.aclose()
 
         report = asyncio.run(main())
-    _tell(report, target, as_json=as_json)
+    _print_report(report, target, as_json=as_json)
 
 
-def _tell(report: BatchReport, target: Path, *, as_json: bool) -> None:
+def _print_report(report: BatchReport, target: Path, *, as_json: bool) -> None:
     done = report.progress
     if as_json:
         print_json(
@@ -112,37 +122,38 @@ def _tell(report: BatchReport, target: Path, *, as_json: bool) -> None:
     else:
         typer.echo(
             f"{done.done:,} lines in {done.seconds:.1f} s ({done.rate:,.1f}/s), "
-            f"{done.before:,} before; {done.hits:,} from the cache, {done.failed:,} failed; "
+            f"{done.before:,} in earlier runs; {done.hits:,} from the cache, "
+            f"{done.failed:,} failed; "
             f"${done.cost_usd:.4f} spent, ${done.saved_usd:.4f} saved"
         )
         typer.echo(f"answers: {target}")
         if report.failures is not None:
             typer.echo(f"failures: {report.failures}")
     if report.stopped:
-        console(stderr=True).print("stopped; --resume goes on from here")
+        console(stderr=True).print("stopped; continue from here with --resume")
         raise typer.Exit(INTERRUPTED)
     if done.failed:
-        raise typer.Exit(NOTHING)
+        raise typer.Exit(NOTHING_FOUND)
 
 
 @contextmanager
 def _stopped_by_ctrl_c(processor: BatchProcessor) -> Iterator[None]:
-    """The first Ctrl-C lets the calls under way end; the second drops them."""
+    """The first Ctrl-C waits for the calls in flight; the second cancels them."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
-    asked = 0
+    presses = 0
 
     def interrupted() -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal presses
+        presses += 1
         processor.stop()
-        if asked == 1:
-            said = "letting the calls under way end; Ctrl-C again drops them"
-            console(stderr=True).print(said)
+        if presses == 1:
+            notice = "waiting for the calls in flight; press Ctrl-C again to cancel them"
+            console(stderr=True).print(notice)
         elif task is not None:
             task.cancel()
 
-    with suppress(NotImplementedError):  # Windows has no such handlers
+    with suppress(NotImplementedError):  # event loops on Windows have no signal handlers
         loop.add_signal_handler(signal.SIGINT, interrupted)
     try:
         yield
@@ -154,8 +165,8 @@ def _stopped_by_ctrl_c(processor: BatchProcessor) -> Iterator[None]:
 
 
 @contextmanager
-def _shown() -> Iterator[Callable[[Progress], None] | None]:
-    """A line of progress on standard error; nothing where that is no terminal."""
+def _progress_line() -> Iterator[Callable[[Progress], None] | None]:
+    """Shows progress on standard error; yields None if that is not a terminal."""
     out = console(stderr=True)
     if not out.is_terminal:
         yield None
@@ -166,14 +177,14 @@ def _shown() -> Iterator[Callable[[Progress], None] | None]:
     with Bar(BarColumn(), TextColumn("{task.description}"), console=out, transient=True) as bar:
         task = bar.add_task("", total=1.0)
 
-        def show(at: Progress) -> None:
-            left = at.seconds_left
-            told = (
-                f"{at.done:,} lines · {at.rate:,.1f}/s · {at.hits:,} hits · {at.failed:,} failed · "
-                f"${at.cost_usd:.4f} · "
+        def show(now: Progress) -> None:
+            left = now.seconds_left
+            text = (
+                f"{now.done:,} lines · {now.rate:,.1f}/s · {now.hits:,} hits · "
+                f"{now.failed:,} failed · ${now.cost_usd:.4f} · "
                 + ("" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left")
             )
-            bar.update(task, completed=at.share, description=told)
+            bar.update(task, completed=now.share, description=text)
 
         yield show
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, opening a cache, printing."""
+"""What the commands share: common options, opening a cache, printing."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-NOTHING = 3
-"""Exit code: nothing was found, or problems were."""
+NOTHING_FOUND = 3
+"""Exit code if nothing was found, or if a check found problems."""
 
 
-def named(text: str) -> str:
-    """A location; an empty one, as of an unset variable, is not the current directory."""
+def nonempty(text: str) -> str:
+    """A location. An empty one, as from an unset variable, must not mean the current directory."""
     if not text:
-        raise typer.BadParameter("it is empty. Write . for the current directory.")
+        raise typer.BadParameter("the path is empty. Write . for the current directory.")
     return text
 
 
-def named_path(text: str) -> Path:
-    """A directory by its name."""
-    return Path(named(text))
+def nonempty_path(text: str) -> Path:
+    """A directory, with the same check."""
+    return Path(nonempty(text))
 
 
 CachePath = Annotated[
@@ -47,14 +47,14 @@ CachePath = Annotated[
         envvar="SEMCACHE_PATH",
         help="The cache: a directory, or the URL of a backend.",
         metavar="PATH",
-        parser=named,
+        parser=nonempty,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only this namespace.")]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Only this model.")]
 Tag = Annotated[str | None, typer.Option("--tag", "-t", help="Only entries with this tag.")]
-Limit = Annotated[int, typer.Option("--limit", "-l", min=1, help="At most so many.")]
+Limit = Annotated[int, typer.Option("--limit", "-l", min=1, help="List at most this many.")]
 EmbedderName = Annotated[
     str | None,
     typer.Option(
@@ -63,27 +63,30 @@ EmbedderName = Annotated[
     ),
 ]
 Age = Annotated[
-    str | None, typer.Option("--older-than", help="Stored at least so long ago: 90s, 15m, 6h, 30d.")
+    str | None,
+    typer.Option(
+        "--older-than", help="Only entries stored at least this long ago: 90s, 15m, 6h, 30d."
+    ),
 ]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def location(given: str | None) -> str:
-    """Where the cache is.
+def location(path: str | None) -> str:
+    """The location of the cache.
 
     Raises:
-        ConfigError: no cache was named.
+        ConfigError: none was given.
     """
-    if given is None:
-        raise ConfigError("Which cache? Give --cache PATH or set SEMCACHE_PATH.")
-    return given
+    if path is None:
+        raise ConfigError("No cache was given. Give --cache PATH or set SEMCACHE_PATH.")
+    return path
 
 
 @contextmanager
-def opened(given: str | None) -> Iterator[Backend]:
-    """The backend of an existing cache."""
-    backend = open_backend(location(given), create=False)
+def open_existing(path: str | None) -> Iterator[Backend]:
+    """The backend of a cache that must already exist."""
+    backend = open_backend(location(path), create=False)
     try:
         yield backend
     finally:
@@ -94,20 +97,18 @@ def maintenance(backend: Backend, doing: str) -> Maintenance:
     """The maintenance of a backend.
 
     Raises:
-        ConfigError: a server looks after this backend.
+        ConfigError: the backend has none, because a server maintains its store.
     """
     if backend.maintenance is None:
-        raise ConfigError(
-            f"{backend.name} cannot be {doing} by semcache; its server looks after it."
-        )
+        raise ConfigError(f"{backend.name} cannot be {doing} by semcache; its server maintains it.")
     return backend.maintenance
 
 
 def seconds(age: str | None) -> float | None:
-    """An age such as 30d in seconds.
+    """An age such as 30d, in seconds.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not an age.
     """
     if age is None:
         return None
@@ -116,7 +117,7 @@ def seconds(age: str | None) -> float | None:
     except (KeyError, ValueError, IndexError):
         value = math.nan
     if not 0 <= value < math.inf:
-        raise RequestError(f"{age!r} is no age; write 90s, 15m, 6h, 30d or 2w.")
+        raise RequestError(f"{age!r} is not an age; write 90s, 15m, 6h, 30d or 2w.")
     return value
 
 
@@ -131,31 +132,31 @@ def print_json(value: Any) -> None:
 
 
 def moment(at: float | None) -> str:
-    """A time as people write it, in UTC."""
+    """A time in UTC, such as 2026-01-31 12:00:00."""
     if at is None:
         return "never"
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def ago(at: float | None) -> str:
-    """How long ago a time was, in its largest unit."""
+    """How long ago a time was, in the largest unit that fits, such as 3h."""
     if at is None:
         return "-"
-    passed = max(time.time() - at, 0.0)
+    elapsed = max(time.time() - at, 0.0)
     for unit, length in reversed(_UNITS.items()):
-        if passed >= length:
-            return f"{passed / length:.0f}{unit}"
+        if elapsed >= length:
+            return f"{elapsed / length:.0f}{unit}"
     return "0s"
 
 
 def short(text: str | None, width: int) -> str:
-    """One line of at most `width` characters."""
+    """The text on one line, cut to at most `width` characters."""
     line = " ".join((text or "").split())
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:
-    """An entry for scripts."""
+    """An entry as JSON."""
     return {
         "id": entry.id,
         "namespace": entry.namespace,
@@ -172,7 +173,7 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def size(count: float) -> str:
-    """Bytes as people write them."""
+    """A number of bytes with a unit, such as 1.5 MB."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -182,9 +183,12 @@ def size(count: float) -> str:
 
 @contextmanager
 def progress(label: str) -> Iterator[Any]:
-    """A bar on standard error, called with (done, total); nothing where that is no terminal."""
-    shown = console(stderr=True)
-    if not shown.is_terminal:
+    """A progress bar on standard error, to be called with (done, total).
+
+    If standard error is not a terminal, the calls do nothing.
+    """
+    out = console(stderr=True)
+    if not out.is_terminal:
         yield lambda done, total=None: None  # noqa: ARG005 - shows nothing
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -194,7 +198,7 @@ def progress(label: str) -> Iterator[Any]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=shown,
+        console=out,
         transient=True,
     ) as bar:
         task = bar.add_task(label, total=None)

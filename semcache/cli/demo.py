@@ -1,4 +1,4 @@
-"""semcache demo"""
+"""The command `semcache demo`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semcache.backends.opening import backend_kind
-from semcache.cli.common import AsJson, console, named_path, print_json, progress
+from semcache.cli.common import AsJson, console, nonempty_path, print_json, progress
+from semcache.options import Trust, description
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,27 +25,24 @@ def demo(
             "--cache",
             "-c",
             metavar="PATH",
-            parser=named_path,
-            help="Keep the cache in this directory, to look into it.",
+            parser=nonempty_path,
+            help="Keep the cache in this directory, to inspect it afterwards.",
         ),
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Serve from this similarity on, as other caches do.")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(help=description(Trust, "threshold"))] = None,
     max_false_hit_rate: Annotated[
-        float, typer.Option(help="The largest share of semantic hits that may be wrong.")
+        float, typer.Option(help="The largest share of the semantic hits that may be wrong.")
     ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
-    """Put 413 support questions through the real cache; no key and no network needed."""
+    """Send 413 support questions through a real cache; needs no API key and no network."""
     from semcache.errors import ConfigError
-    from semcache.options import Trust
     from semcache.semantic_cache import SemanticCache
     from semcache.tools import demo as stream
 
-    decides: dict[str, Any] = {"threshold": threshold}
+    policy: dict[str, Any] = {"threshold": threshold}
     if threshold is None:
-        decides = {
+        policy = {
             "max_false_hit_rate": max_false_hit_rate,
             "trust": Trust(judge_in_background=False),
         }
@@ -52,24 +50,24 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="semcache-demo-") as temporary:
         path = cache or Path(temporary) / "cache"
         if backend_kind(str(path)).exists(str(path)):
-            raise ConfigError(f"{path} holds a cache already; the demo wants an empty one.")
+            raise ConfigError(f"{path} already holds a cache; the demo needs a new one.")
         all_questions = stream.questions()
-        with SemanticCache(path, **decides) as opened, progress("asking") as bar:
-            for outcome in stream.run(opened, all_questions):
+        with SemanticCache(path, **policy) as open_existing, progress("asking") as bar:
+            for outcome in stream.run(open_existing, all_questions):
                 bar(outcome.questions, len(all_questions))
     if as_json:
-        print_json(_as_json(outcome, decides))
+        print_json(_as_json(outcome, policy))
     else:
-        _print(out, outcome, decides)
+        _print(out, outcome, policy)
         if cache is not None:
-            out.print(f"\nThe cache is kept: semcache stats --cache {cache}")
+            out.print(f"\nThe cache was kept; inspect it with: semcache stats --cache {cache}")
 
 
-def _as_json(outcome: Outcome, decides: dict[str, Any]) -> dict[str, Any]:
+def _as_json(outcome: Outcome, policy: dict[str, Any]) -> dict[str, Any]:
     return {
         "questions": outcome.questions,
-        "threshold": decides.get("threshold"),
-        "max_false_hit_rate": decides.get("max_false_hit_rate"),
+        "threshold": policy.get("threshold"),
+        "max_false_hit_rate": policy.get("max_false_hit_rate"),
         "exact_hits": outcome.ends["exact"],
         "semantic_hits": outcome.ends["semantic"],
         "misses": outcome.ends["miss"],
@@ -83,7 +81,7 @@ def _as_json(outcome: Outcome, decides: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print(out: Console, outcome: Outcome, decides: dict[str, Any]) -> None:
+def _print(out: Console, outcome: Outcome, policy: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -93,8 +91,8 @@ def _print(out: Console, outcome: Outcome, decides: dict[str, Any]) -> None:
     total, ends = outcome.questions, outcome.ends
     wrong = sum(outcome.wrong.values())
     out.print(
-        f"\n[bold]{total} questions[/] to two companies, {_policy(decides)}; misses are "
-        "answered by the [italic]offline answerer[/] (a table of true answers, no language "
+        f"\n[bold]{total} questions[/] to two companies, {_described(policy)}; misses are "
+        "answered by the [italic]offline answerer[/] (a table of correct answers, not a language "
         "model).\n"
     )
     table = Table(box=None, header_style="bold")
@@ -103,32 +101,35 @@ def _print(out: Console, outcome: Outcome, decides: dict[str, Any]) -> None:
         table.add_column(name, justify="right")
     rows = [("exact hits", "exact"), ("semantic hits", "semantic"), ("misses", "miss")]
     if ends["explore"]:
-        rows.append(("asked to learn", "explore"))
+        rows.append(("explorations", "explore"))
     for title, end in rows:
-        spent = outcome.milliseconds(end)
-        shown = "-" if spent is None else f"{spent:.2f} ms"
-        table.add_row(title, str(ends[end]), f"{ends[end] / total:.1%}", shown)
-    record = outcome.milliseconds("record")
-    table.add_row("  … and stored", "", "", "-" if record is None else f"{record:.2f} ms")
+        table.add_row(
+            title, str(ends[end]), f"{ends[end] / total:.1%}", _duration(outcome.milliseconds(end))
+        )
+    table.add_row("  storing an answer", "", "", _duration(outcome.milliseconds("record")))
     saved = ends["exact"] + ends["semantic"]
     table.add_row("calls saved", str(saved), f"{saved / total:.1%}", "")
     table.add_row("an oracle would save", str(outcome.repeated), f"{outcome.repeated / total:.1%}")
     table.add_row("wrong answers served", str(wrong), f"{wrong / total:.1%}", "")
     if ends["semantic"]:
-        table.add_row("  share of semantic hits", "", f"{wrong / ends['semantic']:.1%}", "")
-    table.add_row("  of another tenant", str(outcome.across_tenants), "", "")
+        table.add_row("  as share of semantic hits", "", f"{wrong / ends['semantic']:.1%}", "")
+    table.add_row("  from another tenant", str(outcome.across_tenants), "", "")
     out.print(table)
     for title, example in chosen_examples(outcome):
         question = example.question
         out.print(f"\n[bold underline]{title}[/]  ({question.tenant})")
         print_explanation(example.explanation)
-        out.print(f"[bold]true answer[/] {escape(question.answer)}")
+        out.print(f"[bold]correct answer[/] {escape(question.answer)}")
 
 
-def _policy(decides: dict[str, Any]) -> str:
-    if decides.get("threshold") is not None:
-        return f"threshold {decides['threshold']}"
-    return f"at most {decides['max_false_hit_rate']:.0%} of the semantic hits wrong"
+def _duration(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.2f} ms"
+
+
+def _described(policy: dict[str, Any]) -> str:
+    if policy.get("threshold") is not None:
+        return f"threshold {policy['threshold']}"
+    return f"at most {policy['max_false_hit_rate']:.0%} of the semantic hits wrong"
 
 
 COMMANDS = (demo,)

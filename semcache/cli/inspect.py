@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: stats, list, show, search, explain."""
+"""Commands that only read a cache: stats, list, show, search, explain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from semcache.backends.base import ORDERS
 from semcache.cli.common import (
-    NOTHING,
+    NOTHING_FOUND,
     AsJson,
     CachePath,
     EmbedderName,
@@ -24,13 +24,14 @@ from semcache.cli.common import (
     entry_json,
     location,
     moment,
-    opened,
+    open_existing,
     print_json,
     short,
     size,
 )
 from semcache.cli.explanations import explanation_json, print_explanation
 from semcache.errors import RequestError
+from semcache.options import Trust, description
 from semcache.types import Selection
 
 if TYPE_CHECKING:
@@ -41,75 +42,76 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
     """Show what the cache holds and what it has saved."""
     from semcache.inspection import read_stats
 
-    with opened(cache) as backend:
-        found = read_stats(backend)
+    with open_existing(cache) as backend:
+        totals = read_stats(backend)
         groups = backend.catalogue.groups()
     if as_json:
-        extra = {"lookups": found.lookups, "hit_rate": found.hit_rate}
+        extra = {"lookups": totals.lookups, "hit_rate": totals.hit_rate}
         by_group = [group._asdict() for group in groups]
-        print_json({**asdict(found), **extra, "groups": by_group})
+        print_json({**asdict(totals), **extra, "groups": by_group})
         return
     from rich.markup import escape
     from rich.table import Table
 
     out = console()
     table = Table(box=None, show_header=False)
-    rate = "-" if found.hit_rate is None else f"{found.hit_rate:.1%}"
-    missed = {reason: n for reason, n in found.misses.items() if reason != "bypassed"}
+    rate = "-" if totals.hit_rate is None else f"{totals.hit_rate:.1%}"
+    missed = {reason: n for reason, n in totals.misses.items() if reason != "bypassed"}
     misses = ", ".join(f"{reason} {count:,}" for reason, count in missed.items())
     for name, value in (
-        ("entries", f"{found.entries:,} ({size(found.stored_bytes)} on disk)"),
-        ("embedder", found.embedder or "none yet"),
-        ("lookups", f"{found.lookups:,}"),
-        ("hit rate", f"{rate} ({found.exact_hits:,} exact, {found.semantic_hits:,} semantic)"),
-        ("shared", f"{found.shared:,} answered by another caller's call under way"),
+        ("entries", f"{totals.entries:,} ({size(totals.stored_bytes)} on disk)"),
+        ("embedder", totals.embedder or "none yet"),
+        ("lookups", f"{totals.lookups:,}"),
+        ("hit rate", f"{rate} ({totals.exact_hits:,} exact, {totals.semantic_hits:,} semantic)"),
+        ("shared", f"{totals.shared:,} answered by another caller's call in flight"),
         ("misses", f"{sum(missed.values()):,}" + (f" ({misses})" if misses else "")),
-        ("saved", _saved(found)),
-        *_learned(found),
-        ("faults", ", ".join(f"{part} {n:,}" for part, n in found.faults.items()) or "none"),
+        ("saved", _saved(totals)),
+        *_false_hit_rows(totals),
+        ("faults", ", ".join(f"{part} {n:,}" for part, n in totals.faults.items()) or "none"),
     ):
         table.add_row(f"[bold]{name}[/]", value)
     out.print(table)
     if groups:
-        listed = Table("namespace", "model", box=None, header_style="bold", pad_edge=True)
-        listed.add_column("entries", justify="right")
-        listed.add_column("hits", justify="right")
+        group_table = Table("namespace", "model", box=None, header_style="bold", pad_edge=True)
+        group_table.add_column("entries", justify="right")
+        group_table.add_column("hits", justify="right")
         for namespace, model, entries, hits in groups[:20]:
-            listed.add_row(escape(namespace), escape(model) or "-", f"{entries:,}", f"{hits:,}")
+            cells = (escape(namespace), escape(model) or "-", f"{entries:,}", f"{hits:,}")
+            group_table.add_row(*cells)
         out.print()
-        out.print(listed)
+        out.print(group_table)
         if len(groups) > 20:
             out.print(f"  … and {len(groups) - 20} more")
 
 
-def _saved(found: Stats) -> str:
-    text = f"{found.calls_saved:,} calls, {found.tokens_saved:,} tokens, "
-    return text + f"{found.usd_saved:.2f} USD where known"
+def _saved(totals: Stats) -> str:
+    text = f"{totals.calls_saved:,} calls, {totals.tokens_saved:,} tokens, "
+    return text + f"{totals.usd_saved:.2f} USD where prices are known"
 
 
-def _learned(found: Stats) -> list[tuple[str, str]]:
-    """What is known of the share of wrong answers, and what knowing it has cost."""
-    if found.bound is None:
+def _false_hit_rows(totals: Stats) -> list[tuple[str, str]]:
+    """The measured and expected false hit rate, and what its labels have cost."""
+    if totals.bound is None:
         return []
-    interval = found.false_hit_interval
+    interval = totals.false_hit_interval
     measured = "not measured yet"
     if interval is not None:
-        rate = found.served_wrong / found.served_labels
+        rate = totals.served_wrong / totals.served_labels
         measured = (
-            f"{rate:.1%} ({interval[0]:.1%} to {interval[1]:.1%}), {found.served_wrong} wrong of "
-            f"{found.served_labels:,} that were asked all the same"
+            f"{rate:.1%} ({interval[0]:.1%} to {interval[1]:.1%}), {totals.served_wrong} wrong of "
+            f"{totals.served_labels:,} checked hits"
         )
-    expected = found.expected_false_hit_rate
-    told = "nothing is served yet" if expected is None else f"{expected:.2%} expected"
-    labels = ", ".join(f"{kind} {count:,}" for kind, count in found.labels.items()) or "none"
-    bought = (
-        f"{found.explorations + found.audits:,} calls ({found.explorations:,} explorations, "
-        f"{found.audits:,} audits), {found.tokens_bought:,} tokens, {found.usd_bought:.2f} USD"
+    rate_expected = totals.expected_false_hit_rate
+    expected = "nothing is served yet" if rate_expected is None else f"{rate_expected:.2%} expected"
+    labels = ", ".join(f"{kind} {count:,}" for kind, count in totals.labels.items()) or "none"
+    cost = (
+        f"{totals.explorations + totals.audits:,} calls ({totals.explorations:,} explorations, "
+        f"{totals.audits:,} audits), {totals.tokens_bought:,} tokens, {totals.usd_bought:.2f} USD"
     )
     return [
-        ("false hits", f"{measured}; {told}, at most {found.bound:.1%} asked for"),
+        ("false hits", f"{measured}; {expected}, at most {totals.bound:.1%} allowed"),
         ("labels", labels),
-        ("bought with", bought),
+        ("label cost", cost),
     ]
 
 
@@ -121,17 +123,17 @@ def list_(
     order: Annotated[
         str,
         typer.Option(
-            help="newest, oldest, most_hits, least_recently_used or least_frequently_used."
+            help="One of newest, oldest, most_hits, least_recently_used, least_frequently_used."
         ),
     ] = "newest",
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List entries."""
+    """List entries, filtered by namespace, model or tag."""
     if order not in ORDERS:
-        raise typer.BadParameter(f"it is one of {', '.join(ORDERS)}", param_hint="--order")
+        raise typer.BadParameter(f"must be one of {', '.join(ORDERS)}", param_hint="--order")
     selection = Selection(namespace, model, tag)
-    with opened(cache) as backend:
+    with open_existing(cache) as backend:
         chosen: Any = order
         entries = backend.catalogue.select(selection, order=chosen, limit=limit)
         total = backend.catalogue.count(selection)
@@ -140,10 +142,10 @@ def list_(
     elif entries:
         _print_entries([(entry, None) for entry in entries])
         if total > len(entries):
-            console(stderr=True).print(f"{len(entries)} of {total:,}; see more with --limit")
+            console(stderr=True).print(f"{len(entries)} of {total:,}; show more with --limit")
     if not entries:
         console(stderr=True).print("no entries")
-        raise typer.Exit(NOTHING)
+        raise typer.Exit(NOTHING_FOUND)
 
 
 def _print_entries(rows: list[tuple[Any, float | None]]) -> None:
@@ -176,16 +178,16 @@ def _print_entries(rows: list[tuple[Any, float | None]]) -> None:
 
 
 def show(
-    entry_id: Annotated[int, typer.Argument(metavar="ID")],
+    entry_id: Annotated[int, typer.Argument(metavar="ID", help="The id of the entry.")],
     cache: CachePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one entry whole."""
-    with opened(cache) as backend:
+    """Show one entry in full."""
+    with open_existing(cache) as backend:
         entry = backend.catalogue.get_many([entry_id]).get(entry_id)
         if entry is None:
             console(stderr=True).print(f"no entry {entry_id}")
-            raise typer.Exit(NOTHING)
+            raise typer.Exit(NOTHING_FOUND)
         details = backend.catalogue.details([entry_id])[entry_id]
     summary, tags, embedded = details.summary, details.tags, details.vector is not None
     if as_json:
@@ -201,7 +203,7 @@ def show(
         ("created", moment(entry.created_at)),
         ("expires", moment(entry.expires_at)),
         ("hits", f"{entry.hits} (last: {moment(entry.last_hit_at)})"),
-        ("embedded", "yes" if embedded else "no: found by the exact tier only"),
+        ("embedded", "yes" if embedded else "no: served by the exact tier only"),
         ("exact key", entry.exact_key.hex()),
         ("scope", entry.scope.hex()),
     ]
@@ -219,75 +221,81 @@ def show(
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="What to look for.")],
+    text: Annotated[str, typer.Argument(help="The text to compare with.")],
     cache: CachePath = None,
     namespace: Namespace = None,
     limit: Limit = 10,
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the stored questions nearest to a text, in every scope."""
+    """Find the stored questions that are nearest to a text, in all scopes."""
     from semcache import inspection
     from semcache.assembly.embedding import choose_embedder
 
-    with opened(cache) as backend:
-        chosen = choose_embedder(embedder_name, backend)
-        found = inspection.search(backend, chosen, text, namespace=namespace, limit=limit)
+    with open_existing(cache) as backend:
+        embedder = choose_embedder(embedder_name, backend)
+        nearest = inspection.search(backend, embedder, text, namespace=namespace, limit=limit)
     if as_json:
-        print_json([{**entry_json(c.entry), "similarity": c.similarity} for c in found])
-    elif found:
-        _print_entries([(candidate.entry, candidate.similarity) for candidate in found])
-    if not found:
-        console(stderr=True).print("no entries with a vector")
-        raise typer.Exit(NOTHING)
+        print_json([{**entry_json(c.entry), "similarity": c.similarity} for c in nearest])
+    elif nearest:
+        _print_entries([(candidate.entry, candidate.similarity) for candidate in nearest])
+    if not nearest:
+        console(stderr=True).print("no entries with an embedding")
+        raise typer.Exit(NOTHING_FOUND)
 
 
 def explain(
     text: Annotated[str | None, typer.Argument(help="The prompt.")] = None,
     cache: CachePath = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m")] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="The namespace of the request.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The model of the request.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     messages: Annotated[
         Path | None, typer.Option(help="A JSON file with chat messages, instead of the prompt.")
     ] = None,
     param: Annotated[
-        list[str] | None, typer.Option(help='NAME=JSON, such as temperature=0.2 or function="f".')
+        list[str] | None,
+        typer.Option(
+            help="A parameter of the request, NAME=JSON, such as temperature=0.2; "
+            "may be given several times."
+        ),
     ] = None,
     like: Annotated[
-        int | None, typer.Option(metavar="ID", help="Ask in the scope of this entry.")
+        int | None, typer.Option(metavar="ID", help="Look up in the scope of this entry.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="The fixed threshold that the application uses, if any.")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(help=description(Trust, "threshold"))] = None,
     max_false_hit_rate: Annotated[
-        float | None, typer.Option(help="The bound that the application uses.")
+        float | None, typer.Option(help=description(Trust, "max_false_hit_rate"))
     ] = None,
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that a lookup would see and decide, without changing anything."""
+    """Show what a lookup would find and decide, and why, without changing anything."""
     from semcache.errors import ConfigError
     from semcache.keys import keys
     from semcache.semantic_cache import SemanticCache
     from semcache.types import Scope
 
-    with opened(cache):
-        pass  # a cache that is not there is an error, not a new one
+    with open_existing(cache):
+        pass  # a missing cache is an error here; SemanticCache would create it
     fields: dict[str, Any] = {"namespace": namespace, "model": model, "system": system}
     if messages is not None:
         fields["messages"] = _json_file(messages)
     fields["params"] = _params(param or [])
-    given = {name: value for name, value in fields.items() if value}
+    fields = {name: value for name, value in fields.items() if value}
     with SemanticCache(
         location(cache),
         threshold=threshold,
         max_false_hit_rate=max_false_hit_rate,
         embedder=embedder_name,
-    ) as looked_into:
-        query = looked_into.query(text, **given)
+    ) as semantic_cache:
+        query = semantic_cache.query(text, **fields)
         if like is not None:
-            entries = looked_into.entries(ids=(like,))
+            entries = semantic_cache.entries(ids=(like,))
             if not entries:
                 raise ConfigError(f"There is no entry {like}.")
             scope = Scope(
@@ -295,16 +303,16 @@ def explain(
             )
             key = keys.exact_key(scope.digest, query.question)
             query = type(query)(query.request, key, scope, query.question)
-        found = looked_into.explain_query(query)
+        explanation = semantic_cache.explain_query(query)
     if as_json:
-        print_json(explanation_json(found))
+        print_json(explanation_json(explanation))
     else:
-        print_explanation(found)
+        print_explanation(explanation)
 
 
-def _params(given: list[str]) -> dict[str, Any]:
+def _params(items: list[str]) -> dict[str, Any]:
     params: dict[str, Any] = {}
-    for item in given:
+    for item in items:
         name, equals, value = item.partition("=")
         if not equals:
             raise RequestError(f"--param {item!r} has no value; write NAME=VALUE.")
@@ -319,7 +327,7 @@ def _json_file(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path} holds no JSON: {error}.") from None
+        raise RequestError(f"{path} cannot be read as JSON: {error}.") from None
 
 
 COMMANDS = (stats, list_, show, search, explain)

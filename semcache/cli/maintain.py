@@ -13,7 +13,7 @@ import typer
 from semcache.backends.opening import backend_kind
 from semcache.backends.retention import Retention
 from semcache.cli.common import (
-    NOTHING,
+    NOTHING_FOUND,
     Age,
     AsJson,
     CachePath,
@@ -24,7 +24,7 @@ from semcache.cli.common import (
     console,
     location,
     maintenance,
-    opened,
+    open_existing,
     print_json,
     progress,
     seconds,
@@ -35,25 +35,26 @@ from semcache.types import Selection
 if TYPE_CHECKING:
     from semcache.backends.base import Backend, Entries
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def delete(
-    ids: Annotated[list[int], typer.Argument(metavar="ID...")], cache: CachePath = None
+    ids: Annotated[list[int], typer.Argument(metavar="ID...", help="The ids of the entries.")],
+    cache: CachePath = None,
 ) -> None:
     """Delete entries by id."""
     wanted = set(ids)
-    with opened(cache) as backend:
+    with open_existing(cache) as backend:
         missing = sorted(wanted - backend.catalogue.get_many(sorted(wanted)).keys())
         deleted = _entries(backend).delete(Selection(ids=tuple(wanted)))
     typer.echo(f"deleted {deleted} of {len(wanted)}")
     if missing:
         console(stderr=True).print(f"no entry {', '.join(map(str, missing))}")
-        raise typer.Exit(NOTHING)
+        raise typer.Exit(NOTHING_FOUND)
 
 
 def _entries(backend: Backend) -> Entries:
-    """The entries of a backend for deleting alone, which needs no embedder."""
+    """The entries of a backend, opened without an embedder, since they are only deleted."""
 
     def fault(where: str, error: BaseException) -> None:
         console(stderr=True).print(f"{where}: {error}", markup=False)
@@ -75,7 +76,7 @@ def clear(
     expired: Annotated[bool, typer.Option("--expired", help="Only expired entries.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Delete entries by namespace, model, tag or age; all of them if nothing is said."""
+    """Delete entries by namespace, model, tag or age; all entries if no option selects any."""
     age = seconds(older_than)
     now = time.time()
     selection = Selection(
@@ -85,7 +86,7 @@ def clear(
         created_before=None if age is None else now - age,
         expired_at=now if expired else None,
     )
-    with opened(cache) as backend:
+    with open_existing(cache) as backend:
         count = backend.catalogue.count(selection)
         if count and not yes:
             what = "ALL " if selection.everything else ""
@@ -96,42 +97,42 @@ def clear(
 
 def check(
     cache: CachePath = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hold the index against the database, and the database against its rules."""
+    """Check the database for damage, and the index against the database."""
     where = location(cache)
     with progress("checking") as bar:
-        said = backend_kind(where).recover(where, fix=fix, progress=bar)
-    if said and not fix:
+        damage = backend_kind(where).recover(where, fix=fix, progress=bar)
+    if damage and not fix:
         if as_json:
-            print_json({"problems": said, "mended": []})
+            print_json({"problems": damage, "mended": []})
         else:
-            for line in said:
-                typer.echo(f"PROBLEM: {line}")
-        raise typer.Exit(NOTHING)
-    with opened(where) as backend:
+            for problem in damage:
+                typer.echo(f"PROBLEM: {problem}")
+        raise typer.Exit(NOTHING_FOUND)
+    with open_existing(where) as backend:
         report = maintenance(backend, "checked").check(fix=fix)
-    report.mended[:0] = said
+    report.mended[:0] = damage
     if as_json:
         print_json(asdict(report))
     else:
         typer.echo(
-            f"{report.entries:,} entries, {report.vectors:,} with a vector, "
+            f"{report.entries:,} entries, {report.vectors:,} with an embedding, "
             f"{report.scopes:,} scopes, embedder {report.embedder or 'none yet'}"
         )
-        for mended in report.mended:
-            typer.echo(f"mended: {mended}")
+        for repair in report.mended:
+            typer.echo(f"repaired: {repair}")
         for problem in report.problems:
             typer.echo(f"PROBLEM: {problem}")
         if not report.problems:
-            typer.echo("sound")
+            typer.echo("no problems")
     if report.problems:
-        raise typer.Exit(NOTHING)
+        raise typer.Exit(NOTHING_FOUND)
 
 
 def warmup(as_json: AsJson = False) -> None:
-    """Load the models, and hold this machine's embeddings against the original model's."""
+    """Load the models, and compare this machine's embeddings with the original model's."""
     from semcache.embedders.default import DefaultEmbedder
     from semcache.embedders.reference import LEAST_COSINE, SENTENCES, least_cosine
     from semcache.verification.pair_model import PairModel
@@ -158,10 +159,10 @@ def warmup(as_json: AsJson = False) -> None:
         )
     if agreement < LEAST_COSINE["int8"]:
         console(stderr=True).print(
-            f"PROBLEM: at least {LEAST_COSINE['int8']} is asked for. On this machine the model is "
-            'not what it should be; give the cache DefaultEmbedder("float32") as its embedder.'
+            f"PROBLEM: at least {LEAST_COSINE['int8']} is expected. On this machine the model "
+            'gives wrong vectors; use DefaultEmbedder("float32") as the embedder of the cache.'
         )
-        raise typer.Exit(NOTHING)
+        raise typer.Exit(NOTHING_FOUND)
 
 
 def _timed(call: Callable[..., object], *args: object) -> float:
@@ -174,23 +175,23 @@ def _timed(call: Callable[..., object], *args: object) -> float:
 def reembed(
     cache: CachePath = None, embedder_name: EmbedderName = None, as_json: AsJson = False
 ) -> None:
-    """Embed every stored question anew, with another embedder; can be interrupted."""
+    """Embed every stored question again, with another embedder; may be interrupted."""
     from semcache.embedders.default import DefaultEmbedder
     from semcache.embedders.named import named_embedder
 
-    chosen = DefaultEmbedder() if embedder_name is None else named_embedder(embedder_name)
-    with opened(cache) as backend, progress("embedding") as bar:
+    embedder = DefaultEmbedder() if embedder_name is None else named_embedder(embedder_name)
+    with open_existing(cache) as backend, progress("embedding") as bar:
         before = backend.embedder
-        count = maintenance(backend, "embedded again").reembed(chosen, bar)
+        count = maintenance(backend, "re-embedded").reembed(embedder, bar)
     if as_json:
-        print_json({"vectors": count, "from": before, "to": chosen.fingerprint})
+        print_json({"vectors": count, "from": before, "to": embedder.fingerprint})
     else:
-        typer.echo(f"{count:,} vectors, {before or 'none'} -> {chosen.fingerprint}")
+        typer.echo(f"{count:,} embeddings, {before or 'none'} -> {embedder.fingerprint}")
 
 
 def vacuum(cache: CachePath = None) -> None:
-    """Give the space of deleted entries back to the disk."""
-    with opened(cache) as backend:
+    """Return the disk space of deleted entries to the file system."""
+    with open_existing(cache) as backend:
         before, after = maintenance(backend, "vacuumed").vacuum()
     typer.echo(f"{size(before)} -> {size(after)}")
 

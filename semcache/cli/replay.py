@@ -1,4 +1,4 @@
-"""semcache replay"""
+"""The command `semcache replay`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,38 @@ if TYPE_CHECKING:
 
 
 def replay(
-    log: Annotated[Path, typer.Argument(metavar="LOG.jsonl", exists=True, dir_okay=False)],
+    log: Annotated[
+        Path,
+        typer.Argument(metavar="LOG.jsonl", exists=True, dir_okay=False, help="A log of calls."),
+    ],
     threshold: Annotated[
-        list[float] | None, typer.Option("--threshold", help="May be given several times.")
+        list[float] | None,
+        typer.Option("--threshold", help="A threshold to try; may be given several times."),
     ] = None,
-    review: Annotated[bool, typer.Option("--review", help="Judge pairs: y, n, s, q.")] = False,
-    at_random: Annotated[
-        bool, typer.Option("--random", help="Review pairs at random, for an estimate.")
+    review: Annotated[
+        bool,
+        typer.Option("--review", help="Judge pairs of questions: y(es), n(o), s(kip), q(uit)."),
     ] = False,
-    count: Annotated[int, typer.Option("--pairs", min=0, help="So many pairs are shown.")] = 10,
+    at_random: Annotated[
+        bool,
+        typer.Option("--random", help="Review pairs in random order, which gives an estimate."),
+    ] = False,
+    count: Annotated[
+        int, typer.Option("--pairs", min=0, help="The number of unjudged pairs to show.")
+    ] = 10,
     labels_file: Annotated[
-        Path | None, typer.Option("--labels", help="By default beside the log.")
+        Path | None,
+        typer.Option("--labels", help="The file of labels; by default next to the log."),
     ] = None,
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
 ) -> None:
-    """What each threshold would have saved on a log of yours, and what it would have served.
+    """Show what each threshold would have saved on a log of yours, and what it would have served.
 
-    Reads {"prompt", "response"}, OpenAI's requests and responses, LiteLLM's and Langfuse's
-    exports. Nothing leaves this machine. Whether answers would have been right, only labels
-    can tell: --review asks, most doubtful pairs first, or at random with --random.
+    Reads records with "prompt" and "response", OpenAI requests and responses, and exports of
+    LiteLLM and Langfuse. Nothing leaves this machine. Only labels can tell whether the
+    served answers would have been right: --review asks you for them, starting with the most
+    doubtful pairs, or in random order with --random.
     """
     from semcache.embedders.default import DefaultEmbedder
     from semcache.embedders.named import named_embedder
@@ -47,15 +59,15 @@ def replay(
     calls = [record for record in records if isinstance(record, Call)]
     unread = [record for record in records if not isinstance(record, Call)]
     if not calls:
-        why = f" (line {unread[0].number}: {unread[0].reason})" if unread else ""
-        raise RequestError(f"{log} holds no call that can be read{why}.")
+        reason = f" (line {unread[0].number}: {unread[0].reason})" if unread else ""
+        raise RequestError(f"{log} holds no call that can be read{reason}.")
     embedder = named_embedder(embedder_name) if embedder_name else DefaultEmbedder()
     with progress("replaying") as bar:
         saved, pairs = try_thresholds(calls, embedder, threshold or THRESHOLDS, bar)
     labels = Labels(labels_file or log.with_name(f"{log.name}.labels.jsonl"))
     if review:
         _review(most_doubtful(pairs.values()), labels, at_random=at_random)
-    found = [(one, known(one, pairs, labels.given)) for one in saved]
+    results = [(one, known(one, pairs, labels.given)) for one in saved]
     doubtful = [p for p in most_doubtful(pairs.values()) if p.key not in labels.given][:count]
     if as_json:
         print_json(
@@ -63,29 +75,29 @@ def replay(
                 "calls": len(calls),
                 "unread": [asdict(one) for one in unread],
                 "thresholds": [
-                    {**asdict(one), "hit_rate": one.hit_rate, "false_hits": asdict(said)}
-                    for one, said in found
+                    {**asdict(one), "hit_rate": one.hit_rate, "false_hits": asdict(false_hits)}
+                    for one, false_hits in results
                 ],
                 "doubtful": [asdict(pair) for pair in doubtful],
             }
         )
         return
-    _show(len(calls), unread, found)
+    _show(len(calls), unread, results)
     _show_pairs(doubtful, sum(not p.same and p.key not in labels.given for p in pairs.values()))
 
 
-def _show(calls: int, unread: list[Any], found: list[tuple[Saved, Known]]) -> None:
+def _show(calls: int, unread: list[Any], results: list[tuple[Saved, Known]]) -> None:
     from rich.table import Table
 
     out = console()
     out.print(f"{calls:,} calls")
     if unread:
-        out.print(f"{len(unread):,} records were passed over, such as line {unread[0].number}: ")
+        out.print(f"{len(unread):,} records were skipped, such as line {unread[0].number}: ")
         out.print(f"  {unread[0].reason}", markup=False)
     table = Table(
         "threshold", "hit rate", "exact", "semantic", "tokens saved", "USD saved", "false hits"
     )
-    for one, said in found:
+    for one, false_hits in results:
         usd = "not known" if one.usd is None else f"{one.usd:,.4f}"
         if one.usd is not None and one.unpriced:
             usd += f" + {one.unpriced:,} unpriced"
@@ -96,64 +108,68 @@ def _show(calls: int, unread: list[Any], found: list[tuple[Saved, Known]]) -> No
             f"{one.semantic:,}",
             f"{one.tokens:,}",
             usd,
-            _told(said),
+            _in_words(false_hits),
         )
     out.print(table)
 
 
-def _told(said: Known) -> str:
+def _in_words(known: Known) -> str:
     """What is known of a false hit rate, in words."""
-    if said.how == "nothing served":
+    if known.how == "nothing served":
         return "-"
-    assert said.low is not None
-    assert said.high is not None
-    between = f"{said.low:.1%} to {said.high:.1%}"
-    if said.how == "all judged":
-        return f"{said.rate:.1%} ({between}), all judged"
-    if said.rate is not None:
-        return f"about {said.rate:.1%} ({between}), {said.judged} of {said.served} judged"
-    return f"not known: {between}, {said.judged} of {said.served} judged"
+    assert known.low is not None
+    assert known.high is not None
+    interval = f"{known.low:.1%} to {known.high:.1%}"
+    if known.how == "all judged":
+        return f"{known.rate:.1%} ({interval}), all judged"
+    if known.rate is not None:
+        return f"about {known.rate:.1%} ({interval}), {known.judged} of {known.served} judged"
+    return f"not known: {interval}, {known.judged} of {known.served} judged"
 
 
-def _show_pairs(pairs: list[Pair], left: int) -> None:
+def _show_pairs(pairs: list[Pair], unjudged: int) -> None:
     if not pairs:
         return
     out = console()
-    out.print(f"{left:,} served pairs have not been judged; the most doubtful (--review asks):")
+    out.print(
+        f"{unjudged:,} served pairs have not been judged (--review asks for them); the most "
+        "doubtful are:"
+    )
     for pair in pairs:
         out.print(f"  {pair.similarity:.3f}  {short(pair.question, 90)}", markup=False)
         out.print(f"         {short(pair.stored_question, 90)}", markup=False, style="dim")
 
 
 def _review(pairs: list[Pair], labels: Labels, *, at_random: bool) -> None:
-    """Ask y/n/s/q for pairs without a label, and keep what is said."""
+    """Ask y/n/s/q about each pair without a label, and store the answers as labels."""
     from semcache.tools.replay import Label
 
-    left = [pair for pair in pairs if pair.key not in labels.given]
+    unjudged = [pair for pair in pairs if pair.key not in labels.given]
     if at_random:
-        random.Random(len(pairs)).shuffle(left)
+        random.Random(len(pairs)).shuffle(unjudged)
     out = console(stderr=True)
-    for place, pair in enumerate(left, 1):
-        out.print(f"\n{place} of {len(left)}, similarity {pair.similarity:.3f}", style="bold")
+    for number, pair in enumerate(unjudged, 1):
+        out.print(f"\n{number} of {len(unjudged)}, similarity {pair.similarity:.3f}", style="bold")
         out.print(f"asked:  {short(pair.question, 300)}", markup=False)
         out.print(f"stored: {short(pair.stored_question, 300)}", markup=False)
-        out.print(f"the log's answer: {short(pair.answer, 300)}", markup=False, style="dim")
-        out.print(f"the stored one:   {short(pair.stored_answer, 300)}", markup=False, style="dim")
-        said = _key_pressed("Is the stored answer right for what was asked? [y/n/s(kip)/q(uit)] ")
-        if said == "q":
+        out.print(f"answer in the log: {short(pair.answer, 300)}", markup=False, style="dim")
+        out.print(f"stored answer:     {short(pair.stored_answer, 300)}", markup=False, style="dim")
+        verdict = _verdict("Is the stored answer right for what was asked? [y/n/s(kip)/q(uit)] ")
+        if verdict == "q":
             return
-        if said in ("y", "n"):
-            labels.add(pair, Label("right" if said == "y" else "wrong", at_random))
+        if verdict in ("y", "n"):
+            labels.add(pair, Label("right" if verdict == "y" else "wrong", at_random))
 
 
-def _key_pressed(question: str) -> str:
+def _verdict(question: str) -> str:
+    """Ask until the reply begins with y, n, s or q; the end of the input counts as q."""
     while True:
         try:
-            said = input(question).strip().lower()[:1]
+            reply = input(question).strip().lower()[:1]
         except EOFError:
             return "q"
-        if said in ("y", "n", "s", "q"):
-            return said
+        if reply in ("y", "n", "s", "q"):
+            return reply
 
 
 COMMANDS = (replay,)

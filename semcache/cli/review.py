@@ -1,4 +1,4 @@
-"""Commands about what a cache learns: review, tune."""
+"""Commands that teach a cache which hits are right: review, tune."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semcache.cli.common import (
-    NOTHING,
+    NOTHING_FOUND,
     AsJson,
     CachePath,
     EmbedderName,
     console,
-    opened,
+    open_existing,
     print_json,
     progress,
     short,
@@ -29,83 +29,93 @@ if TYPE_CHECKING:
 
 def review(
     cache: CachePath = None,
-    count: Annotated[int, typer.Option("--count", min=1, help="So many at most.")] = 20,
+    count: Annotated[
+        int, typer.Option("--count", min=1, help="Review at most this many hits.")
+    ] = 20,
     export: Annotated[
-        bool, typer.Option("--list", help="Print them as JSON lines and ask nothing.")
+        bool, typer.Option("--list", help="Print the hits as JSON Lines instead of asking.")
     ] = False,
 ) -> None:
     """Judge semantic hits, drawn at random: y right, n wrong, s skip, q quit.
 
-    What you say counts as a label: running caches take it over within a second.
+    Each verdict becomes a label, which running caches take into account within a second.
     """
     from semcache.inspection import record_review
 
-    said = 0
-    with opened(cache) as backend:
-        waiting = backend.ledger.unreviewed(count)
-        if not waiting:
-            console(stderr=True).print("no semantic hits that nobody has judged")
-            raise typer.Exit(NOTHING)
+    judged = 0
+    with open_existing(cache) as backend:
+        hits = backend.ledger.unreviewed(count)
+        if not hits:
+            console(stderr=True).print("no semantic hits left to review")
+            raise typer.Exit(NOTHING_FOUND)
         writer = os.urandom(6).hex()
-        for number, serve in enumerate(waiting, 1):
-            entry = backend.catalogue.get_many([serve.entry_id]).get(serve.entry_id)
-            if entry is None:  # deleted meanwhile
+        for number, hit in enumerate(hits, 1):
+            entry = backend.catalogue.get_many([hit.entry_id]).get(hit.entry_id)
+            if entry is None:  # deleted since it was served
                 continue
             if export:
-                shown = {
-                    "id": serve.id,
-                    "asked": serve.question,
+                row = {
+                    "id": hit.id,
+                    "asked": hit.question,
                     "stored": entry.question,
                     "served": entry.completion.text,
-                    "similarity": serve.similarity,
-                    "chance": serve.chance,
+                    "similarity": hit.similarity,
+                    "chance": hit.chance,
                 }
-                typer.echo(json.dumps(shown, ensure_ascii=False))
+                typer.echo(json.dumps(row, ensure_ascii=False))
                 continue
-            _show_serve(number, len(waiting), serve, entry.question, entry.completion.text)
-            verdict = _asked()
+            _show_hit(number, len(hits), hit, entry.question, entry.completion.text)
+            verdict = _verdict()
             if verdict == "q":
                 break
             if verdict == "s":
                 continue
-            record_review(backend, serve, verdict == "y", writer)
-            said += 1
+            record_review(backend, hit, verdict == "y", writer)
+            judged += 1
     if not export:
-        console(stderr=True).print(f"{said} judged")
+        console(stderr=True).print(f"{judged} judged")
 
 
-def _show_serve(number: int, of: int, serve: ServedHit, stored: str | None, answer: str) -> None:
+def _show_hit(number: int, of: int, hit: ServedHit, stored: str | None, answer: str) -> None:
     from rich.markup import escape
 
     out = console()
     out.print(
-        f"\n[bold]{number} of {of}[/]  {escape(serve.namespace)}  similarity "
-        f"{serve.similarity:.4f}, believed right with {serve.chance:.1%}"
+        f"\n[bold]{number} of {of}[/]  {escape(hit.namespace)}  similarity "
+        f"{hit.similarity:.4f}, right with a chance of {hit.chance:.1%}"
     )
-    out.print(f"[bold]asked[/]   {escape(serve.question)}")
+    out.print(f"[bold]asked[/]   {escape(hit.question)}")
     out.print(f"[bold]stored[/]  {escape(stored or '')}")
     out.print(f"[bold]served[/]  {escape(short(answer, 600))}")
 
 
-def _asked() -> str:
+def _verdict() -> str:
+    """Ask until the reply is y, n, s or q."""
     while True:
-        given: str = typer.prompt("right? (y/n/s/q)").strip().lower()
-        if given in ("y", "n", "s", "q"):
-            return given
+        reply: str = typer.prompt("right? (y/n/s/q)").strip().lower()
+        if reply in ("y", "n", "s", "q"):
+            return reply
 
 
 def tune(
-    log: Annotated[Path, typer.Argument(metavar="LOG.jsonl", exists=True, dir_okay=False)],
+    log: Annotated[
+        Path,
+        typer.Argument(metavar="LOG.jsonl", exists=True, dir_okay=False, help="A log of calls."),
+    ],
     cache: CachePath = None,
-    max_false_hit_rate: Annotated[float, typer.Option(help="The bound that you use.")] = 0.02,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Keep nothing.")] = False,
+    max_false_hit_rate: Annotated[
+        float, typer.Option(help="The max_false_hit_rate that your cache uses.")
+    ] = 0.02,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report; do not change the cache.")
+    ] = False,
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the verifier's prior to a log of yours, and keep it if it is better on later calls.
+    """Fit the verifier's prior to a log of yours, and keep it if it does better on later calls.
 
-    Reads what `replay` reads. Where a record has an "answer_id", equal ids are the same answer;
-    elsewhere the local judge compares the answers. Nothing leaves this machine.
+    Reads the same logs as `replay`. If records have an "answer_id", equal ids mean equal answers;
+    otherwise the local judge compares the answers. Nothing leaves this machine.
     """
     from semcache.assembly.verification import bound_config, judge_of
     from semcache.embedders.default import DefaultEmbedder
@@ -118,7 +128,7 @@ def tune(
     from semcache.verification.memory import install_prior
     from semcache.verification.pair_model import PairModel
 
-    rules = bound_config(max_false_hit_rate, CONFIDENCE)
+    config = bound_config(max_false_hit_rate, CONFIDENCE)
     calls = [record for record in read_log(log) if isinstance(record, Call)]
     if not calls:
         raise RequestError(f"{log} holds no call that can be read.")
@@ -128,17 +138,17 @@ def tune(
     try:
         shipped.load()
     except EmbedderError as error:
-        console(stderr=True).print(f"without the pair model: {error}")
+        console(stderr=True).print(f"continuing without the pair model: {error}")
         model = None
     judge = judge_of("local", embedder, None)
     assert judge is not None
-    with progress("looking at pairs") as bar:
-        looked = look_through(calls, embedder, model, judge, bar)
-    tuned = fit(looked, len(calls), rules, with_model=model is not None)
+    with progress("comparing pairs") as bar:
+        pairs = look_through(calls, embedder, model, judge, bar)
+    tuned = fit(pairs, len(calls), config, with_model=model is not None)
     kept = tuned.weights is not None and not dry_run and cache is not None
     if kept:
         assert tuned.weights is not None
-        with opened(cache) as backend:
+        with open_existing(cache) as backend:
             install_prior(backend.metadata, tuned.weights, with_model=tuned.with_model)
     if as_json:
         print_json({**asdict(tuned), "kept": kept})
@@ -146,13 +156,13 @@ def tune(
     _print_tuned(tuned, kept, cache is None)
 
 
-def _print_tuned(tuned: Tuned, kept: bool, nowhere: bool) -> None:
+def _print_tuned(tuned: Tuned, kept: bool, no_cache: bool) -> None:
     from rich.table import Table
 
     out = console()
     out.print(
-        f"learned from {tuned.learned_from:,} labelled pairs, held against {tuned.held_against:,} "
-        f"of the {tuned.calls:,} calls that came later"
+        f"fitted to {tuned.learned_from:,} labelled pairs, tested on {tuned.held_against:,} pairs "
+        f"of the {tuned.calls:,} later calls"
     )
     table = Table("at most wrong", "hits before", "hits after", box=None, header_style="bold")
     rows: Any = zip(tuned.before.rates, tuned.before.hits, tuned.after.hits, strict=True)
@@ -165,7 +175,7 @@ def _print_tuned(tuned: Tuned, kept: bool, nowhere: bool) -> None:
     elif kept:
         out.print(f"kept: {tuned.why}")
     else:
-        reason = "no cache was named (--cache)" if nowhere else "--dry-run"
+        reason = "no cache was given (--cache)" if no_cache else "--dry-run"
         out.print(f"better, but not kept: {reason}")
 
 

@@ -1,4 +1,4 @@
-"""Commands that carry entries out of a cache and into one: export, import, backup, restore."""
+"""Commands that copy entries out of a cache and into one: export, import, backup, restore."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from semcache.cli.common import (
     Tag,
     console,
     location,
-    named_path,
-    opened,
+    nonempty_path,
+    open_existing,
     progress,
 )
 from semcache.errors import RequestError
@@ -30,18 +30,20 @@ if TYPE_CHECKING:
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="Where to; - for standard output.")] = Path("-"),
+    file: Annotated[Path, typer.Argument(help="The file to write; - for standard output.")] = Path(
+        "-"
+    ),
     cache: CachePath = None,
     namespace: Namespace = None,
     model: Model = None,
     tag: Tag = None,
 ) -> None:
-    """Write entries as JSON Lines, vectors included."""
+    """Write entries as JSON Lines, with their embeddings."""
     from semcache.tools.transfer import export_lines
 
     count = -1
     selection = Selection(namespace, model, tag)
-    with opened(cache) as backend, progress("exporting") as bar:
+    with open_existing(cache) as backend, progress("exporting") as bar:
         total = backend.catalogue.count(selection)
         out = sys.stdout if str(file) == "-" else file.open("w", encoding="utf-8")
         try:
@@ -55,11 +57,11 @@ def export(
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="An export; - for standard input.")],
+    file: Annotated[Path, typer.Argument(help="The file to read; - for standard input.")],
     cache: CachePath = None,
     embedder_name: EmbedderName = None,
 ) -> None:
-    """Store the entries of an export, each in place of one for the same request."""
+    """Store the entries of an export, replacing those for the same requests."""
     from semcache.assembly.embedding import choose_embedder
     from semcache.backends.retention import Retention
     from semcache.tools.transfer import import_lines
@@ -67,7 +69,7 @@ def import_(
     if str(file) != "-" and not file.exists():
         raise RequestError(f"There is no file {file}.")
     backend = open_backend(location(cache))
-    known = backend.embedder  # vectors of this embedder are taken as they are
+    stored_by = backend.embedder  # imported vectors of this embedder are stored unchanged
 
     def chosen() -> Embedder:
         return choose_embedder(embedder_name, backend)
@@ -77,7 +79,7 @@ def import_(
 
     try:
         entries = backend.entries(
-            fingerprint=lambda: known or chosen().fingerprint,
+            fingerprint=lambda: stored_by or chosen().fingerprint,
             retention=Retention(),
             clock=time.time,
             fault=fault,
@@ -89,7 +91,7 @@ def import_(
                     lines,
                     entries,
                     chosen,
-                    fingerprint=known,
+                    fingerprint=stored_by,
                     dimension=int(backend.metadata.meta("dimension") or 0) or None,
                     progress=bar,
                 )
@@ -102,37 +104,39 @@ def backup(
     to: Annotated[
         Path,
         typer.Argument(
-            metavar="DIRECTORY", parser=named_path, help="A directory that holds no cache yet."
+            metavar="DIRECTORY",
+            parser=nonempty_path,
+            help="A directory without a cache.",
         ),
     ],
     cache: CachePath = None,
 ) -> None:
-    """Copy a cache as it is at one moment, while it is in use."""
+    """Make a consistent copy of a cache while it is in use."""
     where = location(cache)
     with progress("copying") as bar:
         count = backend_kind(where).backup(where, to, bar)
-    typer.echo(f"{count:,} entries are in {to}")
+    typer.echo(f"copied {count:,} entries to {to}")
 
 
 def restore(
     source: Annotated[
         Path,
-        typer.Argument(metavar="DIRECTORY", parser=named_path, help="The directory of a backup."),
+        typer.Argument(metavar="DIRECTORY", parser=nonempty_path, help="A backup."),
     ],
     cache: CachePath = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Put a backup in place of a cache; programs that have it open go on with it."""
+    """Replace the content of a cache with a backup; programs using the cache switch over to it."""
     where = location(cache)
     kind = backend_kind(where)
-    kind.check_backup(source)  # before anything is asked
+    kind.check_backup(source)  # report a bad backup before asking for confirmation
     if kind.exists(where) and not yes:
-        with opened(where) as backend:
+        with open_existing(where) as backend:
             count = backend.catalogue.totals().entries
         typer.confirm(f"Replace the {count:,} entries of {backend.name}?", abort=True)
     with progress("copying") as bar:
         count = kind.restore(source, where, bar)
-    typer.echo(f"{count:,} entries are in {where}")
+    typer.echo(f"restored {count:,} entries to {where}")
 
 
 COMMANDS = (export, import_, backup, restore)

@@ -1,4 +1,4 @@
-"""semcache webhooks serve"""
+"""The command `semcache webhooks serve`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from semcache.errors import ConfigError
 
 
 def webhooks(
-    what: Annotated[Literal["serve"], typer.Argument(help="serve")],  # noqa: ARG001 - the only one
+    what: Annotated[  # noqa: ARG001 - there is only one choice
+        Literal["serve"], typer.Argument(help="serve runs the server.")
+    ],
     cache: CachePath = None,
-    host: Annotated[str, typer.Option("--host", help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8787,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="The port to listen on.")
+    ] = 8787,
 ) -> None:
-    """Receive signed events at POST /webhook/NAME: invalidate what has changed."""
+    """Receive signed events at POST /webhook/NAME and invalidate the entries they name."""
     from semcache.config.settings import load
     from semcache.integrations.webhooks import webhook_app
     from semcache.options import Matching
@@ -26,7 +30,7 @@ def webhooks(
     sources = settings.webhooks.sources
     if not sources:
         raise ConfigError(
-            "Nobody may send webhooks yet. Write into semcache.toml:\n"
+            "No source of webhooks is set up. Write into semcache.toml:\n"
             "  [webhooks.sources.github]\n"
             '  scheme = "github"\n'
             "and set SEMCACHE_WEBHOOKS__SOURCES__GITHUB__SECRET."
@@ -35,15 +39,15 @@ def webhooks(
         import uvicorn
     except ImportError:
         raise ConfigError(
-            'The receiver of webhooks needs more: pip install "semcache-llm[webhooks]".'
+            'Receiving webhooks needs more packages: pip install "semcache-llm[webhooks]".'
         ) from None
     for name, source in sources.items():
         if source.secret is None:
-            console(stderr=True).print(f"{name} has no secret: all it sends is refused")
+            console(stderr=True).print(f"{name} has no secret: all its deliveries are refused")
     with SemanticCache(
         location(cache or settings.path), matching=Matching(semantic=False)
-    ) as opened:
-        uvicorn.run(webhook_app(opened, settings.webhooks), host=host, port=port, log_level="info")
+    ) as cached:
+        uvicorn.run(webhook_app(cached, settings.webhooks), host=host, port=port, log_level="info")
 
 
 COMMANDS = (webhooks,)

@@ -1,13 +1,13 @@
-"""Feature flags: read when they matter, not when the program starts.
+"""Feature flags, read on every use rather than once when the program starts.
 
-Where a flag's value comes from, the first that knows it:
+The value of a flag comes from the first of these that has it:
 
-1. `with flags.override(name=value):`, in this thread or task alone;
+1. `with flags.override(name=value):`, for the current thread or task only;
 2. an OpenFeature client, if one is given;
-3. the settings, as they are now (`flags.values` may be exchanged);
+3. the settings, as they are now (`flags.values` may be replaced at any time);
 4. the default.
 
-A client that fails is passed over with a warning: a flag must not take a call down.
+If the client fails, its answer is ignored with a warning: a flag must not make a call fail.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ DEFAULTS: Mapping[str, bool] = {
     "streaming_enabled": True,
     "use_deepseek_for_bulk": False,
 }
-"""The flags that semcache itself looks at.
+"""The flags that semcache itself uses.
 
-- caching_enabled: look answers up, and store them.
-- semantic_enabled: look for paraphrases too, not only for exact repeats.
-- streaming_enabled: ask providers for streams; otherwise a stream is one piece.
-- use_deepseek_for_bulk: bulk_processing goes to DeepSeek through OpenRouter first.
+- caching_enabled: look up answers and store them.
+- semantic_enabled: use the semantic tier, not only the exact one.
+- streaming_enabled: ask providers for streams; if off, a stream has a single chunk.
+- use_deepseek_for_bulk: try DeepSeek through OpenRouter first for bulk_processing.
 """
 
 
-_NONE: Mapping[str, bool] = {}
+_NO_OVERRIDES: Mapping[str, bool] = {}
 
 
 class Client(Protocol):
-    """What is needed of an OpenFeature client."""
+    """The part of an OpenFeature client that is used here."""
 
     def get_boolean_value(self, flag_key: str, default_value: bool, /) -> bool: ...
 
@@ -50,8 +50,8 @@ class Flags:
     """The flags of one program.
 
     Args:
-        values: by name; see `DEFAULTS`, and whatever the user adds.
-        client: an OpenFeature client, asked first.
+        values: flags by name: those in `DEFAULTS`, and any of your own.
+        client: an OpenFeature client, which takes precedence over `values`.
     """
 
     def __init__(
@@ -62,43 +62,50 @@ class Flags:
         self._overrides: ContextVar[Mapping[str, bool]] = ContextVar("semcache_flags")
 
     def enabled(self, name: str, default: bool | None = None) -> bool:
-        """Whether a flag is on, now.
+        """Whether a flag is on now.
+
+        Args:
+            default: the value if the flag is neither set nor one of `DEFAULTS`.
 
         Raises:
-            ConfigError: nobody knows the flag and no default is given.
+            ConfigError: the flag is neither, and no default is given.
         """
-        overrides = self._overrides.get(_NONE)
+        overrides = self._overrides.get(_NO_OVERRIDES)
         if name in overrides:
             return overrides[name]
-        known = self.values.get(name, DEFAULTS.get(name, default))
-        if known is None:
+        fallback = self.values.get(name, DEFAULTS.get(name, default))
+        if fallback is None:
             raise ConfigError(
-                f"No flag {name!r} is set; known are {', '.join(sorted(self.all()))}. "
+                f"No flag {name!r} is set; known flags: {', '.join(sorted(self.all()))}. "
                 "Set it, or give a default."
             )
         if self._client is None:
-            return known
+            return fallback
         try:
-            return bool(self._client.get_boolean_value(name, known))
+            return bool(self._client.get_boolean_value(name, fallback))
         except Exception as error:
-            logger.warning("the flag client failed on %r, %s is used: %s", name, known, error)
-            return known
+            logger.warning("the flag client failed for %r; using %s: %s", name, fallback, error)
+            return fallback
 
     @contextmanager
     def override(self, **values: bool) -> Iterator[None]:
-        """Set flags for what runs inside, in this thread or task."""
+        """Set flags inside the `with` block, for the current thread or task only.
+
+        Raises:
+            ConfigError: a value is not True or False.
+        """
         wrong = [name for name, value in values.items() if not isinstance(value, bool)]
         if wrong:
-            raise ConfigError(f"flags are True or False: {', '.join(wrong)}")
-        token = self._overrides.set({**self._overrides.get(_NONE), **values})
+            raise ConfigError(f"These flags must be True or False: {', '.join(wrong)}.")
+        token = self._overrides.set({**self._overrides.get(_NO_OVERRIDES), **values})
         try:
             yield
         finally:
             self._overrides.reset(token)
 
     def all(self) -> dict[str, bool]:
-        """Every known flag as it is now, the client apart."""
-        return {**DEFAULTS, **self.values, **self._overrides.get(_NONE)}
+        """Every known flag and its present value, without asking the client."""
+        return {**DEFAULTS, **self.values, **self._overrides.get(_NO_OVERRIDES)}
 
     def __repr__(self) -> str:
         return f"Flags({self.all()})"

@@ -1,12 +1,12 @@
-"""Parts by name, from this package and from others.
+"""Kinds of providers by name, from this package and from others.
 
-A package adds a provider with an entry point in the group "semcache.providers"::
+Another package can add a kind with an entry point in the group "semcache.providers"::
 
     [project.entry-points."semcache.providers"]
     mine = "my_package:MyProvider"
 
-The object is called with what the settings say: name=, and base_url=, api_key=, model=,
-models=, headers=, price_list=, version= where they are set.
+The object is called with keyword arguments from the settings: name=, and those of base_url=,
+api_key=, model=, models=, headers=, price_list= and version= that are set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROVIDERS = "semcache.providers"
 
 
 def provider_kinds() -> dict[str, Callable[..., Any]]:
-    """Makers of providers by kind; those of other packages are loaded when they are asked for."""
+    """The factory of each kind of provider; those of other packages are loaded on first call."""
     from semcache.providers import Anthropic, Gemini, OpenAICompatible
     from semcache.providers.openai import OLLAMA_URL, OPENROUTER_URL
 
@@ -48,28 +48,28 @@ def provider_kinds() -> dict[str, Callable[..., Any]]:
 def _loader(point: Any) -> Callable[..., Any]:
     def make(**options: Any) -> Any:
         try:
-            found = point.load()
+            factory = point.load()
         except Exception as error:
             raise ConfigError(
                 f"The provider kind {point.name!r} ({point.value}) cannot be loaded: {error}"
             ) from error
-        return found(**options)
+        return factory(**options)
 
     return make
 
 
 def provider_kind(kind: str) -> Callable[..., Any]:
-    """The maker of a kind of provider.
+    """The factory of a kind of provider.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such kind.
     """
     kinds = provider_kinds()
     if kind not in kinds:
         near = get_close_matches(kind, kinds, 1, 0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
-            f"There is no kind of provider {kind!r}, only {', '.join(sorted(kinds))}.{hint} "
-            'A provider with another name needs kind = "openai" (or another of these).'
+            f"There is no kind of provider {kind!r}; the kinds are {', '.join(sorted(kinds))}."
+            f'{hint} A provider with a name of its own needs one of these, as in kind = "openai".'
         )
     return kinds[kind]

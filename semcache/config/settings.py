@@ -1,16 +1,17 @@
 """Settings from the environment, `.env` and `semcache.toml`.
 
-Where a value comes from, the first that has it:
+The value of a setting comes from the first of these that has it:
 
-1. what the program says itself (`Settings(threshold=0.9)`);
-2. `SEMCACHE_*` in the environment; two underscores lead inside: `SEMCACHE_FLAGS__CACHING_ENABLED`;
+1. the program itself (`Settings(threshold=0.9)`);
+2. `SEMCACHE_*` in the environment, with two underscores between the names of nested settings:
+   `SEMCACHE_FLAGS__CACHING_ENABLED`;
 3. the same names in `.env`, in the working directory;
-4. `semcache.toml`, in the working directory or where `SEMCACHE_CONFIG` says;
-5. for keys alone, their usual names (`OPENAI_API_KEY`, ...) in the environment, then in `.env`;
+4. `semcache.toml`, in the working directory, or the file that `SEMCACHE_CONFIG` names;
+5. for API keys only, their usual names (`OPENAI_API_KEY`, ...) in the environment, then in `.env`;
 6. the default.
 
 Nested values are merged: a provider may have its address in the file and its key in the
-environment. A provider is there if anything is said of it.
+environment. A provider exists if any of its settings is given.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ KEYS = {
     "openrouter": ("OPENROUTER_API_KEY",),
     "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
 }
-"""The usual names of keys, by provider."""
+"""The usual names of the variables that hold API keys, by provider."""
 _NOT_SETTINGS = frozenset({"config", "models"})
-"""SEMCACHE_CONFIG and SEMCACHE_MODELS are read elsewhere."""
+"""SEMCACHE_CONFIG and SEMCACHE_MODELS are no settings; they are read elsewhere."""
 
 
 class _Section(BaseModel):
@@ -61,10 +62,14 @@ class ProviderSettings(_Section):
     """One provider.
 
     Attributes:
-        kind: "openai", "anthropic", "gemini", or an entry point's name; by default its own name.
-        model: for requests that name none. models: patterns of models that are its own.
-        requests_per_minute, tokens_per_minute: its rate limits; wait: the longest that a call
-            waits for its turn (seconds). concurrency: calls at once.
+        kind: "openai", "anthropic", "gemini", "openrouter", "ollama" or the name of an entry
+            point; by default the name of the provider.
+        base_url, api_key, headers, version, price_list: passed on to the provider if set.
+        model: the model for requests that name none.
+        models: patterns of the names of models that belong to this provider.
+        requests_per_minute, tokens_per_minute: the rate limits; None means unlimited.
+        wait: seconds for which a call waits at most for its turn.
+        concurrency: the most calls in flight at once; None means unlimited.
     """
 
     kind: str | None = None
@@ -82,7 +87,7 @@ class ProviderSettings(_Section):
 
 
 class RouteSettings(_Section):
-    """One rule, see `router.Route`. targets: "provider/model" or "provider/model@weight"."""
+    """One route, see `router.Route`; a target is "provider/model" or "provider/model@weight"."""
 
     targets: tuple[str, ...] = Field(min_length=1)
     task_type: str | None = None
@@ -110,12 +115,12 @@ class BreakerSettings(_Section):
 
 
 class WebhookSource(_Section):
-    """Who may send webhooks, under `/webhook/NAME`.
+    """A sender of webhooks, received at `/webhook/NAME`.
 
     Attributes:
-        scheme: how deliveries are signed: "standard" (Standard Webhooks, as OpenAI sends),
+        scheme: how deliveries are signed: "standard" (Standard Webhooks, which OpenAI uses),
             "hex" (`X-Signature`) or "github" (`X-Hub-Signature-256`).
-        secret: without one every delivery is refused.
+        secret: the secret that deliveries are signed with; None refuses every delivery.
     """
 
     scheme: Literal["standard", "hex", "github"] = "standard"
@@ -124,26 +129,32 @@ class WebhookSource(_Section):
     @field_validator("secret")
     @classmethod
     def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
-        """An empty secret, as an unset variable gives it, is none: anybody could sign with it."""
+        """An empty secret, as from an unset variable, counts as missing: anybody could use it."""
         text = "" if value is None else value.get_secret_value().strip()
         return None if text in ("", "whsec_") else value
 
 
 class WebhookSettings(_Section):
-    """The receiver of webhooks. tolerance: seconds; max_bytes: of one delivery."""
+    """The receiver of webhooks.
+
+    Attributes:
+        sources: the senders, by name.
+        tolerance: seconds by which the signed time may differ from the clock.
+        max_bytes: the largest delivery that is accepted.
+    """
 
     sources: dict[str, WebhookSource] = Field(default_factory=dict)
-    tolerance: float = Field(default=300.0, gt=0, le=300)  # what standardwebhooks lets by
+    tolerance: float = Field(default=300.0, gt=0, le=300)  # standardwebhooks allows no more
     max_bytes: int = Field(default=1_000_000, ge=1)
 
 
 def _option(group: type[Any], name: str, **limits: Any) -> Any:
-    """A setting that is an option of a cache; its description is the option's."""
+    """A setting that is an option of a cache, with the option's description."""
     return Field(default=None, description=description(group, name), **limits)
 
 
 class Settings(BaseSettings):
-    """All settings. See the head of the module for where they come from."""
+    """All settings. The module's docstring says where they come from."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -179,9 +190,9 @@ class Settings(BaseSettings):
 
     @classmethod
     def cache_options(cls) -> list[str]:
-        """The settings that are options of a cache, by the options' own names."""
+        """The names of the settings that are options of a cache."""
         options = {name for group in GROUPS.values() for name in group.__dataclass_fields__}
-        options -= {"flags"}  # here a table of switches, there the object that reads them
+        options -= {"flags"}  # the setting holds values, the option an object that reads them
         return [name for name in cls.model_fields if name in options]
 
     @classmethod
@@ -189,59 +200,59 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - made anew, with names
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - `_sources` creates its own
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not read
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not used
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, *(source for _, source in _sources(settings_cls)))
 
 
 class _Dotenv(DotEnvSettingsSource):
-    """`.env` may hold other programs' variables too: only known names are taken."""
+    """Reads known names only, since `.env` may hold the variables of other programs too."""
 
     def __call__(self) -> dict[str, Any]:
-        found = super().__call__()
-        return {name: value for name, value in found.items() if name in Settings.model_fields}
+        values = super().__call__()
+        return {name: value for name, value in values.items() if name in Settings.model_fields}
 
 
 class _Keys(PydanticBaseSettingsSource):
-    """Keys under their usual names."""
+    """API keys under their usual names."""
 
     def __init__(self, settings_cls: type[BaseSettings], values: Mapping[str, str | None]) -> None:
         super().__init__(settings_cls)
         self.values = values
 
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - asked by nobody
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - abstract in the base class, but never called
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = {}
+        providers = {}
         for provider, names in KEYS.items():
             key = next((self.values[name] for name in names if self.values.get(name)), None)
             if key:
-                found[provider] = {"api_key": key}
-        return {"providers": found} if found else {}
+                providers[provider] = {"api_key": key}
+        return {"providers": providers} if providers else {}
 
 
 def config_file() -> Path:
-    """The file of settings.
+    """The path of the settings file, which need not exist.
 
     Raises:
-        ConfigError: SEMCACHE_CONFIG names one that is not there.
+        ConfigError: SEMCACHE_CONFIG names a file that does not exist.
     """
-    named = os.environ.get(f"{PREFIX}CONFIG")
-    if named and not Path(named).is_file():
-        raise ConfigError(f"SEMCACHE_CONFIG is {named!r}, and there is no such file.")
-    return Path(named or FILE)
+    configured = os.environ.get(f"{PREFIX}CONFIG")
+    if configured and not Path(configured).is_file():
+        raise ConfigError(f"SEMCACHE_CONFIG is {configured!r}, but there is no such file.")
+    return Path(configured or FILE)
 
 
 def _sources(cls: type[BaseSettings]) -> list[tuple[str, PydanticBaseSettingsSource]]:
-    """(name, source), the first to be asked first."""
+    """(name, source) of each source, in order of precedence."""
     path = config_file()
     try:
         toml = TomlConfigSettingsSource(cls, toml_file=path)
-    except ValueError as error:  # the parser's errors are ValueErrors
-        raise ConfigError(f"{path} is no valid TOML: {error}") from None
+    except ValueError as error:  # the base class of the parser's errors
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
     return [
         ("environment", EnvSettingsSource(cls)),
         (DOTENV, _Dotenv(cls, env_file=DOTENV)),
@@ -258,65 +269,68 @@ def _dotenv() -> Mapping[str, str | None]:
 
 
 def load(**values: Any) -> Settings:
-    """The settings as they are now.
+    """Read the settings as they are now.
 
     Args:
-        values: said by the program itself.
+        values: settings given by the program itself; they take precedence.
 
     Raises:
-        ConfigError: a value is wrong or unknown; all that is wrong is said at once.
+        ConfigError: a value is wrong or a setting unknown; the error lists all problems.
     """
     try:
         return Settings(**values)
     except ValidationError as error:
-        found = said(error)
-        raise ConfigError("The settings are wrong: " + "; ".join(found), problems=found) from None
+        problems = said(error)
+        message = "The settings are wrong: " + "; ".join(problems)
+        raise ConfigError(message, problems=problems) from None
     except SettingsError as error:
         raise _unparsed(error) from None
 
 
 def _unparsed(error: SettingsError) -> ConfigError:
-    said = str(error).replace("EnvSettingsSource", "environment").replace("_Dotenv", DOTENV)
+    reason = str(error).replace("EnvSettingsSource", "environment").replace("_Dotenv", DOTENV)
     return ConfigError(
-        f"The settings are wrong: {said}. Lists and sections in a variable are written as JSON, "
+        f"The settings are wrong: {reason}. Lists and sections in a variable are written as JSON, "
         """such as SEMCACHE_ROUTES='[{"targets": ["local"]}]'."""
     )
 
 
 def said(error: ValidationError) -> list[str]:
-    """What pydantic found wrong, in words that lead to the place. Values are not shown."""
-    return [_problem(found["loc"], found["type"], found["msg"]) for found in error.errors()]
+    """The problems in a validation error, by setting, without values: these may be secrets."""
+    return [_problem(entry["loc"], entry["type"], entry["msg"]) for entry in error.errors()]
 
 
-def _problem(where: tuple[int | str, ...], kind: str, message: str) -> str:
-    name = ".".join(map(str, where))
+def _problem(path: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = ".".join(map(str, path))
     if kind != "extra_forbidden":
         return f"{name}: {message[0].lower()}{message[1:]}"
-    known = _fields_at(where[:-1])
-    near = get_close_matches(str(where[-1]), known, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
-    return f"{name} is no setting; {hint}"
+    known = _fields_at(path[:-1])
+    near = get_close_matches(str(path[-1]), known, 1, 0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(sorted(known))}."
+    return f"{name} is not a setting; {hint}"
 
 
-def _fields_at(where: tuple[int | str, ...]) -> list[str]:
-    """The fields of the section at a place."""
+def _fields_at(path: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields of the section at `path`."""
     sections: dict[str, type[BaseModel]] = {
         "providers": ProviderSettings,
         "routes": RouteSettings,
         "retry": RetrySettings,
         "breaker": BreakerSettings,
-        "webhooks": WebhookSource if "sources" in where else WebhookSettings,
+        "webhooks": WebhookSource if "sources" in path else WebhookSettings,
     }
-    section = sections.get(str(where[0]), Settings) if where else Settings
+    section = sections.get(str(path[0]), Settings) if path else Settings
     return list(section.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A setting, as it is shown.
+    """A setting as it is shown to people.
 
     Attributes:
-        name: with dots. value: secrets are masked. source: where it comes from.
+        name: the full name, with dots between sections.
+        value: the value; a secret is masked.
+        source: where the value comes from: "environment", ".env", the file's path or "default".
     """
 
     name: str
@@ -331,19 +345,19 @@ def origins(settings: Settings) -> list[Origin]:
         ConfigError: a source cannot be read.
     """
     try:
-        given = [(name, _flat(source())) for name, source in _sources(Settings)]
+        by_source = [(name, _flat(source())) for name, source in _sources(Settings)]
     except SettingsError as error:
         raise _unparsed(error) from None
-    shown = _flat({**settings.model_dump(), "flags": {**DEFAULTS, **settings.flags}})
-    found = []
-    for name, value in shown.items():
-        source = next((where for where, values in given if _says(values, name)), "default")
-        found.append(Origin(name, _masked(value), source))
-    return found
+    flat = _flat({**settings.model_dump(), "flags": {**DEFAULTS, **settings.flags}})
+    shown = []
+    for name, value in flat.items():
+        source = next((where for where, values in by_source if _sets(values, name)), "default")
+        shown.append(Origin(name, _masked(value), source))
+    return shown
 
 
 def unknown_variables() -> list[str]:
-    """Problems with `SEMCACHE_*` variables that no setting is called by."""
+    """A problem for each `SEMCACHE_*` variable that does not name a setting."""
     known = {*Settings.model_fields, *_NOT_SETTINGS}
     problems = []
     for where, names in (("environment", os.environ), (DOTENV, _dotenv())):
@@ -354,13 +368,13 @@ def unknown_variables() -> list[str]:
             if field in known:
                 continue
             near = get_close_matches(field, known, 1, 0.5)
-            hint = f"did you mean {PREFIX}{near[0].upper()}?" if near else "it changes nothing."
-            problems.append(f"{name} ({where}) is no setting; {hint}")
+            hint = f"did you mean {PREFIX}{near[0].upper()}?" if near else "it has no effect."
+            problems.append(f"{name} ({where}) is not a setting; {hint}")
     return problems
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted names; a list is one value."""
+    """Nested values by their dotted names; a list counts as one value."""
     if not isinstance(value, Mapping) or (prefix and not value):
         return {prefix: value}
     flat: dict[str, Any] = {}
@@ -369,8 +383,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _says(values: Mapping[str, Any], name: str) -> bool:
-    """Whether a source has said a value: in its own place, or as JSON for all of a section."""
+def _sets(values: Mapping[str, Any], name: str) -> bool:
+    """Whether a source sets a value, under its own name or as part of a whole section."""
     return any(
         key and (name == key or name.startswith(f"{key}.")) and value not in (None, {})
         for key, value in values.items()
@@ -381,5 +395,5 @@ def _masked(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "***"
     if isinstance(value, str):
-        return re.sub(r"//[^/@]*@", "//***@", value)  # a password in an address
+        return re.sub(r"//[^/@]*@", "//***@", value)  # a password in a URL
     return str(value) if isinstance(value, Path) else value

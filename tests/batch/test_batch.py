@@ -1,4 +1,4 @@
-"""Batches: bounded, in either order, resumed after anything, no line twice and none missing."""
+"""Batches are bounded, keep either order, and can be resumed: no line twice, none missing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run(processor: BatchProcessor, *args: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("order", ["finished", "input"])
 def test_every_line_is_answered_once(tmp_path: Path, order: Any) -> None:
-    """As they finish or in the order of the input; names are kept."""
+    """Answers come as they finish or in the order of the input, with the caller's ids."""
     source = write(tmp_path / "in.jsonl", [{"prompt": f"q{i}", "id": f"n{i}"} for i in range(200)])
     seen: list[Progress] = []
     report = run(
@@ -76,8 +76,8 @@ def test_every_line_is_answered_once(tmp_path: Path, order: Any) -> None:
     assert seen[-1].seconds_left == 0.0
 
 
-def test_openai_s_form(tmp_path: Path) -> None:
-    """Read as its batch files are written, and answered in the form of its results."""
+def test_openai_s_format(tmp_path: Path) -> None:
+    """A line of OpenAI's batch format is answered in the format of its results."""
     source = write(
         tmp_path / "in.jsonl",
         [
@@ -113,7 +113,7 @@ def test_openai_s_form(tmp_path: Path) -> None:
 
 
 def test_failures_have_a_file_of_their_own(tmp_path: Path) -> None:
-    """With the reason and the line; the others are answered all the same."""
+    """It holds the reason and the line; the other lines are answered nevertheless."""
     source = write(
         tmp_path / "in.jsonl",
         [
@@ -156,7 +156,7 @@ def test_failures_have_a_file_of_their_own(tmp_path: Path) -> None:
 
 
 def test_an_outage_is_waited_out(tmp_path: Path) -> None:
-    """A line is no failure because a limit is used up for a minute."""
+    """A line does not fail because a rate limit is exhausted for a minute."""
     source = write(tmp_path / "in.jsonl", [{"prompt": "q"}])
     waits: list[float] = []
     limited = AttemptReport("p", "m", "rate_limited", 429)
@@ -182,8 +182,8 @@ def test_an_outage_is_waited_out(tmp_path: Path) -> None:
     assert sum(waits) == 4 * 12.0, "a wrong key is not waited for"
 
 
-def test_nobody_to_ask_ends_the_batch(tmp_path: Path) -> None:
-    """A million lines are not failed one by one for a wrong setting."""
+def test_a_batch_without_a_provider_ends(tmp_path: Path) -> None:
+    """A wrong setting does not make a million lines fail one by one."""
     source = write(tmp_path / "in.jsonl", [{"prompt": f"q{i}"} for i in range(50)])
 
     async def ask(request: Request) -> Completion:
@@ -196,7 +196,7 @@ def test_nobody_to_ask_ends_the_batch(tmp_path: Path) -> None:
 
 
 def test_max_failures_stops(tmp_path: Path) -> None:
-    """So many are enough."""
+    """The batch ends after this number of failures."""
     source = write(tmp_path / "in.jsonl", ["bad"] * 1000)
     processor = BatchProcessor(echo, concurrency=2, max_failures=5)
     report = run(processor, source, tmp_path / "out.jsonl")
@@ -204,8 +204,8 @@ def test_max_failures_stops(tmp_path: Path) -> None:
     assert 5 <= report.progress.failed < 50
 
 
-def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
-    """Unless that is asked for; nor gone on with from another input."""
+def test_existing_output_is_not_overwritten(tmp_path: Path) -> None:
+    """It takes `overwrite` to replace it, and the same input to resume it."""
     source = write(tmp_path / "in.jsonl", [{"prompt": "q"}])
     out = tmp_path / "out.jsonl"
     run(BatchProcessor(echo), source, out)
@@ -226,8 +226,8 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
 
 @given(st.data())
 @settings(max_examples=40)
-def test_a_file_cut_anywhere_is_gone_on_with(tmp_path_factory: Any, data: Any) -> None:
-    """Whatever a dead process has left of its last line: no line twice, and none missing."""
+def test_a_file_cut_anywhere_is_resumed(tmp_path_factory: Any, data: Any) -> None:
+    """Whatever a killed process left of its last line, no line is there twice or missing."""
     path = tmp_path_factory.mktemp("cut")
     source = write(path / "in.jsonl", [{"prompt": f"ü{i}"} for i in range(20)])
     out = path / "out.jsonl"
@@ -241,7 +241,7 @@ def test_a_file_cut_anywhere_is_gone_on_with(tmp_path_factory: Any, data: Any) -
 
 @given(st.lists(st.integers(1, 100_000), max_size=50))
 def test_done_is_a_set(numbers: list[int]) -> None:
-    """A bit for each line."""
+    """It behaves like a set of line numbers."""
     done, model = Done(), set[int]()
     for number in numbers:
         assert done.add(number) == (number not in model)
@@ -252,22 +252,22 @@ def test_done_is_a_set(numbers: list[int]) -> None:
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """Only so many lines are read ahead, however slow the first one is."""
+    """A bounded number of lines is read ahead, however slow the first one is."""
     source = write(tmp_path / "in.jsonl", [{"prompt": f"q{i}"} for i in range(5000)])
     gate = asyncio.Event()
-    under_way, most, asked = 0, 0, 0
+    in_flight, most, asked = 0, 0, 0
 
     async def ask(request: Request) -> Completion:
-        nonlocal under_way, most, asked
+        nonlocal in_flight, most, asked
         asked += 1
-        under_way += 1
-        most = max(most, under_way)
+        in_flight += 1
+        most = max(most, in_flight)
         if words(request) == "q0":
             await gate.wait()
         elif asked == 15:
             asyncio.get_running_loop().call_later(0.2, gate.set)
         await asyncio.sleep(0)
-        under_way -= 1
+        in_flight -= 1
         return Completion("a")
 
     processor = BatchProcessor(ask, concurrency=4, order="input")
@@ -284,7 +284,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 
 def test_equal_and_nearly_equal_lines_are_asked_once(tmp_path: Path) -> None:
-    """Through the cache, also while the first is still under way."""
+    """This holds through the cache, even while the first call is still in flight."""
     prompts = ["how do I reset my password", "how do I reset my own password", "where is my parcel"]
     source = write(tmp_path / "in.jsonl", [{"prompt": prompts[i % 3]} for i in range(60)])
     asked: list[str] = []
@@ -299,7 +299,7 @@ def test_equal_and_nearly_equal_lines_are_asked_once(tmp_path: Path) -> None:
         async def ask(request: Request) -> Completion:
             return await cache.aanswer(request, slow)
 
-        # One at a time into the cache's threads: which of two equals comes first is chance.
+        # Which of two equal lines gets to the cache first is up to chance.
         report = run(BatchProcessor(ask, concurrency=16), source, tmp_path / "out.jsonl")
     rows = read(tmp_path / "out.jsonl")
     assert len(rows) == 60
@@ -309,7 +309,7 @@ def test_equal_and_nearly_equal_lines_are_asked_once(tmp_path: Path) -> None:
     assert {row["served_from"] for row in rows} >= {None, "shared"}
 
 
-# ----------------------------------------------------------------- as a process, and killed
+# ----------------------------------------------------------------- as processes that are killed
 
 
 @pytest.fixture
@@ -358,13 +358,13 @@ def read_whole(path: Path) -> list[bytes]:
 
 async def slow_echo(exchange: Exchange) -> None:
     await asyncio.sleep(0.03)
-    said = exchange.json["messages"][-1]["content"]
-    await exchange.send(200, json.dumps(completion(f"re: {said}")).encode())
+    prompt = exchange.json["messages"][-1]["content"]
+    await exchange.send(200, json.dumps(completion(f"re: {prompt}")).encode())
 
 
 @pytest.mark.parametrize("how", ["kill -9", "Ctrl-C"])
-def test_resume_goes_on_exactly(tmp_path: Path, server: FaultServer, how: str) -> None:
-    """Killed or interrupted in the middle, twice: at the end each line is there once."""
+def test_resume_continues_exactly(tmp_path: Path, server: FaultServer, how: str) -> None:
+    """After being killed or interrupted twice, the batch ends with each line there once."""
     prompts = [f"question number {i}" for i in range(120)]
     write(tmp_path / "in.jsonl", [{"prompt": p} for p in prompts])
     url = server.case("up", [slow_echo])
@@ -387,12 +387,12 @@ def test_resume_goes_on_exactly(tmp_path: Path, server: FaultServer, how: str) -
     assert all(row["answer"] == f"re: {prompts[row['line'] - 1]}" for row in rows)
     assert len(server.seen["up"]) - sent_before == 120 - done_before
     if how == "Ctrl-C":
-        assert len(server.seen["up"]) == 120, "calls under way ended, and none was made twice"
+        assert len(server.seen["up"]) == 120, "calls in flight finished, and none was made twice"
 
 
 @pytest.mark.skipif(llama.missing() is not None, reason=str(llama.missing()))
 def test_a_real_model_killed_and_resumed(tmp_path: Path) -> None:
-    """Fifty lines to llama.cpp's server, kill -9 on the way, and the rest by --resume."""
+    """A batch of fifty lines to llama.cpp's server is killed half-way, and then resumed."""
     process, address = llama.start()
     try:
         questions = [f"Write one word about the number {i}." for i in range(40)]
@@ -420,7 +420,7 @@ def test_a_real_model_killed_and_resumed(tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
-    """The second is told to wait; when the first has ended, it may go on."""
+    """The second run is refused until the first has ended."""
     source = write(tmp_path / "in.jsonl", [{"prompt": f"q{i}"} for i in range(20)])
 
     async def main() -> None:
@@ -436,7 +436,7 @@ def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
 
 
 def test_the_input_is_never_the_output(tmp_path: Path) -> None:
-    """Not even when it is asked for."""
+    """Not even `overwrite` allows it."""
     source = write(tmp_path / "in.jsonl", [{"prompt": "q"}])
     with pytest.raises(ConfigError, match="the input itself"):
         run(BatchProcessor(echo), source, source, overwrite=True)
@@ -444,7 +444,7 @@ def test_the_input_is_never_the_output(tmp_path: Path) -> None:
 
 
 def test_a_changed_input_is_another(tmp_path: Path) -> None:
-    """Wherever it was changed."""
+    """A line removed from the middle is noticed."""
     rows = [{"prompt": f"question {i} " + "x" * 100} for i in range(2000)]
     source = write(tmp_path / "in.jsonl", rows)
     run(BatchProcessor(echo), source, tmp_path / "out.jsonl")
@@ -453,8 +453,8 @@ def test_a_changed_input_is_another(tmp_path: Path) -> None:
         run(BatchProcessor(echo), source, tmp_path / "out.jsonl", resume=True)
 
 
-def test_one_line_that_nobody_answers_is_a_failure_of_its_own(tmp_path: Path) -> None:
-    """A model that no provider has, halves of emojis, nesting without an end."""
+def test_one_line_that_cannot_be_answered_fails_alone(tmp_path: Path) -> None:
+    """Examples: a model that no provider has, half an emoji, endless nesting."""
     nested = '{"prompt": ' + "[" * 100_000
     lines = [
         {"prompt": "a"},
@@ -478,7 +478,7 @@ def test_one_line_that_nobody_answers_is_a_failure_of_its_own(tmp_path: Path) ->
 
 
 def test_stopping_does_not_wait_for_an_outage(tmp_path: Path) -> None:
-    """What waits for it to pass is left for the next run."""
+    """Lines that wait for the outage to end are left to the next run."""
     source = write(tmp_path / "in.jsonl", [{"prompt": f"q{i}"} for i in range(50)])
     down = AttemptReport("p", "m", "unavailable", 503)
 

@@ -62,7 +62,7 @@ def as_json(*args: str, path: Path | None = None) -> Any:
 
 
 def test_stats(filled: Path) -> None:
-    """What the cache holds and has done, for people and for scripts."""
+    """stats reports what the cache holds and has done, for people and for scripts."""
     found = as_json("stats", path=filled)
     assert (found["entries"], found["exact_hits"]) == (4, 3)
     assert found["groups"][0] == {"namespace": "default", "model": "", "entries": 2, "hits": 0}
@@ -72,7 +72,7 @@ def test_stats(filled: Path) -> None:
 
 
 def test_list_and_show(filled: Path) -> None:
-    """Entries by namespace, model, tag and order; one entry whole."""
+    """list selects by namespace, model, tag and order; show prints one entry in full."""
     assert len(as_json("list", path=filled)) == 4
     (found,) = as_json("list", "--tag", "help", path=filled)
     assert (found["namespace"], found["hits"]) == ("bank", 3)
@@ -89,7 +89,7 @@ def test_list_and_show(filled: Path) -> None:
 
 
 def test_search_finds_neighbours_in_every_scope(filled: Path) -> None:
-    """By meaning, with similarity, whoever asked."""
+    """search ranks by similarity, whatever the namespace."""
     found = as_json("search", "I forgot my password", "-l", "2", path=filled)
     assert {row["namespace"] for row in found} == {"bank", "shop"}
     assert 0.5 < found[0]["similarity"] < 1
@@ -98,13 +98,13 @@ def test_search_finds_neighbours_in_every_scope(filled: Path) -> None:
 
 
 def test_explain_shows_the_whole_trace_and_changes_nothing(filled: Path) -> None:
-    """Scope, tier, candidates, decision and why."""
+    """explain shows the scope, the tier, the candidates, and the decision with its reason."""
     before = as_json("stats", path=filled)
     args = ("explain", "how can i reset my password", "-n", "bank", "-m", "gpt")
     found = as_json(*args, "--threshold", "0.8", path=filled)
     assert (found["decision"], found["tier"]) == ("hit", "semantic")
     assert found["candidates"][0]["answer"] == "Open Settings."
-    assert len(found["candidates"]) == 1, "the shop's entry is no candidate"
+    assert len(found["candidates"]) == 1, "the shop's entry is not a candidate"
     refused = as_json(*args, "--threshold", "0.999", path=filled)
     assert (refused["decision"], refused["reason"]) == ("miss", "below_threshold")
     like = as_json("explain", "reset password", "--like", "2", path=filled)
@@ -117,7 +117,7 @@ def test_explain_shows_the_whole_trace_and_changes_nothing(filled: Path) -> None
 
 
 def test_explain_takes_messages_and_parameters(filled: Path, tmp_path: Path) -> None:
-    """The same request that a program would make."""
+    """explain can build the same request as a program would."""
     file = tmp_path / "m.json"
     file.write_text(json.dumps([{"role": "user", "content": HOW}]))
     found = as_json("explain", "--messages", str(file), "-n", "bank", "-m", "gpt", path=filled)
@@ -127,7 +127,7 @@ def test_explain_takes_messages_and_parameters(filled: Path, tmp_path: Path) -> 
 
 
 def test_delete_and_clear(filled: Path) -> None:
-    """By id; by namespace, model, tag and age; asks before it does."""
+    """delete takes ids; clear takes a namespace, model, tag or age, and asks first."""
     assert run("delete", "1", "99", path=filled)[0] == 3
     assert len(as_json("list", path=filled)) == 3
     code, _, _ = run("clear", path=filled, stdin="n\n")
@@ -144,7 +144,7 @@ def test_delete_and_clear(filled: Path) -> None:
 def test_export_and_import_are_a_round_trip(
     filled: Path, tmp_path: Path, embedder: DefaultEmbedder
 ) -> None:
-    """Every field comes back; the copy serves the same requests in both tiers."""
+    """Every field is preserved; the copy serves the same requests in both tiers."""
     first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     assert run("export", str(first), path=filled)[0] == 0
     copy = tmp_path / "copy"
@@ -159,8 +159,8 @@ def test_export_and_import_are_a_round_trip(
     assert piped[0] == 0
 
 
-def test_import_embeds_anew_for_another_embedder(tmp_path: Path, filled: Path) -> None:
-    """Vectors of another model are made again, not mixed in."""
+def test_import_embeds_again_for_another_embedder(tmp_path: Path, filled: Path) -> None:
+    """Embeddings of another model are computed again, not mixed in."""
     other = tmp_path / "other"
     with SemanticCache(other, embedder=hashing_embedder(), threshold=0.9) as cache:
         cache.put("where is my shoe", "there")
@@ -174,10 +174,10 @@ def test_import_embeds_anew_for_another_embedder(tmp_path: Path, filled: Path) -
 @pytest.mark.parametrize(
     "damage", ["not json\n", '{"format": "x"}\n', '{"format": "semcache-export-1"}\n{"a": 1}\n']
 )
-def test_a_damaged_import_is_said_and_loses_nothing(
+def test_a_damaged_import_is_reported_and_loses_nothing(
     filled: Path, tmp_path: Path, damage: str
 ) -> None:
-    """Exit code 1, the line's number, and what was there stays."""
+    """Exit code 1 and the number of the line; the existing entries stay."""
     file = tmp_path / "bad.jsonl"
     file.write_text(damage)
     code, _, err = run("import", str(file), path=filled)
@@ -186,8 +186,8 @@ def test_a_damaged_import_is_said_and_loses_nothing(
     assert len(as_json("list", path=filled)) == 4
 
 
-def test_check_finds_and_mends(filled: Path) -> None:
-    """A sound cache is said to be sound; a lost vector row is found and counted."""
+def test_check_finds_and_repairs(filled: Path) -> None:
+    """An undamaged cache has no problems; a stray tag and a wrong total are found and repaired."""
     assert as_json("check", path=filled)["problems"] == []
     import sqlite3
 
@@ -200,12 +200,12 @@ def test_check_finds_and_mends(filled: Path) -> None:
     assert out.count("PROBLEM") == 2
     code, out, _ = run("check", "--fix", path=filled)
     assert code == 0
-    assert out.count("mended") == 2
+    assert out.count("repaired") == 2
     assert as_json("check", path=filled)["problems"] == []
 
 
-def test_check_fix_brings_a_wrong_index_back(filled: Path) -> None:
-    """An index that differs from the database is thrown away and made anew."""
+def test_check_fix_rebuilds_a_wrong_index(filled: Path) -> None:
+    """An index that differs from the database is discarded and rebuilt."""
     import sqlite3
 
     assert run("check", "--fix", path=filled)[0] == 0, "keeps a snapshot"
@@ -219,7 +219,7 @@ def test_check_fix_brings_a_wrong_index_back(filled: Path) -> None:
 
 
 def test_reembed_and_vacuum(tmp_path: Path) -> None:
-    """Another model's vectors are replaced in one step, and the cache opens with the new one."""
+    """Embeddings of another model are replaced in one step; the cache opens with the new model."""
     path = tmp_path / "cache"
     with SemanticCache(path, embedder=hashing_embedder(), threshold=0.9) as cache:
         for number in range(30):
@@ -235,8 +235,8 @@ def test_reembed_and_vacuum(tmp_path: Path) -> None:
     assert as_json("check", path=path)["problems"] == []
 
 
-def test_warmup_holds_the_model_against_the_original(embedder: DefaultEmbedder) -> None:
-    """It says how far they agree, and the times."""
+def test_warmup_compares_the_model_with_the_original(embedder: DefaultEmbedder) -> None:
+    """It says how closely they agree, and the times."""
     found = as_json("warmup")
     assert found["fingerprint"] == embedder.fingerprint
     assert found["least_cosine"] >= 0.98
@@ -257,8 +257,8 @@ def test_warmup_says_where_a_machine_computes_something_else(
     assert 'DefaultEmbedder("float32")' in " ".join(capsys.readouterr().err.split())
 
 
-def test_demo_is_the_main_job(tmp_path: Path) -> None:
-    """At least 300 questions, no tenant crossed, repeats served, three examples explained."""
+def test_demo_shows_the_main_job(tmp_path: Path) -> None:
+    """At least 300 questions; repeats are served, never across tenants; examples are explained."""
     found = as_json("demo")
     assert found["questions"] >= 300
     assert found["across_tenants"] == 0
@@ -271,7 +271,7 @@ def test_demo_is_the_main_job(tmp_path: Path) -> None:
     assert code == 0
     for words in ("offline answerer", "wrong answers served", "a paraphrase", "a near-miss", "HIT"):
         assert words in out
-    assert run("demo", "--cache", str(kept))[0] == 1, "never into a cache that is there"
+    assert run("demo", "--cache", str(kept))[0] == 1, "never into an existing cache"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_demo_is_the_main_job(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_one_line_on_stderr(args: tuple[str, ...], words: str) -> None:
-    """Exit code 1, no traceback, and what to do."""
+    """Exit code 1, no traceback, and a message that says what to do."""
     code, out, err = run(*args)
     assert (code, out) == (1, "")
     assert words in err
@@ -291,7 +291,7 @@ def test_errors_are_one_line_on_stderr(args: tuple[str, ...], words: str) -> Non
 
 
 def test_wrong_usage_is_exit_code_2(filled: Path) -> None:
-    """An unknown option or command."""
+    """This covers an unknown option and an unknown command."""
     assert run("stats", "--nonsense", path=filled)[0] == 2
     assert run("nonsense")[0] == 2
 
@@ -300,10 +300,10 @@ def test_wrong_usage_is_exit_code_2(filled: Path) -> None:
     "args", [("backup", ""), ("restore", "", "-c", "x"), ("stats", "--cache", "")]
 )
 def test_an_empty_directory_is_not_the_current_one(args: tuple[str, ...]) -> None:
-    """As where a script's variable is unset."""
+    """A script whose variable is unset passes an empty string, which is refused."""
     code, _, err = run(*args)
     assert code == 2
-    assert "it is empty" in err
+    assert "the path is empty" in err
 
 
 def test_commands_do_not_load_what_they_do_not_need(filled: Path) -> None:

@@ -1,4 +1,4 @@
-"""review, tune, and what stats and explain say of what was learned."""
+"""review and tune, and what stats and explain show of what a cache has learned."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def served(tmp_path: Path, embedder: DefaultEmbedder) -> Path:
     return path
 
 
-def test_review_shows_what_was_served_and_keeps_what_is_said(
+def test_review_shows_what_was_served_and_stores_the_verdicts(
     served: Path, embedder: DefaultEmbedder
 ) -> None:
-    """y, n, s and q; what was called wrong is not served to that question again."""
+    """y, n, s and q work; an answer judged wrong is not served to that question again."""
     shown = run("review", "--cache", str(served), given="x\nn\ns\n")
     assert shown.exit_code == 0, shown.output
     assert "Choose Forgot password." in shown.output
@@ -54,7 +54,7 @@ def test_review_shows_what_was_served_and_keeps_what_is_said(
 
 
 def test_review_lists_for_scripts(served: Path) -> None:
-    """One JSON object a line."""
+    """It prints one JSON object per line."""
     out = run("review", "--cache", str(served), "--list")
     rows = [json.loads(line) for line in out.stdout.splitlines()]
     assert len(rows) == 2
@@ -62,18 +62,18 @@ def test_review_lists_for_scripts(served: Path) -> None:
 
 
 def test_review_of_nothing_says_so(tmp_path: Path, embedder: DefaultEmbedder) -> None:
-    """With the exit code for nothing found."""
+    """The exit code is the one for nothing found."""
     with SemanticCache(tmp_path, embedder=embedder) as cache:
         cache.put("hello", "Hi")
     assert run("review", "--cache", str(tmp_path)).exit_code == 3
 
 
 def test_stats_and_explain_say_what_was_learned(served: Path) -> None:
-    """The bound, labels, and of a candidate each piece of evidence in words."""
-    said = json.loads(run("stats", "--cache", str(served), "--json").stdout)
-    assert said["bound"] == 0.02
-    assert said["semantic_hits"] == 2
-    assert "at most 2.0% asked for" in run("stats", "--cache", str(served)).stdout
+    """stats shows the bound and the labels; explain puts the evidence into words."""
+    stats = json.loads(run("stats", "--cache", str(served), "--json").stdout)
+    assert stats["bound"] == 0.02
+    assert stats["semantic_hits"] == 2
+    assert "at most 2.0% allowed" in run("stats", "--cache", str(served)).stdout
     asked = ("explain", "--cache", str(served), "-n", "a[/b]")
     text = run(*asked, "how can I get a new password").stdout
     assert "pair model" in text
@@ -83,7 +83,7 @@ def test_stats_and_explain_say_what_was_learned(served: Path) -> None:
 
 
 def labelled(path: Path, count: int = 500) -> Path:
-    """A log whose answers are told apart by what the shipped prior thinks little of."""
+    """A log whose answers differ in ways to which the shipped prior gives little weight."""
     rng = random.Random(5)
     topics = [
         ("reset my password", "change my secret word"),
@@ -106,7 +106,7 @@ def labelled(path: Path, count: int = 500) -> Path:
 def test_tune_fits_the_prior_and_shows_the_frontier(
     tmp_path: Path, embedder: DefaultEmbedder
 ) -> None:
-    """Kept where it is better on the later part, and told what it was before and after."""
+    """The fit is kept only if it is better on the later part; both results are shown."""
     cache_path, log = tmp_path / "cache", labelled(tmp_path / "log.jsonl")
     log.write_text(log.read_text().replace("(", "").replace(")", ""))
     with SemanticCache(cache_path, embedder=embedder) as cache:
@@ -118,13 +118,13 @@ def test_tune_fits_the_prior_and_shows_the_frontier(
     for number, row in enumerate(rows):
         row["prompt"] = f"{row['prompt'].rstrip('0123456789 ')} {'please ' * (number % 4)}thanks"
     words.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = run("tune", str(words), "--cache", str(cache_path), "--json")
-    assert told.exit_code == 0, told.output
-    found = json.loads(told.stdout)
-    assert found["learned_from"] > 100
-    assert len(found["before"]["hits"]) == len(found["after"]["hits"])
-    assert found["kept"] == (found["after"]["loss"] < found["before"]["loss"] and not found["why"]
-                             .startswith("it would"))  # fmt: skip
+    tuned = run("tune", str(words), "--cache", str(cache_path), "--json")
+    assert tuned.exit_code == 0, tuned.output
+    report = json.loads(tuned.stdout)
+    assert report["learned_from"] > 100
+    assert len(report["before"]["hits"]) == len(report["after"]["hits"])
+    better = report["after"]["loss"] < report["before"]["loss"]
+    assert report["kept"] == (better and not report["why"].startswith("it would"))
     again = run("tune", str(words), "--cache", str(cache_path), "--dry-run")
     assert "hits before" in again.stdout
     with SemanticCache(cache_path, embedder=embedder) as cache:
@@ -132,9 +132,9 @@ def test_tune_fits_the_prior_and_shows_the_frontier(
 
 
 def test_tune_says_what_it_needs(tmp_path: Path) -> None:
-    """Too little is an error that says how much it takes."""
+    """A log that is too short is an error that says how much is needed."""
     log = tmp_path / "log.jsonl"
     log.write_text('{"prompt": "a", "answer_id": 1}\n{"prompt": "b", "answer_id": 2}\n')
-    told = run("tune", str(log))
-    assert told.exit_code == 1
-    assert "answer_id" in str(told.output) + str(told.exception)
+    done = run("tune", str(log))
+    assert done.exit_code == 1
+    assert "answer_id" in str(done.output) + str(done.exception)

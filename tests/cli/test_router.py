@@ -1,4 +1,4 @@
-"""The commands that ask: ask, providers, config, batch, webhooks; run as a user would."""
+"""The commands ask, providers, config, batch and webhooks, run as a user would."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server() -> Iterator[FaultServer]:
 
 
 class Shell:
-    """Runs semcache in a directory, with nothing of this machine's settings."""
+    """Runs semcache in a directory, without the settings of this machine."""
 
     def __init__(self, path: Path, toml: str) -> None:
         self.path = path
@@ -65,31 +65,31 @@ def shell(tmp_path: Path, server: FaultServer) -> Shell:
 
 
 def test_ask(shell: Shell, server: FaultServer, embedder: object) -> None:
-    """The answer on standard output, where it is from on standard error; again from the cache."""
+    """The answer goes to standard output and its origin to standard error; repeats are served."""
     first = shell("ask", "How are you?")
     assert (first.returncode, first.stdout) == (0, "Fine.\n")
-    assert "asked · local/gpt-4o-mini · 10 + 5 tokens" in first.stderr
+    assert "from the model · local/gpt-4o-mini · 10 + 5 tokens" in first.stderr
     again = shell("ask", "-", given="How are you?")
     assert again.stdout == "Fine.\n"
     assert "from the cache (exact)" in again.stderr
     streamed = shell("ask", "How are you?", "--stream")
     assert streamed.stdout == "Fine.\n"
     assert len(server.seen["up"]) == 1
-    told = json.loads(shell("ask", "How are you?", "--json").stdout)
-    assert (told["text"], told["served_from"]) == ("Fine.", "exact")
+    report = json.loads(shell("ask", "How are you?", "--json").stdout)
+    assert (report["text"], report["served_from"]) == ("Fine.", "exact")
     shell("ask", "How are you?", "--no-cache", "--stream")
     assert len(server.seen["up"]) == 2
 
 
 def test_ask_says_what_is_missing(tmp_path: Path, server: FaultServer) -> None:
-    """No provider, no cache, a wrong task type, a provider that rejects."""
+    """The errors name a missing provider or cache, a wrong task type, and a rejection."""
     empty = Shell(tmp_path, "")
     found = empty("ask", "hello")
     assert found.returncode == 1
     assert "No provider is set up" in found.stderr
     assert "OPENAI_API_KEY" in found.stderr
     no_path = Shell(tmp_path, local(server.case("up", [ok])).split("\n", 1)[1])
-    assert "Which cache?" in no_path("ask", "hello").stderr
+    assert "No cache was given" in no_path("ask", "hello").stderr
     wrong = Shell(tmp_path, local(server.case("no", [status(400, "too hot")])))
     assert "too hot" in wrong("ask", "hello", "--no-cache").stderr
     typo = wrong("ask", "hello", "--no-cache", "--task-type", "bulk_procesing")
@@ -98,28 +98,28 @@ def test_ask_says_what_is_missing(tmp_path: Path, server: FaultServer) -> None:
 
 
 def test_providers(shell: Shell) -> None:
-    """Keys, models, prices, limits, routes; and not a key itself."""
+    """Shows models, prices, limits and routes, and whether there is a key, but not the key."""
     shown = shell("providers", OPENAI_API_KEY=KEY)
     assert shown.returncode == 0, shown.stderr
     for word in ("openai", "local", "gpt-5-mini", "0.25", "closed", "bulk_processing"):
         assert word in shown.stdout
     assert KEY not in shown.stdout
-    told = json.loads(shell("providers", "--json", OPENAI_API_KEY=KEY).stdout)
-    assert [p["provider"] for p in told["providers"]] == ["local", "openai"]
-    assert told["providers"][0]["usd_per_million_tokens"] is None
+    report = json.loads(shell("providers", "--json", OPENAI_API_KEY=KEY).stdout)
+    assert [p["provider"] for p in report["providers"]] == ["local", "openai"]
+    assert report["providers"][0]["usd_per_million_tokens"] is None
 
 
 def test_config(shell: Shell) -> None:
-    """show: values and where they come from, masked; check: what is wrong, and exit code 3."""
+    """show prints values and their sources, masked; check prints problems, with exit code 3."""
     shown = shell("config", "show", OPENAI_API_KEY=KEY, SEMCACHE_THRESHOLD="0.9")
     assert shown.returncode == 0
     assert "***" in shown.stdout
     assert KEY not in shown.stdout
-    told = json.loads(shell("config", "show", "--json", SEMCACHE_THRESHOLD="0.9").stdout)
-    assert told["threshold"] == {"value": 0.9, "source": "environment"}
-    assert told["path"]["source"] == "semcache.toml"
-    assert told["flags.caching_enabled"] == {"value": True, "source": "default"}
-    assert shell("config", "check").stdout == "the settings are sound\n"
+    report = json.loads(shell("config", "show", "--json", SEMCACHE_THRESHOLD="0.9").stdout)
+    assert report["threshold"] == {"value": 0.9, "source": "environment"}
+    assert report["path"]["source"] == "semcache.toml"
+    assert report["flags.caching_enabled"] == {"value": True, "source": "default"}
+    assert shell("config", "check").stdout == "the settings are valid\n"
     wrong = shell("config", "check", SEMCACHE_TRESHOLD="0.9", ANTHROPIC_API_KEY="  ")
     assert wrong.returncode == 3
     assert "did you mean SEMCACHE_THRESHOLD" in wrong.stdout
@@ -130,7 +130,7 @@ def test_config(shell: Shell) -> None:
 
 
 def test_batch(shell: Shell, server: FaultServer, embedder: object) -> None:
-    """Answers, a summary, failures with exit code 3; what is there is not overwritten."""
+    """Writes answers and failures, with a summary; existing output is not overwritten."""
     rows = ['{"prompt": "How are you?"}', '{"prompt": "How are you?"}', "nonsense"]
     (shell.path / "in.jsonl").write_text("\n".join(rows) + "\n")
     done = shell("batch", "in.jsonl", "out.jsonl")
@@ -143,15 +143,15 @@ def test_batch(shell: Shell, server: FaultServer, embedder: object) -> None:
     again = shell("batch", "in.jsonl", "out.jsonl")
     assert again.returncode == 1
     assert "exists already" in again.stderr
-    told = json.loads(shell("batch", "in.jsonl", "out.jsonl", "--resume", "--json").stdout)
-    assert (told["done"], told["before"]) == (0, 3)
+    report = json.loads(shell("batch", "in.jsonl", "out.jsonl", "--resume", "--json").stdout)
+    assert (report["done"], report["before"]) == (0, 3)
 
 
 def test_webhooks_serve(shell: Shell, server: FaultServer) -> None:
-    """A server that refuses what is not signed."""
-    nobody = shell("webhooks", "serve")
-    assert nobody.returncode == 1
-    assert "Nobody may send webhooks yet" in nobody.stderr
+    """The server refuses deliveries that are not signed."""
+    unset = shell("webhooks", "serve")
+    assert unset.returncode == 1
+    assert "No source of webhooks is set up" in unset.stderr
     toml = (shell.path / "semcache.toml").read_text()
     (shell.path / "semcache.toml").write_text(toml + '[webhooks.sources.own]\nscheme = "hex"\n')
     with socket.socket() as free:

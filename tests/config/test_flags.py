@@ -1,4 +1,4 @@
-"""Feature flags: who is asked, in which order, and when."""
+"""Feature flags: where their values come from, in which order, and when they are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers import open_cache
 
 
 def test_defaults_and_own_flags() -> None:
-    """Ours have defaults; others need a value or a default."""
+    """semcache's own flags have defaults; others need a value or a default."""
     flags = Flags({"mine": True})
     assert {name: flags.enabled(name) for name in DEFAULTS} == dict(DEFAULTS)
     assert flags.enabled("mine")
@@ -23,8 +23,8 @@ def test_defaults_and_own_flags() -> None:
         flags.enabled("other")
 
 
-def test_overrides_are_the_thread_s_and_the_task_s_own() -> None:
-    """What one sets, another does not see; at the end of the block it is gone."""
+def test_overrides_belong_to_a_thread_or_task() -> None:
+    """Other threads and tasks do not see an override, and it ends with its block."""
     flags = Flags()
     seen: list[bool] = []
 
@@ -51,15 +51,15 @@ def test_overrides_are_the_thread_s_and_the_task_s_own() -> None:
         pass
 
 
-def test_values_are_read_when_they_matter() -> None:
-    """New settings count from the next call."""
+def test_values_are_read_on_every_use() -> None:
+    """New values take effect with the next call."""
     flags = Flags({"caching_enabled": True})
     flags.values = {"caching_enabled": False}
     assert not flags.enabled("caching_enabled")
 
 
 def test_an_openfeature_client() -> None:
-    """Asked before the settings, with their value as default; overrides go first."""
+    """The client takes precedence over the settings, and overrides over the client."""
     openfeature = pytest.importorskip("openfeature", reason="needs openfeature-sdk")
     from openfeature import api
     from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
@@ -70,15 +70,15 @@ def test_an_openfeature_client() -> None:
     try:
         flags = Flags({"mine": True}, client=api.get_client())
         assert not flags.enabled("caching_enabled")
-        assert flags.enabled("mine"), "a flag that the client does not know"
+        assert flags.enabled("mine"), "the client does not know this flag"
         with flags.override(caching_enabled=True):
             assert flags.enabled("caching_enabled")
     finally:
         api.clear_providers()
 
 
-def test_a_client_that_fails_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    """With a warning, and the settings' value."""
+def test_a_client_that_fails_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """The value of the settings is used, with a warning."""
 
     class Broken:
         def get_boolean_value(self, flag_key: str, default_value: bool, /) -> bool:
@@ -88,8 +88,8 @@ def test_a_client_that_fails_is_passed_over(caplog: pytest.LogCaptureFixture) ->
     assert "down" in caplog.text
 
 
-def test_the_cache_looks_at_them(tmp_path: Path) -> None:
-    """Without paraphrases, without anything, and as before; async too."""
+def test_the_cache_obeys_the_flags(tmp_path: Path) -> None:
+    """The semantic tier and the whole cache can be switched off, for async calls too."""
     flags = Flags()
     with open_cache(tmp_path, flags=flags, threshold=0.5) as cache:
         cache.put("how do I reset my password", "Open Settings.")

@@ -1,4 +1,4 @@
-"""Settings: where values come from, what is wrong with them, and that keys are not shown."""
+"""Settings: where values come from, how problems are reported, and that keys are not shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "sk-test-0123456789abcdef"
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty directory, and no settings of this machine's."""
+    """Each test runs in an empty directory, without the settings of this machine."""
     import os
 
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ def source_of(name: str, **values: Any) -> str:
 
 
 def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program, the environment, .env, the file, the default: the first that says it."""
+    """In order: the program, the environment, .env, the file, the default."""
     assert load().threshold is None
     Path("semcache.toml").write_text("threshold = 0.5\nttl = 5\n")
     assert load().threshold == 0.5
@@ -64,7 +64,7 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_keys_have_their_usual_names(
     monkeypatch: pytest.MonkeyPatch, name: str, provider: str, where: str
 ) -> None:
-    """A key alone makes a provider, with routes for every kind of task."""
+    """A key is enough to set up a provider, with routes for every kind of task."""
     if where == ".env":
         Path(".env").write_text(f"{name}={KEY}\n")
     else:
@@ -81,8 +81,8 @@ def test_keys_have_their_usual_names(
     assert problems(settings) == []
 
 
-def test_our_own_name_for_a_key_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SEMCACHE_PROVIDERS__OPENAI__API_KEY before OPENAI_API_KEY; the rest is merged."""
+def test_our_own_name_for_a_key_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SEMCACHE_PROVIDERS__OPENAI__API_KEY wins over OPENAI_API_KEY; other values are merged."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-usual-000000000")
     monkeypatch.setenv("SEMCACHE_PROVIDERS__OPENAI__API_KEY", KEY)
     Path("semcache.toml").write_text('[providers.openai]\nmodel = "gpt-4o"\nconcurrency = 3\n')
@@ -93,7 +93,7 @@ def test_our_own_name_for_a_key_goes_first(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_nothing_that_is_shown_holds_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither keys, nor secrets of webhooks, nor headers."""
+    """This covers keys, secrets of webhooks, and headers."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     Path("semcache.toml").write_text(
         f'[providers.openai]\nheaders = {{ "x-team" = "{KEY}" }}\n'
@@ -110,17 +110,17 @@ def test_nothing_that_is_shown_holds_a_key(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("toml", "says"),
     [
-        ("treshold = 0.5", "treshold is no setting; did you mean 'threshold'"),
+        ("treshold = 0.5", "treshold is not a setting; did you mean 'threshold'"),
         ("threshold = 2", "threshold: input should be less than or equal to 1"),
-        ("[retry]\natempts = 1", "retry.atempts is no setting; did you mean 'attempts'"),
+        ("[retry]\natempts = 1", "retry.atempts is not a setting; did you mean 'attempts'"),
         ("[providers.openai]\napi_kye = 'x'", "did you mean 'api_key'"),
         ("[[routes]]\ntargets = []", "routes.0.targets"),
         ("flags = { caching_enabled = 'perhaps' }", "flags.caching_enabled"),
-        ("threshold = ", "semcache.toml is no valid TOML"),
+        ("threshold = ", "semcache.toml is not valid TOML"),
     ],
 )
-def test_what_is_wrong_is_said(toml: str, says: str) -> None:
-    """With the name of the setting, and the nearest known one."""
+def test_wrong_settings_are_named(toml: str, says: str) -> None:
+    """The error names the setting, and for an unknown one the most similar that exists."""
     Path("semcache.toml").write_text(toml)
     with pytest.raises(ConfigError) as caught:
         load()
@@ -150,17 +150,17 @@ def test_a_wrong_secret_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_problems_that_only_show_together(toml: str, says: str) -> None:
-    """A route to a provider without a key, a kind that nobody knows, a missing secret."""
+    """Examples: a route to a provider without a key, an unknown kind, a missing secret."""
     Path("semcache.toml").write_text(toml)
     assert any(says in problem for problem in problems(load()))
 
 
 def test_unknown_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable with a slip in it changes nothing, which somebody should know."""
+    """A misspelt variable has no effect, so it is reported."""
     monkeypatch.setenv("SEMCACHE_TRESHOLD", "0.9")
     monkeypatch.setenv("SEMCACHE_FLAGS__MINE", "true")
     assert unknown_variables() == [
-        "SEMCACHE_TRESHOLD (environment) is no setting; did you mean SEMCACHE_THRESHOLD?"
+        "SEMCACHE_TRESHOLD (environment) is not a setting; did you mean SEMCACHE_THRESHOLD?"
     ]
 
 
@@ -175,15 +175,15 @@ def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) ->
         SemanticCache.from_settings(embedder=hashing_embedder())
 
 
-def test_a_named_file_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SEMCACHE_CONFIG that leads nowhere is no empty file."""
+def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong SEMCACHE_CONFIG is an error, rather than no settings."""
     monkeypatch.setenv("SEMCACHE_CONFIG", "elsewhere.toml")
     with pytest.raises(ConfigError, match="no such file"):
         load()
 
 
 def test_a_cache_from_settings(tmp_path: Path) -> None:
-    """The cache, its router with its routes, limits and flags."""
+    """The cache gets a router with the routes, limits and flags of the settings."""
     from semcache import SemanticCache
 
     Path("semcache.toml").write_text(
@@ -209,7 +209,7 @@ def test_a_cache_from_settings(tmp_path: Path) -> None:
 
 
 def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other packages add kinds of providers."""
+    """Other packages can add kinds of providers."""
     from importlib.metadata import EntryPoint
 
     from semcache.config import registry
@@ -230,8 +230,10 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["SEMCACHE_ROUTES", "SEMCACHE_PROVIDERS__OPENAI__MODELS"])
 @pytest.mark.parametrize("where", ["environment", ".env"])
-def test_a_variable_that_is_no_json(monkeypatch: pytest.MonkeyPatch, name: str, where: str) -> None:
-    """It is said what is wrong, and how lists are written."""
+def test_a_variable_that_is_not_json(
+    monkeypatch: pytest.MonkeyPatch, name: str, where: str
+) -> None:
+    """The error says what is wrong, and how lists are written."""
     if where == ".env":
         Path(".env").write_text(f"{name}=oops\n")
     else:
@@ -240,8 +242,8 @@ def test_a_variable_that_is_no_json(monkeypatch: pytest.MonkeyPatch, name: str, 
         load()
 
 
-def test_a_key_alone_takes_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Providers that were set up go before one of which there is just a key."""
+def test_a_key_alone_does_not_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Providers that were set up come before one for which there is only a key."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     Path("semcache.toml").write_text(
         '[providers.local]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\n'

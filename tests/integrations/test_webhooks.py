@@ -1,4 +1,4 @@
-"""Webhooks: who is believed, what a delivery does, and that it does it once."""
+"""Webhooks: which deliveries are accepted, what they do, and that they do it only once."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def body_of(event: Any) -> bytes:
     return json.dumps(event).encode()
 
 
-def test_each_scheme_is_believed(client: TestClient, cached: SemanticCache, clock: Clock) -> None:
-    """OpenAI's, plain hex with and without a time, GitHub's."""
+def test_each_scheme_is_accepted(client: TestClient, cached: SemanticCache, clock: Clock) -> None:
+    """The schemes are OpenAI's, plain hex with and without a time, and GitHub's."""
     body = body_of(INVALIDATE)
     for provider, headers in (
         ("openai", standard(body, clock.now)),
@@ -109,15 +109,15 @@ REFUSED = {
     "another body": ("openai", lambda body, now: standard(body + b" ", now)),
     "too old": ("openai", lambda body, now: standard(body, now - 301)),
     "too early": ("openai", lambda body, now: standard(body, now + 301)),
-    "a time that is none": (
+    "an invalid time": (
         "openai",
         lambda body, now: {**standard(body, now), "webhook-timestamp": "nan"},
     ),
-    "a signature that is none": (
+    "an invalid signature": (
         "openai",
         lambda body, now: {**standard(body, now), "webhook-signature": "nonsense"},
     ),
-    "no base64": (
+    "invalid base64": (
         "openai",
         lambda body, now: {**standard(body, now), "webhook-signature": "v1,%%%"},
     ),
@@ -136,10 +136,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("provider", "headers"), REFUSED.values(), ids=REFUSED)
-def test_the_others_are_refused(
+def test_other_deliveries_are_refused(
     client: TestClient, cached: SemanticCache, clock: Clock, provider: str, headers: Any
 ) -> None:
-    """With 401, and nothing happens."""
+    """The status is 401, and nothing is invalidated."""
     body = body_of(INVALIDATE)
     reply = client.post(f"/webhook/{provider}", content=body, headers=headers(body, clock.now))
     assert reply.status_code == 401
@@ -161,10 +161,10 @@ def test_the_others_are_refused(
         ("/webhook/own", body_of({"type": "cache.invalidate", "data": {"tags": [1]}}), 400),
     ],
 )
-def test_what_cannot_be_done(
+def test_bad_requests(
     client: TestClient, cached: SemanticCache, path: str, body: bytes, status: int
 ) -> None:
-    """404 for an unknown provider, 413 for too large, 400 for what is not understood."""
+    """404 for an unknown provider, 413 for too large a body, 400 for a wrong event."""
     reply = client.post(path, content=body, headers=hexed(body))
     assert reply.status_code == status
     assert len(cached) == 2
@@ -172,7 +172,7 @@ def test_what_cannot_be_done(
 
 
 def test_a_body_of_unknown_length_is_cut_off(client: TestClient) -> None:
-    """It is not read into memory to see how large it is."""
+    """The body is not read into memory to find out how large it is."""
 
     def batched() -> Iterator[bytes]:
         for _ in range(100):
@@ -196,7 +196,7 @@ def test_a_body_of_unknown_length_is_cut_off(client: TestClient) -> None:
 def test_what_is_invalidated(
     client: TestClient, cached: SemanticCache, data: Any, left: int
 ) -> None:
-    """By tag, namespace, model or id; several conditions must all hold."""
+    """Entries are selected by tag, namespace, model or id; several conditions must all hold."""
     body = body_of({"type": "cache.invalidate", "data": data})
     reply = client.post("/webhook/own", content=body, headers=hexed(body))
     assert reply.status_code == 200
@@ -205,7 +205,7 @@ def test_what_is_invalidated(
 
 
 def test_a_repeat_does_nothing_after_a_restart_too(cached: SemanticCache, clock: Clock) -> None:
-    """200, so that the sender is content; an unsigned delivery id does not make it new."""
+    """The status is 200, so the sender stops; another, unsigned delivery id makes no difference."""
     body = body_of(INVALIDATE)
     posts = [
         ("openai", standard(body, clock.now)),
@@ -225,7 +225,7 @@ def test_a_repeat_does_nothing_after_a_restart_too(cached: SemanticCache, clock:
 
 
 def test_handlers(cached: SemanticCache, clock: Clock) -> None:
-    """A batch has finished; the user's own types; whatever nobody listens to."""
+    """Handlers get the end of a batch and other types; events without a handler are ignored."""
     heard: list[tuple[str, Any]] = []
 
     async def finished(event: WebhookEvent) -> None:
@@ -250,7 +250,7 @@ def test_handlers(cached: SemanticCache, clock: Clock) -> None:
 
 
 def test_a_failed_delivery_may_be_sent_again(cached: SemanticCache, clock: Clock) -> None:
-    """500, without a word of what went wrong, and the next try is no repeat."""
+    """The status is 500, without details of the error; the next try does not count as a repeat."""
     tries = 0
 
     def flaky(event: WebhookEvent) -> None:
@@ -270,7 +270,7 @@ def test_a_failed_delivery_may_be_sent_again(cached: SemanticCache, clock: Clock
 
 
 def test_equal_deliveries_at_once_are_handled_once(cached: SemanticCache, clock: Clock) -> None:
-    """However they race."""
+    """However they race, the handler runs once."""
     from concurrent.futures import ThreadPoolExecutor
 
     count = 0
@@ -293,8 +293,10 @@ def test_equal_deliveries_at_once_are_handled_once(cached: SemanticCache, clock:
 
 
 @pytest.mark.parametrize("secret", ["", "  ", "whsec_"])
-def test_an_empty_secret_is_none(cached: SemanticCache, clock: Clock, secret: str) -> None:
-    """Anybody could sign with it: refused, and `config check` says so."""
+def test_an_empty_secret_counts_as_missing(
+    cached: SemanticCache, clock: Clock, secret: str
+) -> None:
+    """Anybody could sign with it, so every delivery is refused."""
     source = WebhookSource(scheme="github", secret=SecretStr(secret))
     assert source.secret is None
     body = body_of(INVALIDATE)
@@ -316,10 +318,10 @@ def test_an_empty_secret_is_none(cached: SemanticCache, clock: Clock, secret: st
         {"tags": []},
     ],
 )
-def test_what_is_half_said_is_not_done(
+def test_an_incomplete_condition_is_refused(
     client: TestClient, cached: SemanticCache, data: dict[str, Any]
 ) -> None:
-    """A field without a value must not widen what is deleted."""
+    """A condition without a value must not widen what is invalidated."""
     body = body_of({"type": "cache.invalidate", "data": data})
     assert client.post("/webhook/own", content=body, headers=hexed(body)).status_code == 400
     assert len(cached) == 2
@@ -328,7 +330,7 @@ def test_what_is_half_said_is_not_done(
 def test_a_delivery_whose_handler_died_may_be_sent_again(
     cached: SemanticCache, clock: Clock
 ) -> None:
-    """It was begun and never done: after a minute another may begin it."""
+    """If handling was begun and never finished, it may begin again after a minute."""
     from semcache.integrations.webhooks.deliveries import Deliveries
 
     memory = Deliveries(Path(cached.path) / "webhooks.db")
@@ -341,10 +343,10 @@ def test_a_delivery_whose_handler_died_may_be_sent_again(
     memory.close()
 
 
-def test_an_event_that_comes_again_later_is_no_repeat(
+def test_an_equal_event_much_later_is_not_a_repeat(
     client: TestClient, cached: SemanticCache, clock: Clock
 ) -> None:
-    """Without a signed time, equal words are the same delivery only for a while."""
+    """Without a signed time, equal bodies count as one delivery only within the tolerance."""
     body = body_of(INVALIDATE)
     assert client.post("/webhook/own", content=body, headers=hexed(body)).json()["status"] == "ok"
     assert (
@@ -354,8 +356,8 @@ def test_an_event_that_comes_again_later_is_no_repeat(
     assert client.post("/webhook/own", content=body, headers=hexed(body)).json()["status"] == "ok"
 
 
-def test_an_application_is_started_twice(cached: SemanticCache, clock: Clock) -> None:
-    """The second start remembers what the first has seen."""
+def test_an_application_can_be_started_twice(cached: SemanticCache, clock: Clock) -> None:
+    """After the second start, the deliveries of the first are still known."""
     app = webhook_app(cached, SETTINGS, clock=clock)
     body = body_of(INVALIDATE)
     for status in ("ok", "repeat"):

@@ -1,4 +1,4 @@
-"""Signed events from outside: something changed, a batch has finished."""
+"""Receives signed events from other systems: data has changed, a batch has finished."""
 
 from semcache.integrations.webhooks.app import WebhookEvent, webhook_app
 

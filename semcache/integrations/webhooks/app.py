@@ -1,19 +1,20 @@
 """The receiver of webhooks: a Starlette application, to be served or mounted.
 
-`POST /webhook/{provider}`, with an event of this form (Standard Webhooks; OpenAI's too)::
+It accepts `POST /webhook/{provider}` with events like these (the format of Standard Webhooks,
+which OpenAI uses too)::
 
     {"type": "cache.invalidate", "data": {"tag": "hours", "namespace": "shop"}}
     {"type": "batch.completed", "data": {"id": "batch_123"}}
 
-| answer | when |
+| status | when |
 | --- | --- |
-| 200 | it was handled; or it had come before, or nobody listens to its type |
-| 400 | it is no JSON object, or names nothing to invalidate |
+| 200 | the event was handled, is a repeat, or has a type without a handler |
+| 400 | the body is not a JSON object, or names nothing to invalidate |
 | 401 | the signature is missing or wrong, the time is off, or no secret is set |
-| 404 | no such provider |
-| 409 | it is just being handled: it may be sent again |
-| 413 | it is too large |
-| 500 | a handler failed: it may be sent again |
+| 404 | there is no such provider |
+| 409 | the same event is being handled at the moment; it may be sent again |
+| 413 | the body is too large |
+| 500 | a handler failed; the event may be sent again |
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _CONDITIONS = frozenset({"tag", "tags", "namespace", "model", "id", "ids"})
 
 
 class Invalidates(Protocol):
-    """What is needed of a cache."""
+    """The part of a cache that is used here."""
 
     path: str
 
@@ -62,11 +63,13 @@ class Invalidates(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """An event that was delivered and is genuine.
+    """An event from a delivery that was verified.
 
     Attributes:
-        provider: who sent it. type: such as "batch.completed". data: what it says.
-        headers: of the delivery, in lower case.
+        provider: the sender, by its name in the settings.
+        type: the type of event, such as "batch.completed".
+        data: the content of the event.
+        headers: the headers of the delivery, with names in lower case.
     """
 
     provider: str
@@ -85,30 +88,30 @@ def webhook_app(
     handlers: Mapping[str, Handler] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
-    """The application; mount it, or serve it with `semcache webhooks serve`.
+    """Make the application; mount it, or serve it with `semcache webhooks serve`.
 
     Args:
-        cache: whose entries are invalidated; deliveries are remembered in its directory.
-        settings: who may send, and how they sign.
-        handlers: by type, plain or async, for whatever else is sent ("batch.completed"), and
-            before the cache's own for "cache.invalidate"; "*" hears all others.
-        clock: seconds since the epoch.
+        cache: the cache whose entries are invalidated; deliveries are recorded in its directory.
+        settings: who may send webhooks, and how they are signed.
+        handlers: functions, plain or async, by type of event, such as "batch.completed". One
+            for "cache.invalidate" replaces the default; the one for "*" gets all other events.
+        clock: returns seconds since the epoch.
 
     Raises:
         ConfigError: starlette is not installed.
-        StoreError: deliveries cannot be remembered.
+        StoreError: deliveries cannot be recorded.
     """
     try:
         from starlette.applications import Starlette
         from starlette.routing import Route
     except ImportError:
         raise ConfigError(
-            'The receiver of webhooks needs more: pip install "semcache-llm[webhooks]".'
+            'Receiving webhooks needs more packages: pip install "semcache-llm[webhooks]".'
         ) from None
     receiver = _Receiver(cache, settings, dict(handlers or {}), clock)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - Starlette's form
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - Starlette passes it
         yield
         receiver.close()
 
@@ -131,40 +134,40 @@ class _Receiver:
         self._handlers = handlers
         self._clock = clock
         self._path = Path(cache.path) / FILE
-        self._opened: Deliveries | None = Deliveries(self._path)
+        self._open_deliveries: Deliveries | None = Deliveries(self._path)
 
     @property
     def _deliveries(self) -> Deliveries:
-        if self._opened is None:  # the application is started once more
-            self._opened = Deliveries(self._path)
-        return self._opened
+        if self._open_deliveries is None:  # the application was closed and started again
+            self._open_deliveries = Deliveries(self._path)
+        return self._open_deliveries
 
     def close(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
+        deliveries, self._open_deliveries = self._open_deliveries, None
+        if deliveries is not None:
+            deliveries.close()
 
     async def receive(self, request: Request) -> Any:
         from starlette.responses import JSONResponse
 
         provider = request.path_params["provider"]
         try:
-            done = await self._received(provider, request)
+            result = await self._process(provider, request)
         except WebhookError as error:
-            logger.warning("a webhook of %r was refused: %s", provider, error)
+            logger.warning("a webhook from %r was refused: %s", provider, error)
             return JSONResponse({"error": str(error)}, error.status)
         except Exception:
-            logger.exception("a webhook of %r failed", provider)
-            return JSONResponse({"error": "it could not be handled; send it again"}, 500)
-        return JSONResponse(done)
+            logger.exception("a webhook from %r failed", provider)
+            return JSONResponse({"error": "the event could not be handled; send it again"}, 500)
+        return JSONResponse(result)
 
-    async def _received(self, provider: str, request: Request) -> dict[str, Any]:
+    async def _process(self, provider: str, request: Request) -> dict[str, Any]:
         source = self._settings.sources.get(provider)
         if source is None:
-            raise WebhookError(f"nobody called {provider!r} may send here", status=404)
+            raise WebhookError(f"there is no webhook source {provider!r}", status=404)
         body = await self._body(request)
         if source.secret is None:
-            raise WebhookError("no secret is set for it, so nothing can be trusted", status=401)
+            raise WebhookError("no secret is set, so the delivery cannot be verified", status=401)
         headers = {name.lower(): value for name, value in request.headers.items()}
         name = verify(
             source.scheme,
@@ -181,30 +184,30 @@ class _Receiver:
         if state == "done":
             return {"status": "repeat"}
         if state == "under way":
-            raise WebhookError("it is being handled; send it again later", status=409)
+            raise WebhookError("the event is being handled; send it again later", status=409)
         try:
-            done = await self._handled(event)
+            result = await self._handle(event)
         except BaseException:
             self._deliveries.forget(provider, name.text)
             raise
         await _in_thread(self._deliveries.done, provider, name.text)
-        return done
+        return result
 
     async def _body(self, request: Request) -> bytes:
-        most = self._settings.max_bytes
-        said = request.headers.get("content-length", "")
+        limit = self._settings.max_bytes
+        length = request.headers.get("content-length", "")
         body = bytearray()
-        too_large = said.isdigit() and int(said) > most
+        too_large = length.isdigit() and int(length) > limit
         if not too_large:
-            async for piece in request.stream():
-                body += piece
-                if too_large := len(body) > most:
+            async for chunk in request.stream():
+                body += chunk
+                if too_large := len(body) > limit:
                     break
         if too_large:
-            raise WebhookError(f"it is larger than {most:,} bytes", status=413)
+            raise WebhookError(f"the body is larger than {limit:,} bytes", status=413)
         return bytes(body)
 
-    async def _handled(self, event: WebhookEvent) -> dict[str, Any]:
+    async def _handle(self, event: WebhookEvent) -> dict[str, Any]:
         handler = self._handlers.get(event.type)
         if handler is None and event.type == INVALIDATE:
             count = await _in_thread(self._invalidate, event.data)
@@ -215,25 +218,27 @@ class _Receiver:
             return {"status": "ignored"}
         if inspect.iscoroutinefunction(handler):
             await handler(event)
-        elif inspect.isawaitable(done := await _in_thread(handler, event)):
-            await done
+        elif inspect.isawaitable(result := await _in_thread(handler, event)):
+            await result
         return {"status": "ok"}
 
     def _invalidate(self, data: Mapping[str, Any]) -> int:
         unknown = sorted(set(data) - _CONDITIONS)
         empty = sorted(name for name, value in data.items() if value in (None, "", []))
         if unknown or empty or not data:
+            problem = "there is no condition"
+            if unknown:
+                problem = f"unknown conditions: {', '.join(unknown)}"
+            elif empty:
+                problem = f"conditions without a value: {', '.join(empty)}"
             raise WebhookError(
-                f"what is to be invalidated? It says {', '.join(unknown or empty) or 'nothing'}"
-                f"{' without a value' if empty and not unknown else ''}; known are "
-                f"{', '.join(sorted(_CONDITIONS))}",
-                status=400,
+                f"{problem}; give one or more of {', '.join(sorted(_CONDITIONS))}", status=400
             )
-        ids = _listed(data, "ids", "id", int)
-        tags = _listed(data, "tags", "tag", str)
+        ids = _as_list(data, "ids", "id", int)
+        tags = _as_list(data, "tags", "tag", str)
         rest = {name: data[name] for name in ("namespace", "model") if name in data}
         if not all(isinstance(value, str) for value in rest.values()):
-            raise WebhookError("namespace and model are text", status=400)
+            raise WebhookError("namespace and model must be strings", status=400)
         if ids is not None:
             rest["ids"] = ids
         try:
@@ -244,15 +249,18 @@ class _Receiver:
             raise WebhookError(str(error), status=400) from None
 
 
-def _listed(data: Mapping[str, Any], many: str, one: str, kind: type[Any]) -> list[Any] | None:
-    if many not in data and one not in data:
+def _as_list(
+    data: Mapping[str, Any], plural: str, singular: str, kind: type[Any]
+) -> list[Any] | None:
+    """The values under both names; None if neither is there."""
+    if plural not in data and singular not in data:
         return None
     values: list[Any] = []
-    for name in (many, one):
-        given = data.get(name, [])
-        values += given if isinstance(given, list) else [given]
+    for name in (plural, singular):
+        value = data.get(name, [])
+        values += value if isinstance(value, list) else [value]
     if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
-        raise WebhookError(f"{many} is a list of {kind.__name__}", status=400)
+        raise WebhookError(f"{plural} must be a list of {kind.__name__}", status=400)
     return values
 
 
@@ -262,7 +270,7 @@ def _event(provider: str, headers: Mapping[str, str], body: bytes) -> WebhookEve
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise WebhookError("it is no JSON object", status=400)
+        raise WebhookError("the body is not a JSON object", status=400)
     kind = value.get("type") or headers.get("x-github-event") or "unknown"
     data = value.get("data")
     return WebhookEvent(provider, str(kind), data if isinstance(data, dict) else value, headers)

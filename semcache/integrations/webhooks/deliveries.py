@@ -1,4 +1,4 @@
-"""Deliveries that have come, remembered on disk: a repeat does nothing, after a restart too."""
+"""Records deliveries on disk, so that a repeat does nothing, not even after a restart."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Literal
 from semcache.errors import StoreError
 
 HANDLING = 60.0
-"""Seconds after which a delivery that was begun and never done may be begun again."""
+"""Seconds after which a delivery that was begun but never finished may be handled again."""
 
 
 class Deliveries:
-    """See the head of the module. Several processes may share the file.
+    """The deliveries that were handled or are being handled. Processes may share the file.
 
     Raises:
         StoreError: the file cannot be opened, read or written.
@@ -44,7 +44,10 @@ class Deliveries:
         """Begin to handle a delivery, unless it was handled or is being handled.
 
         Args:
-            now: seconds since the epoch. kept: seconds that it is remembered.
+            source: the sender.
+            name: the identity of the delivery.
+            now: seconds since the epoch.
+            kept: seconds for which the delivery is remembered.
         """
         try:
             with self._lock:
@@ -65,11 +68,11 @@ class Deliveries:
             raise StoreError(f"{self._path} cannot be written: {error}") from error
 
     def done(self, source: str, name: str) -> None:
-        """It was handled: a repeat does nothing."""
+        """Record that a delivery was handled; a repeat does nothing from now on."""
         self._change("UPDATE deliveries SET done = 1 WHERE source = ? AND name = ?", source, name)
 
     def forget(self, source: str, name: str) -> None:
-        """It could not be handled: let it be sent again."""
+        """Forget a delivery that could not be handled, so that it may be sent again."""
         self._change("DELETE FROM deliveries WHERE source = ? AND name = ?", source, name)
 
     def close(self) -> None:

@@ -69,13 +69,13 @@ def batch(
     if model is not None:
         defaults["model"] = model
     router = router_of(settings)
-    open_existing: Any = nullcontext()
+    cached: Any = nullcontext()
     if not no_cache:
         path = location(cache or settings.path)
-        open_existing = SemanticCache.from_settings(
+        cached = SemanticCache.from_settings(
             settings, path=path, router=router, calls=Calls(coalesce="semantic")
         )
-    with open_existing as cached:
+    with cached as cached:
         processor = BatchProcessor(
             router.acomplete if cached is None else cached.aanswer,
             concurrency=concurrency,

@@ -52,8 +52,8 @@ def demo(
         if backend_kind(str(path)).exists(str(path)):
             raise ConfigError(f"{path} already holds a cache; the demo needs a new one.")
         all_questions = stream.questions()
-        with SemanticCache(path, **policy) as open_existing, progress("asking") as bar:
-            for outcome in stream.run(open_existing, all_questions):
+        with SemanticCache(path, **policy) as cached, progress("asking") as bar:
+            for outcome in stream.run(cached, all_questions):
                 bar(outcome.questions, len(all_questions))
     if as_json:
         print_json(_as_json(outcome, policy))

@@ -20,8 +20,8 @@ REGROW = 4
 _SAMPLE_PER_LIST = 32
 """Training rows for each list's centroid."""
 _SHORT_LIST, _FEW_LISTS = 256, 16
-"""Lists get no shorter than this many rows, since every probe has a fixed cost. With this few
-lists, that cost is negligible."""
+"""Lists average at least this many rows, since every probe has a fixed cost; with this few lists
+that cost is negligible."""
 _ITERATIONS, _SEED = 6, 1234
 """Of k-means. The seed is fixed, so that equal data make equal lists."""
 
@@ -62,7 +62,7 @@ class CoarseQuantizer:
 
 
 def lists_for(rows: int) -> int:
-    """Number of lists for so many rows: about sqrt(rows), rounded to a power of two.
+    """Number of lists for this many rows: about sqrt(rows), rounded to a power of two.
 
     Fewer where the lists would be short: probing a list takes some time however few its rows.
     """
@@ -77,7 +77,7 @@ def sample_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def placed(sample: Vector, rows: int) -> NDArray[np.float32]:
-    """float32[l, d]: centroids by k-means on a sample, for so many rows in all."""
+    """float32[l, d]: centroids for this many rows, trained by k-means on a sample of them."""
     means = faiss.Kmeans(
         sample.shape[1], lists_for(rows), niter=_ITERATIONS, seed=_SEED, spherical=True,
         max_points_per_centroid=_SAMPLE_PER_LIST, min_points_per_centroid=1,

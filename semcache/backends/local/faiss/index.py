@@ -32,21 +32,20 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 _LEVEL_ROWS = 65_536
-"""A mem table is merged when it weighs more than this many rows, ..."""
+"""A mem table is due for a merge above this weight in rows, or above ..."""
 _LEVEL_SHARE = 8
-"""... and more than the segment's rows divided by this."""
+"""... one row in this many of the segment, whichever is more."""
 _SCOPE_WEIGHT = 2
-"""Rows that each scope of a mem table weighs, for the memory of its partition."""
+"""Weight of each scope of a mem table, in rows: its partition takes memory of its own."""
 _TOMBSTONE_SHARE = 4
-"""The segment is merged, to free memory, if it has more tombstones than its rows divided by this,
-..."""
-_TOMBSTONES = 1024
-"""... and more than this."""
+"""The segment is due, so that memory is freed, if more than one row in this many is deleted ..."""
+_MIN_TOMBSTONES = 1024
+"""... and more than this many rows are."""
 
 Made = tuple[Segment, "NDArray[np.int64]"]
 """A new segment, and ids of its rows that are deleted already."""
 Maker = Callable[["Segment | None", Fresh, "NDArray[np.int64]"], Made]
-"""(old segment, rows of the mem table, tombstones) -> the segment that replaces them."""
+"""(old segment, rows of the frozen mem table, tombstones) -> what replaces them."""
 
 
 class FaissIndex:
@@ -156,16 +155,16 @@ class FaissIndex:
             Search(Question(vector, coarse), same_lists, wanted, sealed.tombstones)
             for coarse, same_lists in sources.items()
         ]
-        return self._staged(searches, exact, k, wanted)
+        return self._search_in_stages(searches, exact, k, wanted)
 
-    def _staged(
+    def _search_in_stages(
         self,
         searches: Sequence[Search],
         exact: Sequence[list[Neighbour]],
         k: int,
         wanted: int,
     ) -> list[Neighbour]:
-        """Widen the searches stage by stage until they have found enough; add exact results."""
+        """Widen the searches stage by stage until they find enough; include the exact results."""
         if not searches:
             return together(exact, wanted)
         nearest: list[Neighbour] = []
@@ -192,7 +191,7 @@ class FaissIndex:
         """Whether it is time to merge."""
         sealed = self._sealed
         full = self._mem_table.weight > max(_LEVEL_ROWS, sealed.rows // _LEVEL_SHARE)
-        sparse = len(sealed.tombstones) > max(_TOMBSTONES, sealed.rows // _TOMBSTONE_SHARE)
+        sparse = len(sealed.tombstones) > max(_MIN_TOMBSTONES, sealed.rows // _TOMBSTONE_SHARE)
         return self._frozen is None and (full or sparse)
 
     @property
@@ -246,7 +245,7 @@ class FaissIndex:
             self._mem_table.remove(recent[segment.contains(recent)].tolist())
 
     def give_up(self) -> None:
-        """Undo `set_aside`; what has come in since is kept."""
+        """Undo `set_aside`; vectors added since are kept."""
         with self._lock:
             if (frozen := self._frozen) is not None:
                 frozen.add_all(self._mem_table)
@@ -266,7 +265,7 @@ class FaissIndex:
         )
 
     def _known(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """bool[m]: which of these ids are here; those with a tombstone count too."""
+        """bool[m]: which of these ids are here, including those with a tombstone."""
         mem_tables = self._mem_tables()
         known = np.array(
             [any(i in mem_table.scope_of for mem_table in mem_tables) for i in ids.tolist()], bool
@@ -299,7 +298,7 @@ class _SealedSegment:
             self.tombstones.update(removed[self.segment.contains(removed)].tolist())
 
     def rows_of(self, scope: bytes) -> ScopeRows | None:
-        """The scope's rows, if it has any; those with a tombstone are among them."""
+        """The scope's rows, including those with a tombstone; None if it has no rows."""
         return None if self.segment is None else self.segment.rows(scope)
 
 

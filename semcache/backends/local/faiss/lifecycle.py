@@ -1,7 +1,7 @@
 """Opens, builds, merges and saves FAISS indexes, with a snapshot beside the database.
 
 Processes that use the same database share the snapshot. One at a time merges, under a lock file;
-the others see that there is a newer snapshot and map that one, so that all share its pages.
+the others notice the newer snapshot and map it, so that its pages are in memory only once.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("semcache")
 
 _UNSAVED = 1 / 16
-"""Changes, as a share of the snapshot's rows, up to which closing does not rewrite it."""
+"""Changes, as a share of the snapshot's rows, above which closing writes a new one."""
 _BUILD_ROWS = 65_536
 """Rows that are read from the store at a time."""
 _CLOSE_TIMEOUT = 5.0
-"""Seconds that closing waits for a running merge; an index that is not saved is caught up later."""
+"""Seconds that closing waits for a running merge; unsaved changes are read from the store again."""
 _NICE = 10
-"""Niceness of a merge: it yields to the traffic."""
+"""Niceness of a merge, so that requests go first."""
 
 OnFailure = Callable[[BaseException], None]
 
@@ -156,9 +156,9 @@ class FaissFiles:
         old: Segment | None,
         fresh: NDArray[np.int64],
     ) -> Made | None:
-        """Another process's snapshot, if it holds most of what is to be merged here.
+        """Another process's snapshot, and ids of its rows that have been deleted since.
 
-        It comes with ids of its rows that have been deleted since; None means there is none.
+        None unless there is one that holds most of what is to be merged here.
         """
         import numpy as np
 

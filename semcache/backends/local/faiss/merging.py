@@ -1,4 +1,4 @@
-"""Merges a segment, the rows that came in since, and tombstones into a new segment.
+"""Merges a segment, the rows added since, and tombstones into a new segment.
 
 Rows of the old segment keep their codes and their lists; only new rows are encoded and assigned
 to lists. Centroids are trained again if a scope has grown to several times the rows they were

@@ -174,7 +174,7 @@ class Lists:
             inverted_list.add(sketch[of_one_list], rows[of_one_list])
 
     def _allocate(self, count: int) -> NDArray[np.int64]:
-        """Free slots for so many rows."""
+        """int64[count]: slots for new rows, free ones first."""
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
         start, self._used = self._used, self._used + count - len(reused)
         if self._used > len(self._ids):
@@ -272,7 +272,7 @@ def _trained(vectors: Vector) -> CoarseQuantizer:
 
 
 def _grown(array: NDArray[Any], capacity: int) -> NDArray[Any]:
-    """A copy with capacity for so many rows."""
+    """A copy of the array with room for `capacity` rows."""
     copy = np.empty((capacity, *array.shape[1:]), array.dtype)
     copy[: len(array)] = array
     return copy
@@ -411,4 +411,4 @@ class Partition:
             self._rows, self._building, self._pending = lists, None, []
             self._follow()
             if self._building is None and self._outgrown():
-                self._start_building()  # many vectors came in meanwhile, as at opening
+                self._start_building()  # many vectors were added meanwhile, as at opening

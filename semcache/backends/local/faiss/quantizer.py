@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 MIDDLE = 127.5
 """The code of zero."""
 _MARGIN, _DEVIATIONS = 1.05, 6.0
-"""The range is this many times the largest number, and at least so many standard deviations."""
+"""The scale is this many times the largest component, and at least this many deviations."""
 _CLIPPED = 1e-4
-"""The range is widened if more than this share of the new vectors' numbers lies outside it."""
+"""The scale is widened if more than this share of new vectors' components lies outside it."""
 _SIGNS_FROM = 256
-"""Dimension from which on there are sign bits; fewer bits rank rows too poorly."""
+"""Smallest dimension with sign bits: fewer bits rank rows too poorly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Quantizer:
             if outside <= _CLIPPED * vectors.size:
                 return other
         dimension = vectors.shape[1]
-        # Vectors to come should fit too: few numbers lie this many standard deviations out.
+        # Leave room for vectors to come: few components exceed this many standard deviations.
         scale = max(_MARGIN * float(sizes.max(initial=0.0)), _DEVIATIONS / math.sqrt(dimension))
         return cls(min(1.0, scale), dimension)
 
     @property
     def step(self) -> float:
-        """The difference between two numbers whose codes differ by one."""
+        """The difference between the values of adjacent codes."""
         return self.scale / MIDDLE
 
     @property

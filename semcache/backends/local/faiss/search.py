@@ -351,7 +351,7 @@ _NO_NUMBERS = np.empty(0, np.int64)
 
 
 def _filled(template: NDArray[Any], count: int) -> NDArray[Any]:
-    """An array of so many copies of the template's value."""
+    """An array of `count` copies of the template's value."""
     return template[:count].copy() if count <= len(template) else np.full(count, template[0])
 
 

@@ -1,8 +1,8 @@
-"""Vectors as bytes: the form is told by the length.
+"""Vectors encoded as bytes, in one of three forms; a blob's length tells its form.
 
-float32: 4 d bytes. float16: 2 d bytes. int8: a float32 scale, the d numbers divided by it, and
-a byte 0 where the length would be even, since the others' are. Vectors have length 1, so that
-float16 moves a cosine by less than 0.001 and int8 by a few thousandths.
+float32: 4 d bytes. float16: 2 d bytes. int8: a float32 scale, then the d numbers divided by
+it, padded with a zero byte to an odd length, since the other forms have even lengths. Vectors
+have unit length, so float16 changes a cosine by less than 0.001 and int8 by a few thousandths.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# numpy is imported where vectors are: a program may have none.
+# numpy is imported inside the functions: a program that handles no vectors need not load it.
 
 Form = Literal["float32", "float16", "int8"]
 FORMS: tuple[Form, ...] = ("float32", "float16", "int8")
 
-_SCALE = 4
+_SCALE_BYTES = 4
 
 
 def encoded(vector: Vector, form: Form) -> bytes:
-    """float32[d] as bytes of this form."""
+    """Encode float32[d] as bytes of this form."""
     if form == "float32":
         return bytes(vector.astype("<f4", copy=False))
     if form == "float16":
@@ -38,39 +38,39 @@ def encoded(vector: Vector, form: Form) -> bytes:
 
 
 def lengths(dimension: int) -> tuple[int, int, int]:
-    """Bytes of a vector of so many numbers, in the order of `FORMS`."""
-    return 4 * dimension, 2 * dimension, (dimension + _SCALE) | 1
+    """Length in bytes of an encoded vector of this dimension, in the order of `FORMS`."""
+    return 4 * dimension, 2 * dimension, (dimension + _SCALE_BYTES) | 1
 
 
 def is_vector(length: int, dimension: int) -> bool:
-    """Whether so many bytes can be a vector of so many numbers."""
+    """Whether a blob of this length can be a vector of this dimension."""
     return length in lengths(dimension)
 
 
 def unpacked(
     rows: Sequence[tuple[int, bytes, bytes]], dimension: int
 ) -> tuple[list[int], list[bytes], Vector]:
-    """(ids, scopes, float32[n, d]) of rows of (id, scope, vector) whose vector is one.
+    """Turn (id, scope, encoded vector) rows into (ids, scopes, float32[n, d]).
 
-    The others cannot be found by it.
+    Rows with a malformed vector are skipped: no search can find them.
     """
-    found = [row for row in rows if is_vector(len(row[2]), dimension)]
-    vectors = decoded([row[2] for row in found], dimension)
-    return [row[0] for row in found], [row[1] for row in found], vectors
+    valid = [row for row in rows if is_vector(len(row[2]), dimension)]
+    vectors = decoded([row[2] for row in valid], dimension)
+    return [row[0] for row in valid], [row[1] for row in valid], vectors
 
 
 def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The rows in lists of so many, the last shorter."""
-    left = iter(rows)
-    while piece := list(islice(left, size)):
-        yield piece
+    """Yield the rows in lists of `size`; the last may be shorter."""
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def cosine(blob: bytes, vector: Vector) -> float | None:
-    """Of a stored vector and float32[d], both of length 1; None if it is no such vector."""
+    """Cosine of a stored vector and float32[d], both of unit length; None if it is malformed."""
     import numpy as np
 
-    if len(blob) == 4 * len(vector):  # as they are by default
+    if len(blob) == 4 * len(vector):  # float32, the default
         return float(np.frombuffer(blob, "<f4").dot(vector))
     if not is_vector(len(blob), len(vector)):
         return None
@@ -78,25 +78,25 @@ def cosine(blob: bytes, vector: Vector) -> float | None:
 
 
 def decoded(blobs: Sequence[bytes], dimension: int) -> Vector:
-    """float32[n, d] of blobs of any forms.
+    """Decode blobs, of one form or several, to float32[n, d].
 
     Raises:
-        ValueError: a blob has the length of no form.
+        ValueError: the length of a blob fits no form.
     """
     import numpy as np
 
-    there = set(map(len, blobs))
-    if len(there) > 1:
+    blob_lengths = set(map(len, blobs))
+    if len(blob_lengths) > 1:
         return np.stack([decoded([blob], dimension)[0] for blob in blobs])
-    length = there.pop() if there else 4 * dimension
+    length = blob_lengths.pop() if blob_lengths else 4 * dimension
     raw = np.frombuffer(b"".join(blobs), np.uint8).reshape(len(blobs), length)
-    single, half, eighth = lengths(dimension)
-    if length == single:
+    float32_length, float16_length, int8_length = lengths(dimension)
+    if length == float32_length:
         return np.ascontiguousarray(raw).view("<f4").astype(np.float32, copy=False)
-    if length == half:
+    if length == float16_length:
         return np.ascontiguousarray(raw).view("<f2").astype(np.float32)
-    if length == eighth:
-        scales = np.ascontiguousarray(raw[:, :_SCALE]).view("<f4").astype(np.float32)
-        numbers = raw[:, _SCALE : _SCALE + dimension].view(np.int8).astype(np.float32)
+    if length == int8_length:
+        scales = np.ascontiguousarray(raw[:, :_SCALE_BYTES]).view("<f4").astype(np.float32)
+        numbers = raw[:, _SCALE_BYTES : _SCALE_BYTES + dimension].view(np.int8).astype(np.float32)
         return numbers * scales
-    raise ValueError(f"{length} bytes are no vector of {dimension} numbers")
+    raise ValueError(f"a blob of {length} bytes cannot be a vector of dimension {dimension}")

@@ -1,4 +1,4 @@
-"""The index: whatever its inner form, it finds what brute force finds."""
+"""The index finds what brute force finds, whatever form its rows are in."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SCOPES = [bytes([number]) * 32 for number in range(3)]
 
 
 def vectors(count: int, seed: int = 0) -> Any:
-    found = np.random.default_rng(seed).normal(size=(count, D)).astype(np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    rows = np.random.default_rng(seed).normal(size=(count, D)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 POOL = vectors(200)
@@ -40,7 +40,7 @@ def merged(old: Any, fresh: Fresh, dead: Any, *, exact_below: int) -> Any:
 
 
 class IndexMachine(RuleBasedStateMachine):
-    """Random adds, removals and searches, against a dictionary and brute force."""
+    """Random adds, removals, merges and searches, checked against a dictionary and brute force."""
 
     exact_below = 10**9
 
@@ -49,9 +49,9 @@ class IndexMachine(RuleBasedStateMachine):
         self.index = FaissIndex(
             D, exact_below=self.exact_below, stages=STAGES[-1:], background=False
         )
-        self.known: dict[int, tuple[bytes, Any]] = {}
+        self.expected: dict[int, tuple[bytes, Any]] = {}
         self.next_id = 1
-        self.aside = False
+        self.merging = False
 
     @rule(scope=st.sampled_from(SCOPES), count=st.integers(1, 30), row=st.integers(0, 150))
     def add(self, scope: bytes, count: int, row: int) -> None:
@@ -59,22 +59,22 @@ class IndexMachine(RuleBasedStateMachine):
         rows = POOL[row : row + count]
         self.next_id += count
         self.index.add_many(ids[: len(rows)], [scope] * len(rows), rows)
-        self.known.update({i: (scope, v) for i, v in zip(ids, rows, strict=False)})
+        self.expected.update({i: (scope, v) for i, v in zip(ids, rows, strict=False)})
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         ids = data.draw(st.lists(st.integers(1, self.next_id), max_size=10))
         self.index.remove(ids)
         for entry_id in ids:
-            self.known.pop(entry_id, None)
+            self.expected.pop(entry_id, None)
 
     @rule(scope=st.sampled_from(SCOPES), row=st.integers(0, 199), k=st.integers(1, 5))
     def search(self, scope: bytes, row: int, k: int) -> None:
-        mine = {i: float(v @ POOL[row]) for i, (s, v) in self.known.items() if s == scope}
+        cosines = {i: float(v @ POOL[row]) for i, (s, v) in self.expected.items() if s == scope}
         found = self.index.search(scope, POOL[row], k)
-        assert all(n.id in mine for n in found), "another scope's, or a removed one"
-        assert len(found) == min(k, len(mine))
-        best = sorted(mine.values(), reverse=True)[: len(found)]
+        assert all(n.id in cosines for n in found), "an id of another scope, or a removed one"
+        assert len(found) == min(k, len(cosines))
+        best = sorted(cosines.values(), reverse=True)[: len(found)]
         np.testing.assert_allclose(
             [n.similarity for n in found], best, atol=1e-6 + self.index.tolerance(scope)
         )
@@ -82,30 +82,31 @@ class IndexMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def retain(self, data: st.DataObject) -> None:
         up_to = data.draw(st.integers(0, self.next_id))
-        kept = data.draw(st.sets(st.sampled_from(sorted(self.known)))) if self.known else set()
-        self.index.retain(np.array(sorted(kept), np.int64), up_to)
-        for entry_id in [i for i in self.known if i <= up_to and i not in kept]:
-            del self.known[entry_id]
+        ids = sorted(self.expected)
+        retained = data.draw(st.sets(st.sampled_from(ids))) if ids else set()
+        self.index.retain(np.array(sorted(retained), np.int64), up_to)
+        for entry_id in [i for i in ids if i <= up_to and i not in retained]:
+            del self.expected[entry_id]
 
     @rule()
     def set_aside(self) -> None:
-        """A merge begins; `finish` ends it, with whatever happens in between."""
-        self.aside = self.index.set_aside() or self.aside
+        """Begin a merge; `finish` ends it, whatever other steps come in between."""
+        self.merging = self.index.set_aside() or self.merging
 
     @rule()
     def finish(self) -> None:
-        if self.aside:
+        if self.merging:
             self.index.merge(partial(merged, exact_below=self.exact_below))
-            self.aside = False
+            self.merging = False
 
     @invariant()
-    def knows_its_ids(self) -> None:
-        assert self.index.ids().tolist() == sorted(self.known)
-        assert len(self.index) == len(self.known)
+    def holds_the_expected_ids(self) -> None:
+        assert self.index.ids().tolist() == sorted(self.expected)
+        assert len(self.index) == len(self.expected)
 
 
 class ListsMachine(IndexMachine):
-    """The same with inverted lists, which few vectors here make due."""
+    """The same with inverted lists, which are built for few vectors here."""
 
     exact_below = 25
 
@@ -115,8 +116,8 @@ TestLists = ListsMachine.TestCase
 TestFlat.settings = TestLists.settings = settings(max_examples=60, stateful_step_count=25)
 
 
-def test_building_beside_the_traffic_loses_nothing() -> None:
-    """What is added and removed while lists are built is there, or gone, afterwards."""
+def test_building_in_the_background_loses_nothing() -> None:
+    """Adds and removals during a build of inverted lists take effect in the new lists."""
     index = FaissIndex(D, exact_below=500, background=True)
     rows = vectors(3000, seed=1)
     for number in range(3000):
@@ -124,9 +125,9 @@ def test_building_beside_the_traffic_loses_nothing() -> None:
         if number % 3 == 0:
             index.remove([number])
     index.wait()
-    kept = [number for number in range(3000) if number % 3]
-    assert index.ids().tolist() == kept
-    for number in kept[::50]:
+    remaining = [number for number in range(3000) if number % 3]
+    assert index.ids().tolist() == remaining
+    for number in remaining[::50]:
         nearest = index.search(SCOPES[0], rows[number], 1)[0]
         assert nearest.similarity > 0.999
         assert nearest.id == number
@@ -135,7 +136,7 @@ def test_building_beside_the_traffic_loses_nothing() -> None:
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=20)
 def test_similarity_is_the_cosine(seed: int) -> None:
-    """From -1 to 1, and never above."""
+    """Similarities are from -1 to 1; rounding does not take one above 1."""
     index = FaissIndex(D)
     rows = vectors(20, seed)
     index.add_many(list(range(20)), [SCOPES[0]] * 20, rows)
@@ -151,8 +152,8 @@ ROWS = vectors(400)
 IDS = np.arange(400, dtype=np.int64)
 
 
-def kept(path: Path, exact_below: int = 10**9) -> Segment:
-    """A snapshot of 400 rows in three scopes; returned is the same in memory."""
+def write_snapshot(path: Path, exact_below: int = 10**9) -> Segment:
+    """Write a snapshot of 400 rows in three scopes, and return its segment in memory."""
     fresh = Fresh(IDS, [SCOPES[i % 3] for i in range(400)], ROWS)
     plan = merge(None, fresh, np.empty(0, np.int64), exact_below=exact_below, dimension=D)
     snapshot.write(path, FACTS, plan)
@@ -161,9 +162,9 @@ def kept(path: Path, exact_below: int = 10**9) -> Segment:
 
 @pytest.mark.parametrize("exact_below", [10**9, 50])
 def test_a_snapshot_gives_the_same_answers(tmp_path: Path, exact_below: int) -> None:
-    """Written and mapped, the index finds the same, and can be written to."""
+    """An index over a mapped snapshot finds the same rows, and can be changed."""
     path = tmp_path / "index"
-    index = FaissIndex(D, segment=kept(path, exact_below))
+    index = FaissIndex(D, segment=write_snapshot(path, exact_below))
     segment, facts = snapshot.load(path, FACTS, D)
     loaded = FaissIndex(D, segment=segment)
     assert facts == FACTS
@@ -186,9 +187,9 @@ def test_a_snapshot_gives_the_same_answers(tmp_path: Path, exact_below: int) -> 
     ],
     ids=["store", "embedder", "ahead", "ahead in deletions"],
 )
-def test_a_snapshot_of_something_else_is_refused(tmp_path: Path, facts: Facts) -> None:
-    """Another store's, another model's, or one that knows more than the store."""
-    kept(tmp_path / "index")
+def test_a_snapshot_that_does_not_match_is_refused(tmp_path: Path, facts: Facts) -> None:
+    """It belongs to another store or another embedder, or is ahead of the store."""
+    write_snapshot(tmp_path / "index")
     with pytest.raises(SnapshotError):
         snapshot.load(tmp_path / "index", facts, D)
 
@@ -196,9 +197,9 @@ def test_a_snapshot_of_something_else_is_refused(tmp_path: Path, facts: Facts) -
 @given(st.data())
 @settings(max_examples=80)
 def test_a_damaged_snapshot_is_refused(tmp_path_factory: Any, data: st.DataObject) -> None:
-    """Cut short or with any bit flipped, it is thrown away, never half believed."""
+    """A snapshot that is truncated or has any bit flipped is never used, not even in part."""
     path = tmp_path_factory.mktemp("snapshot") / "index"
-    kept(path, 50 if data.draw(st.booleans()) else 10**9)
+    write_snapshot(path, 50 if data.draw(st.booleans()) else 10**9)
     raw = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
         raw = raw[: data.draw(st.integers(0, len(raw) - 1))]
@@ -209,8 +210,8 @@ def test_a_damaged_snapshot_is_refused(tmp_path_factory: Any, data: st.DataObjec
         snapshot.load(path, FACTS, D)
 
 
-def test_rows_far_out_of_the_range_so_far_are_kept_as_they_are() -> None:
-    """The codes' range is widened where new vectors lie outside of it."""
+def test_vectors_outside_the_range_of_the_codes_are_not_clipped() -> None:
+    """A merge widens the quantizer's range if new vectors lie outside it."""
     small = np.eye(D, dtype=np.float32)[:1]
     old = merged(None, Fresh(IDS[:1], SCOPES[:1], small), IDS[:0], exact_below=99)[0]
     fresh = Fresh(IDS[1:], [SCOPES[0]] * 399, ROWS[1:])
@@ -223,7 +224,7 @@ def test_rows_far_out_of_the_range_so_far_are_kept_as_they_are() -> None:
 
 
 def test_a_merge_that_fails_changes_nothing() -> None:
-    """What was set aside is there as before, with what came in meanwhile."""
+    """The frozen mem table and later changes are all there."""
     index = FaissIndex(D)
     index.add_many([1, 2], [SCOPES[0]] * 2, ROWS[:2])
     assert index.set_aside()
@@ -238,11 +239,11 @@ def test_a_merge_that_fails_changes_nothing() -> None:
     assert index.ids().tolist() == [1, 3]
     assert index.search(SCOPES[1], ROWS[2], 1)[0].id == 3
     assert not index.due
-    assert index.set_aside(), "the next merge may begin"
+    assert index.set_aside(), "the next merge cannot begin"
 
 
-def test_what_another_process_s_segment_holds_is_held_once() -> None:
-    """An entry that came in here during the merge and is in the segment too is deleted once."""
+def test_rows_that_are_in_another_process_s_segment_too_are_held_once() -> None:
+    """If a row was also added here during the merge, removing it once removes it."""
     index = FaissIndex(D)
     index.add_many([1], [SCOPES[0]], ROWS[1:2])
     index.set_aside()
@@ -255,8 +256,8 @@ def test_what_another_process_s_segment_holds_is_held_once() -> None:
     assert 2 not in {n.id for n in index.search(SCOPES[0], ROWS[2], 9)}
 
 
-def test_what_is_removed_during_a_merge_is_not_in_its_segment() -> None:
-    """Even if it had only just come in here, and is in another process's segment."""
+def test_a_removal_during_a_merge_holds_for_its_segment() -> None:
+    """Also for a row that was added here during the merge and is in another process's segment."""
     index = FaissIndex(D)
     index.add_many([1], [SCOPES[0]], ROWS[1:2])
     index.set_aside()
@@ -267,8 +268,8 @@ def test_what_is_removed_during_a_merge_is_not_in_its_segment() -> None:
     assert index.ids().tolist() == [1, 3]
 
 
-def test_what_is_retained_during_a_merge_holds_for_its_segment() -> None:
-    """Another process's segment may hold a row that was deleted before we knew of it."""
+def test_a_retain_during_a_merge_holds_for_its_segment() -> None:
+    """Another process's segment may hold a row that was deleted before this index saw it."""
     index = FaissIndex(D)
     index.add_many([5], [SCOPES[0]], ROWS[5:6])
     index.set_aside()
@@ -278,8 +279,8 @@ def test_what_is_retained_during_a_merge_holds_for_its_segment() -> None:
     assert index.ids().tolist() == [1, 5, 7, 8]
 
 
-def test_another_process_s_segment_takes_the_place_of_ones_own() -> None:
-    """Rows that it lacks are kept, rows that were deleted since are not brought back."""
+def test_a_merge_can_adopt_another_process_s_segment() -> None:
+    """Rows that it lacks are kept; rows that were deleted since do not come back."""
     index = FaissIndex(D)
     index.add_many([1, 2, 3, 4], [SCOPES[0]] * 4, ROWS[:4])
     index.set_aside()
@@ -291,84 +292,84 @@ def test_another_process_s_segment_takes_the_place_of_ones_own() -> None:
     assert {n.id for n in index.search(SCOPES[0], ROWS[1], 9)} == {1, 4}
 
 
-# ------------------------------------------------------------------- many rows, many numbers
+# ------------------------------------------------------------------- many rows, wide vectors
 
 WIDE_D = 256
-"""From here on signs are kept."""
+"""The smallest dimension with sign bits."""
 
 
 def crowded(count: int, seed: int) -> Any:
-    """float32[count, 256]: around fifty topics, as questions lie."""
+    """float32[count, 256]: unit vectors clustered around fifty topics, as questions are."""
     draws = np.random.default_rng(seed)
     topics = np.random.default_rng(0).normal(size=(50, WIDE_D))
-    found = topics[draws.integers(0, 50, count)] + draws.normal(size=(count, WIDE_D))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    rows = topics[draws.integers(0, 50, count)] + draws.normal(size=(count, WIDE_D))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def near(rows: Any, similarity: float, seed: int) -> Any:
     """Unit vectors at this cosine similarity to each of the rows."""
-    aside = np.random.default_rng(seed).normal(size=rows.shape)
-    aside -= (aside * rows).sum(axis=1, keepdims=True) * rows
-    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
-    return (similarity * rows + (1 - similarity**2) ** 0.5 * aside).astype(np.float32)
+    orthogonal = np.random.default_rng(seed).normal(size=rows.shape)
+    orthogonal -= (orthogonal * rows).sum(axis=1, keepdims=True) * rows
+    orthogonal /= np.linalg.norm(orthogonal, axis=1, keepdims=True)
+    return (similarity * rows + (1 - similarity**2) ** 0.5 * orthogonal).astype(np.float32)
 
 
-def test_signs_are_the_same_of_codes_and_of_what_they_stand_for() -> None:
-    """But of a number that lies on its edge."""
+def test_sign_bits_of_codes_are_those_of_the_vectors() -> None:
+    """Except for numbers that lie on their edge."""
     rows = crowded(200, seed=20)
     quantizer = Quantizer.around(rows)
     codes = quantizer.encode(rows)
     middle = codes[0]
     edges = quantizer.edges(middle)
-    found = np.unpackbits(quantizer.signs_of(rows, edges), axis=-1)
-    wanted = np.unpackbits(quantizer.signs_of(codes, middle), axis=-1)
-    clear = np.abs(rows - edges) > 1e-6
-    assert clear.mean() > 0.99
-    np.testing.assert_array_equal(found[clear], wanted[clear])
+    of_vectors = np.unpackbits(quantizer.signs_of(rows, edges), axis=-1)
+    of_codes = np.unpackbits(quantizer.signs_of(codes, middle), axis=-1)
+    off_edge = np.abs(rows - edges) > 1e-6
+    assert off_edge.mean() > 0.99
+    np.testing.assert_array_equal(of_vectors[off_edge], of_codes[off_edge])
 
 
 @given(scale=st.floats(0.1, 1.0), rows=st.integers(1, 300), seed=st.integers(0, 9))
 def test_cosines_by_codes(scale: float, rows: int, seed: int) -> None:
-    """Those of the decoded rows with the question as it is, each row once."""
+    """They are those of the decoded rows with the unrounded query; each row comes once."""
     question, quantizer = crowded(1, seed=seed + 1)[0], Quantizer(scale, WIDE_D)
     codes = quantizer.encode(crowded(rows, seed=seed))
-    order, found = cosines_by_codes(question, codes, quantizer)
+    order, cosines = cosines_by_codes(question, codes, quantizer)
     assert sorted(order.tolist()) == list(range(rows))
-    np.testing.assert_allclose(found, quantizer.decode(codes[order]) @ question, atol=1e-5)
+    np.testing.assert_allclose(cosines, quantizer.decode(codes[order]) @ question, atol=1e-5)
 
 
 MERGED = partial(merged, exact_below=1000)
 
 
-@pytest.mark.parametrize("form", ["around zero", "never below", "mostly zero"])
+@pytest.mark.parametrize("numbers", ["around zero", "never negative", "mostly zero"])
 @pytest.mark.parametrize(
-    ("at_rest", "exact_below"), [(0, 1000), (8000, 1000), (11_000, 1000), (12_000, 10**9)]
+    ("sealed", "exact_below"), [(0, 1000), (8000, 1000), (11_000, 1000), (12_000, 10**9)]
 )
-def test_what_is_near_is_found_among_many(at_rest: int, exact_below: int, form: str) -> None:
-    """In lists at rest, in lists that came in since, in both, in one; however numbers lie."""
+def test_recall_at_1(sealed: int, exact_below: int, numbers: str) -> None:
+    """Above 98% in the lists of the segment, of the mem table, of both, and in a single list."""
     rows = crowded(12_000, seed=1)
-    if form == "never below":
+    if numbers == "never negative":
         rows = np.abs(rows)
-    if form == "mostly zero":
+    if numbers == "mostly zero":
         rows = np.where(rows > np.quantile(rows, 0.8, axis=1, keepdims=True), rows, 0.0)
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     index = FaissIndex(WIDE_D, exact_below=exact_below, background=False)
-    index.add_many(list(range(at_rest)), [SCOPES[0]] * at_rest, rows[:at_rest])
-    if at_rest:
+    index.add_many(list(range(sealed)), [SCOPES[0]] * sealed, rows[:sealed])
+    if sealed:
         index.set_aside()
         index.merge(partial(merged, exact_below=exact_below))
-    for number in range(at_rest, 12_000):
+    for number in range(sealed, 12_000):
         index.add(number, SCOPES[0], rows[number])
     asked = np.arange(0, 12_000, 40)
     found = [index.search(SCOPES[0], q, 1, 3)[0] for q in near(rows[asked], 0.9, seed=2)]
     assert np.mean([n.id for n in found] == asked) > 0.98
-    off = [abs(n.similarity - 0.9) for n in found if n.id in asked]
-    assert max(off) < 1e-3 + index.tolerance(SCOPES[0])
+    errors = [abs(n.similarity - 0.9) for n in found if n.id in asked]
+    assert max(errors) < 1e-3 + index.tolerance(SCOPES[0])
 
 
 @pytest.mark.parametrize("exact_below", [1000, 10**9])
-def test_the_deleted_do_not_hide_the_living(exact_below: int) -> None:
-    """Though hundreds of them lie nearer."""
+def test_tombstones_do_not_hide_live_rows(exact_below: int) -> None:
+    """A live row is found though hundreds of tombstones are nearer."""
     crowd = near(np.repeat(crowded(1, seed=3), 900, axis=0), 0.95, seed=4)
     rows = np.concatenate([crowd, crowded(3000, seed=5)])
     index = FaissIndex(WIDE_D, exact_below=exact_below, background=False)
@@ -376,16 +377,16 @@ def test_the_deleted_do_not_hide_the_living(exact_below: int) -> None:
     index.set_aside()
     index.merge(partial(merged, exact_below=exact_below))
     question = crowded(1, seed=3)[0]
-    alive = int(np.argmin(crowd @ question))
-    index.remove([number for number in range(900) if number != alive])
+    live = int(np.argmin(crowd @ question))
+    index.remove([number for number in range(900) if number != live])
     found = index.search(SCOPES[0], question, 1, 3)
-    assert found[0].id == alive
-    assert all(n.id == alive or n.id >= 900 for n in found)
+    assert found[0].id == live
+    assert all(n.id == live or n.id >= 900 for n in found)
 
 
 @pytest.mark.parametrize("d", [D, WIDE_D], ids=["codes", "signs"])
 def test_lists_that_have_become_empty_hide_nothing(d: int) -> None:
-    """All that lay around the question is deleted; what is left far away is found."""
+    """When all rows near the query are deleted, one far away is found."""
     draws = np.random.default_rng(10)
     topics = np.eye(d)[:10]
     rows = np.repeat(topics, 300, axis=0) + draws.normal(scale=0.01, size=(3000, d))
@@ -396,9 +397,9 @@ def test_lists_that_have_become_empty_hide_nothing(d: int) -> None:
     assert [n.id for n in index.search(SCOPES[0], rows[0], 1, 3)] == [2999]
 
 
-@pytest.mark.parametrize("during", [False, True], ids=["at rest", "while a merge is under way"])
-def test_what_came_in_far_from_the_question_hides_nothing(during: bool) -> None:
-    """The lists around the question are empty in memory, and hold what is at rest or set aside."""
+@pytest.mark.parametrize("during", [False, True], ids=["no merge", "while a merge is under way"])
+def test_recent_rows_far_from_the_query_hide_nothing(during: bool) -> None:
+    """The lists near the query are empty in the mem table, but not in older sources."""
     rows = crowded(6000, seed=11)
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope = SCOPES[0]
@@ -415,8 +416,8 @@ def test_what_came_in_far_from_the_question_hides_nothing(during: bool) -> None:
     assert np.mean(np.array(found) == asked) > 0.98
 
 
-def test_rows_that_are_in_two_places_for_a_moment_are_found_once() -> None:
-    """As when another process's segment holds what has come in here: no others are crowded out."""
+def test_a_row_in_two_sources_is_found_once() -> None:
+    """As during a merge with another process's segment; duplicates do not crowd out other rows."""
     rows = crowded(4000, seed=15)
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope, ids = SCOPES[0], list(range(4000))
@@ -430,8 +431,8 @@ def test_rows_that_are_in_two_places_for_a_moment_are_found_once() -> None:
         assert len(set(found)) == len(found) == 4
 
 
-def test_searches_beside_additions_and_deletions_find_what_stays() -> None:
-    """In lists at rest and in lists that change all the while; what is deleted stays deleted."""
+def test_searches_during_adds_and_removals_find_the_rows_that_stay() -> None:
+    """In the segment's lists and in lists that keep changing; removed rows stay removed."""
     rows = crowded(4000, seed=8)
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope, stays = SCOPES[0], np.arange(0, 3000)
@@ -464,8 +465,8 @@ def test_searches_beside_additions_and_deletions_find_what_stays() -> None:
     assert all(n.id < 3000 for q in questions for n in index.search(scope, q, 1, 3))
 
 
-def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
-    """Also when a merge has moved them meanwhile."""
+def test_mem_tables_use_the_centroids_of_the_segment() -> None:
+    """Also after a merge has replaced the centroids."""
     rows = crowded(9000, seed=6)
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope = SCOPES[0]
@@ -473,7 +474,7 @@ def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
     def add(start: int, end: int) -> None:
         index.add_many(list(range(start, end)), [scope] * (end - start), rows[start:end])
 
-    def placed_alike() -> bool:
+    def same_centroids() -> bool:
         mem_table = index._mem_table.partitions[scope]._rows
         segment = index._sealed.segment
         assert segment is not None
@@ -484,18 +485,18 @@ def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
     index.set_aside()
     index.merge(MERGED)
     add(1500, 2000)
-    assert placed_alike()
+    assert same_centroids()
     index.set_aside()
-    add(2000, 2500)  # while that is merged into lists that stay where they are
-    came_in = index._mem_table.partitions[scope]._rows
+    add(2000, 2500)  # meanwhile the rest is merged around the same centroids
+    before = index._mem_table.partitions[scope]._rows
     index.merge(MERGED)
-    assert placed_alike()
-    assert index._mem_table.partitions[scope]._rows is came_in, "made anew for nothing"
+    assert same_centroids()
+    assert index._mem_table.partitions[scope]._rows is before, "rebuilt for nothing"
     add(2500, 8000)
     index.set_aside()
-    add(8000, 9000)  # into so many that new ones are made
+    add(8000, 9000)  # the merged rows are so many that centroids are trained again
     index.merge(MERGED)
-    assert placed_alike()
+    assert same_centroids()
     assert len(index) == 9000
     asked = np.arange(0, 9000, 30)
     found = [index.search(scope, q, 1)[0].id for q in near(rows[asked], 0.9, seed=7)]

@@ -1,4 +1,4 @@
-"""What a scope's vectors lie around: how many inverted lists, and by which rows they are placed."""
+"""The coarse quantizer of a scope: how many inverted lists it has, and their centroids."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 REGROW = 4
-"""Centroids are placed anew when there are this many times the rows they were placed for."""
-_TRAINING_POINTS = 32
-"""Rows for each list to place its centroid by."""
-_SHORT, _FEW = 256, 16
-"""Rows that a list takes no time for beside its own; lists so few that their own is nothing."""
-_ROUNDS, _SEED = 6, 1234
-"""Of k-means; seeded, so that equal data make equal lists."""
+"""Centroids are trained again when there are this many times the rows they were trained for."""
+_SAMPLE_PER_LIST = 32
+"""Training rows for each list's centroid."""
+_SHORT_LIST, _FEW_LISTS = 256, 16
+"""Lists average at least this many rows, since every probe has a fixed cost; with this few lists
+that cost is negligible."""
+_ITERATIONS, _SEED = 6, 1234
+"""Of k-means. The seed is fixed, so that equal data make equal lists."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CoarseQuantizer:
-    """Centroids, one for each list, and the form in which rows are compared.
+    """The centroids of a scope's inverted lists, and how its rows are quantized.
 
     Attributes:
-        centroids: float32[l, d] of length 1; none where there is but one list.
-        part: the same as codes, uint8[l, d], to be looked through.
-        codec: makes codes.
-        edges: float32[d], what each number's sign is counted from (`Quantizer.edges`).
+        centroids: float32[l, d], unit vectors; empty if the scope has only one list.
+        part: the centroids as codes, uint8[l, d], ready to be scanned.
+        quantizer: turns vectors into codes.
+        edges: float32[d], the threshold of each dimension's sign bit (`Quantizer.edges`).
     """
 
     centroids: NDArray[np.float32]
@@ -46,13 +47,13 @@ class CoarseQuantizer:
         return max(len(self.centroids), 1)
 
     def sketch(self, vectors: Vector) -> NDArray[np.uint8]:
-        """What of float32[n, d] is looked through: their signs, uint8[n, d / 8], or their codes."""
+        """What scans read of float32[n, d]: sign bits, uint8[n, d / 8], or else codes."""
         if self.quantizer.signed:
             return self.quantizer.signs_of(vectors, self.edges)
         return self.quantizer.encode(vectors)
 
     def equals(self, other: CoarseQuantizer) -> bool:
-        """Whether rows placed by one are placed by the other."""
+        """Whether both assign rows to the same lists, with the same codes and sign bits."""
         return (
             self.quantizer == other.quantizer
             and np.array_equal(self.edges, other.edges)
@@ -61,40 +62,40 @@ class CoarseQuantizer:
 
 
 def lists_for(rows: int) -> int:
-    """About sqrt(n), a power of two.
+    """Number of lists for this many rows: about sqrt(rows), rounded to a power of two.
 
-    Fewer where these would be short: each list takes some time, however few rows it has.
+    Fewer where the lists would be short: probing a list takes some time however few its rows.
     """
-    worth_it = max(rows / _SHORT, _FEW)
-    return int(2 ** round(math.log2(min(math.sqrt(rows), worth_it))))
+    most = max(rows / _SHORT_LIST, _FEW_LISTS)
+    return int(2 ** round(math.log2(min(math.sqrt(rows), most))))
 
 
 def sample_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of the rows that centroids are placed by, in order."""
-    many = lists_for(len(rows)) * _TRAINING_POINTS
-    return np.sort(np.random.default_rng(_SEED).permutation(rows)[:many])
+    """A random sample of these rows to train their centroids on, sorted."""
+    count = lists_for(len(rows)) * _SAMPLE_PER_LIST
+    return np.sort(np.random.default_rng(_SEED).permutation(rows)[:count])
 
 
 def placed(sample: Vector, rows: int) -> NDArray[np.float32]:
-    """float32[l, d]: centroids by k-means, for so many rows of which this is a sample."""
+    """float32[l, d]: centroids for this many rows, trained by k-means on a sample of them."""
     means = faiss.Kmeans(
-        sample.shape[1], lists_for(rows), niter=_ROUNDS, seed=_SEED, spherical=True,
-        max_points_per_centroid=_TRAINING_POINTS, min_points_per_centroid=1,
+        sample.shape[1], lists_for(rows), niter=_ITERATIONS, seed=_SEED, spherical=True,
+        max_points_per_centroid=_SAMPLE_PER_LIST, min_points_per_centroid=1,
     )  # fmt: skip
     means.train(sample)
-    assert means.centroids is not None  # it has been trained
+    assert means.centroids is not None  # set by `train`
     return means.centroids
 
 
 def assigned(vectors: Vector, centroids: NDArray[np.float32]) -> NDArray[np.int64]:
-    """int64[n]: the nearest centroid of each."""
-    found: NDArray[np.int64]
-    found = faiss.knn(vectors, centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)[1][:, 0]
-    return found
+    """int64[n]: the nearest centroid of each vector."""
+    nearest: NDArray[np.int64]
+    nearest = faiss.knn(vectors, centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)[1][:, 0]
+    return nearest
 
 
 def middle_of(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8[d] of uint8[n, d]: where they lie on average."""
+    """uint8[d] of uint8[n, d]: the mean code of each dimension, rounded up."""
     if not len(codes):
         return np.zeros(codes.shape[1], np.uint8)
     mean: NDArray[np.uint8] = np.ceil(codes.mean(axis=0)).astype(np.uint8)

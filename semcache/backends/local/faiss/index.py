@@ -1,13 +1,12 @@
-"""Nearest neighbours by FAISS: a segment at rest, and what has come in since.
+"""Nearest neighbours by FAISS, as a log-structured merge tree: a segment and mem tables.
 
-A search looks into its own scope's lists and nowhere else, so that a vector of another scope
-cannot be found, however near it lies. Vectors have length 1; the inner product that FAISS
-computes is the cosine similarity.
+New vectors go to a mem table, a partition for each scope. When it has grown, it is frozen and
+merged in the background with the sealed segment into a new segment, which replaces both
+(P. O'Neil et al., Acta Informatica 33, 1996). A delete takes effect at once: the row is removed
+from the mem table, or gets a tombstone if it is in the segment.
 
-What is new goes to a level in memory, a partition for each scope; when that has grown, it is
-set aside, merged with the segment into a new one beside the traffic, and the new one takes
-the place of both (as in a log-structured merge tree: P. O'Neil et al., Acta Informatica 33,
-1996). A deletion is taken out of the level, or noted against the segment, at once.
+A search probes lists of its own scope only, so that it cannot return a vector of another scope,
+however near. Vectors have unit length: the inner product that FAISS computes is the cosine.
 """
 
 from __future__ import annotations
@@ -33,31 +32,32 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 _LEVEL_ROWS = 65_536
-"""The level is merged when it holds this many rows, or ..."""
+"""A mem table is due for a merge above this weight in rows, or above ..."""
 _LEVEL_SHARE = 8
-"""... so many times fewer than the segment, if that is more."""
+"""... one row in this many of the segment, whichever is more."""
 _SCOPE_WEIGHT = 2
-"""Rows that a scope of the level counts for: it takes memory of its own."""
-_DEAD_SHARE = 4
-"""One row in so many deleted: the segment is merged, to give their memory back."""
-_DEAD_ROWS = 1024
+"""Weight of each scope of a mem table, in rows: its partition takes memory of its own."""
+_TOMBSTONE_SHARE = 4
+"""The segment is due, so that memory is freed, if more than one row in this many is deleted ..."""
+_MIN_TOMBSTONES = 1024
+"""... and more than this many rows are."""
 
 Made = tuple[Segment, "NDArray[np.int64]"]
-"""A new segment, and ids of rows in it that are deleted already."""
+"""A new segment, and ids of its rows that are deleted already."""
 Maker = Callable[["Segment | None", Fresh, "NDArray[np.int64]"], Made]
-"""(the segment so far, what has come in, ids that are deleted) -> what takes their place."""
+"""(old segment, rows of the frozen mem table, tombstones) -> what replaces them."""
 
 
 class FaissIndex:
-    """An `Index` in memory, over a segment that may be mapped from a file.
+    """An `Index`: mem tables over a sealed segment, which may be mapped from a file.
 
     Args:
-        dimension: length d of a vector; 0: that of the first one added.
-        segment: what there is already.
-        exact_below: scopes with fewer vectors are searched one by one.
-        stages: how far searches look.
-        background: build inverted lists beside the traffic. False: build them inside the
-            `add` that makes them due, for runs that must repeat to the last hit.
+        dimension: length d of a vector; 0 means that of the first vector added.
+        segment: the segment to begin with, if there is one.
+        exact_below: scopes with fewer vectors are searched exactly.
+        stages: how many lists a search probes, and when it ends.
+        background: build inverted lists in the background; False builds them inside the `add`
+            that makes them due, for runs that must be reproducible hit by hit.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class FaissIndex:
         self._background = background
         self._sealed = _SealedSegment(segment, set())
         self._mem_table = self._new_mem_table()
-        self._aside: _MemTable | None = None
-        self._dead_then: list[int] = []
+        self._frozen: _MemTable | None = None
+        self._frozen_tombstones: list[int] = []
         self._pending_deletes: list[int] = []
-        self._retained: tuple[NDArray[np.int64], int] | None = None
+        self._pending_retain: tuple[NDArray[np.int64], int] | None = None
         self._lock = threading.Lock()
 
     def tolerance(self, scope: bytes) -> float:
@@ -88,27 +88,24 @@ class FaissIndex:
         return 0.0 if all(mem_table.exact(scope) for mem_table in self._mem_tables()) else HALF
 
     def __len__(self) -> int:
-        rest = self._sealed
-        return (
-            rest.rows
-            - len(rest.dead)
-            + sum(len(mem_table.scope_of) for mem_table in self._mem_tables())
-        )
+        sealed = self._sealed
+        recent = sum(len(mem_table.scope_of) for mem_table in self._mem_tables())
+        return sealed.rows - len(sealed.tombstones) + recent
 
     def __contains__(self, entry_id: int) -> bool:
         known = self._known(np.array([entry_id], np.int64))[0]
-        return bool(known) and entry_id not in self._sealed.dead
+        return bool(known) and entry_id not in self._sealed.tombstones
 
     def ids(self) -> NDArray[np.int64]:
         with self._lock:
             parts = [np.fromiter(mem_table.scope_of, np.int64) for mem_table in self._mem_tables()]
             if (segment := self._sealed.segment) is not None:
-                dead = np.fromiter(self._sealed.dead, np.int64)
-                parts.append(np.setdiff1d(segment.arrays.ids, dead, assume_unique=True))
+                tombstones = np.fromiter(self._sealed.tombstones, np.int64)
+                parts.append(np.setdiff1d(segment.arrays.ids, tombstones, assume_unique=True))
         return np.sort(np.concatenate(parts))
 
     def scopes(self) -> int:
-        """How many scopes have vectors, or had before the last merge."""
+        """About how many scopes have vectors; those emptied since the last merge may be counted."""
         segment = self._sealed.segment
         return max(len(self._mem_table.partitions), 0 if segment is None else segment.scopes)
 
@@ -116,76 +113,74 @@ class FaissIndex:
         self.add_many([entry_id], [scope], vector[None])
 
     def add_many(self, ids: Sequence[int], scopes: Sequence[bytes], vectors: Vector) -> None:
-        every_id = np.asarray(ids, np.int64)
+        all_ids = np.asarray(ids, np.int64)
         with self._lock:
             if not self.dimension:
                 self.dimension = vectors.shape[1]
                 self._mem_table = self._new_mem_table()
-            new = np.flatnonzero(~self._known(every_id))
-            self._mem_table.add(every_id[new], [scopes[row] for row in new.tolist()], vectors[new])
+            new = np.flatnonzero(~self._known(all_ids))
+            self._mem_table.add(all_ids[new], [scopes[row] for row in new.tolist()], vectors[new])
 
     def remove(self, ids: Iterable[int]) -> None:
         with self._lock:
-            every = list(ids)
-            left = self._mem_table.remove(every)
-            if self._aside is not None:
-                self._pending_deletes += every  # the segment to come may hold any of them
-                left = self._aside.remove(left)
-            self._sealed.remove(left)
+            all_ids = list(ids)
+            remaining = self._mem_table.remove(all_ids)
+            if self._frozen is not None:
+                self._pending_deletes += all_ids  # the merged segment may hold any of them
+                remaining = self._frozen.remove(remaining)
+            self._sealed.remove(remaining)
 
     def retain(self, ids: NDArray[np.int64], up_to: int) -> None:
-        mine = self.ids()
-        self.remove(_others(mine, ids, up_to).tolist())
+        self.remove(_not_retained(self.ids(), ids, up_to).tolist())
         with self._lock:
-            if self._aside is not None:  # the segment to come may know more than is here
-                self._retained = (ids, up_to)
+            if self._frozen is not None:  # the merged segment may hold other rows
+                self._pending_retain = (ids, up_to)
 
     def search(self, scope: bytes, vector: Vector, k: int, spare: int = 0) -> list[Neighbour]:
         wanted = k + spare
-        mem_tables = (
-            self._mem_tables()
-        )  # before the rest: what a merge moves is then found, if twice
-        rest = self._sealed
-        found: list[list[Neighbour]] = []
+        # Mem tables first: a row that a merge is moving is then found twice, not missed.
+        mem_tables = self._mem_tables()
+        sealed = self._sealed
+        exact: list[list[Neighbour]] = []
         sources: dict[CoarseQuantizer, list[Source]] = {}
-        if (rows := rest.rows_of(scope)) is not None:
+        if (rows := sealed.rows_of(scope)) is not None:
             sources[rows.coarse] = [rows]
         for mem_table in mem_tables:
             part = mem_table.search(scope, vector, wanted)
             if isinstance(part, Lists):
                 sources.setdefault(part.coarse, []).append(part)
             else:
-                found.append(part)
+                exact.append(part)
         searches = [
-            Search(Question(vector, coarse), around_it, wanted, rest.dead)
-            for coarse, around_it in sources.items()
+            Search(Question(vector, coarse), same_lists, wanted, sealed.tombstones)
+            for coarse, same_lists in sources.items()
         ]
-        return self._widened(searches, found, k, wanted)
+        return self._search_in_stages(searches, exact, k, wanted)
 
-    def _widened(
+    def _search_in_stages(
         self,
         searches: Sequence[Search],
         exact: Sequence[list[Neighbour]],
         k: int,
         wanted: int,
     ) -> list[Neighbour]:
-        """The nearest that searches find, looking no farther than need be, and other parts."""
+        """Widen the searches stage by stage until they find enough; include the exact results."""
         if not searches:
             return together(exact, wanted)
-        found: list[Neighbour] = []
+        nearest: list[Neighbour] = []
         for stage in self._stages:
-            farther, parts, more = stage.times(k), list(exact), False
+            scaled, parts, more = stage.times(k), list(exact), False
             for search in searches:
-                search.widen(farther)
+                search.widen(scaled)
                 parts.append(search.found())
                 more = more or not search.exhausted
-            found = together(parts, wanted)
-            if not more or (len(found) >= wanted and found[0].similarity >= stage.near):
+            nearest = together(parts, wanted)
+            if not more or (len(nearest) >= wanted and nearest[0].similarity >= stage.near):
                 break
-        return found
+        return nearest
 
     def wait(self) -> None:
-        """Until no inverted lists are being built."""
+        """Wait until no inverted lists are being built."""
         for mem_table in self._mem_tables():
             mem_table.wait()
 
@@ -194,73 +189,72 @@ class FaissIndex:
     @property
     def due(self) -> bool:
         """Whether it is time to merge."""
-        rest = self._sealed
-        fresh = self._mem_table.weight > max(_LEVEL_ROWS, rest.rows // _LEVEL_SHARE)
-        dead = len(rest.dead) > max(_DEAD_ROWS, rest.rows // _DEAD_SHARE)
-        return self._aside is None and (fresh or dead)
+        sealed = self._sealed
+        full = self._mem_table.weight > max(_LEVEL_ROWS, sealed.rows // _LEVEL_SHARE)
+        sparse = len(sealed.tombstones) > max(_MIN_TOMBSTONES, sealed.rows // _TOMBSTONE_SHARE)
+        return self._frozen is None and (full or sparse)
 
     @property
     def unsaved(self) -> float:
         """Changes since the segment was made, as a share of its rows."""
-        rest = self._sealed
-        changes = len(rest.dead) + sum(len(mem_table.scope_of) for mem_table in self._mem_tables())
-        return changes / max(rest.rows, 1)
+        sealed = self._sealed
+        recent = sum(len(mem_table.scope_of) for mem_table in self._mem_tables())
+        return (len(sealed.tombstones) + recent) / max(sealed.rows, 1)
 
     def set_aside(self) -> bool:
-        """Begin a merge of all that is here now; False: one is under way."""
+        """Freeze the mem table, to be merged; False if a merge is under way already."""
         with self._lock:
-            if self._aside is not None:
+            if self._frozen is not None:
                 return False
-            self._aside, self._mem_table = self._mem_table, self._new_mem_table()
-            self._dead_then, self._pending_deletes, self._retained = (
-                list(self._sealed.dead),
-                [],
-                None,
-            )
+            self._frozen, self._mem_table = self._mem_table, self._new_mem_table()
+            self._frozen_tombstones = list(self._sealed.tombstones)
+            self._pending_deletes, self._pending_retain = [], None
             return True
 
     def merge(self, make: Maker) -> None:
-        """Put what `make` makes of the segment and what was set aside in place of both.
+        """Replace the segment and the frozen mem table by the segment that `make` returns.
 
-        Where `make` fails, everything stays as it was.
+        If `make` fails, `set_aside` is undone, and the error is raised.
         """
-        aside = self._aside
-        assert aside is not None
+        frozen = self._frozen
+        assert frozen is not None
         try:
-            aside.wait()
-            fresh = aside.contents(self.dimension)
-            dead = np.asarray(self._dead_then, np.int64)
-            segment, gone = make(self._sealed.segment, fresh, dead)
-            left = np.flatnonzero(~segment.contains(fresh.ids))
+            frozen.wait()
+            fresh = frozen.contents(self.dimension)
+            tombstones = np.asarray(self._frozen_tombstones, np.int64)
+            segment, deleted = make(self._sealed.segment, fresh, tombstones)
+            missing = np.flatnonzero(~segment.contains(fresh.ids))
         except BaseException:
             self.give_up()
             raise
         with self._lock:
-            gone = np.concatenate([gone, np.asarray(self._pending_deletes, np.int64)])
-            if self._retained is not None:
-                gone = np.concatenate([gone, _others(segment.arrays.ids, *self._retained)])
-            left = left[~np.isin(fresh.ids[left], gone)]
-            scopes = [fresh.scopes[row] for row in left.tolist()]
-            self._mem_table.add(fresh.ids[left], scopes, fresh.vectors[left])
-            # In this order, so that a search may find a row twice and never not at all.
-            self._sealed = _SealedSegment(segment, set(gone[segment.contains(gone)].tolist()))
+            deleted = np.concatenate([deleted, np.asarray(self._pending_deletes, np.int64)])
+            if self._pending_retain is not None:
+                not_retained = _not_retained(segment.arrays.ids, *self._pending_retain)
+                deleted = np.concatenate([deleted, not_retained])
+            missing = missing[~np.isin(fresh.ids[missing], deleted)]
+            scopes = [fresh.scopes[row] for row in missing.tolist()]
+            self._mem_table.add(fresh.ids[missing], scopes, fresh.vectors[missing])
+            # In this order: a search may see a row twice, but never misses one.
+            tombstone_ids = deleted[segment.contains(deleted)].tolist()
+            self._sealed = _SealedSegment(segment, set(tombstone_ids))
             self._mem_table.follow(segment)
-            self._aside, self._dead_then, self._pending_deletes = None, [], []
-            # Another process's segment may hold what has come in here since: once is enough.
-            fresher = np.fromiter(self._mem_table.scope_of, np.int64)
-            self._mem_table.remove(fresher[segment.contains(fresher)].tolist())
+            self._frozen, self._frozen_tombstones, self._pending_deletes = None, [], []
+            # Another process's segment may also hold rows that were added here since.
+            recent = np.fromiter(self._mem_table.scope_of, np.int64)
+            self._mem_table.remove(recent[segment.contains(recent)].tolist())
 
     def give_up(self) -> None:
-        """Undo `set_aside`."""
+        """Undo `set_aside`; vectors added since are kept."""
         with self._lock:
-            if (aside := self._aside) is not None:
-                aside.take(self._mem_table)
-                self._mem_table, self._aside = aside, None
+            if (frozen := self._frozen) is not None:
+                frozen.add_all(self._mem_table)
+                self._mem_table, self._frozen = frozen, None
 
     def _mem_tables(self) -> list[_MemTable]:
-        mem_table = self._mem_table  # before what is set aside: it may be set aside meanwhile
-        aside = self._aside
-        return [mem_table] if aside is None or aside is mem_table else [mem_table, aside]
+        mem_table = self._mem_table  # read first, since it may be frozen meanwhile
+        frozen = self._frozen
+        return [mem_table] if frozen is None or frozen is mem_table else [mem_table, frozen]
 
     def _new_mem_table(self) -> _MemTable:
         return _MemTable(
@@ -271,7 +265,7 @@ class FaissIndex:
         )
 
     def _known(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """bool[m]: which of these ids are here, deleted ones of the segment included."""
+        """bool[m]: which of these ids are here, including those with a tombstone."""
         mem_tables = self._mem_tables()
         known = np.array(
             [any(i in mem_table.scope_of for mem_table in mem_tables) for i in ids.tolist()], bool
@@ -280,17 +274,19 @@ class FaissIndex:
         return known if segment is None else known | segment.contains(ids)
 
 
-def _others(ids: NDArray[np.int64], kept: NDArray[np.int64], up_to: int) -> NDArray[np.int64]:
-    """Those up to `up_to` that are not among the kept."""
-    return np.setdiff1d(ids[ids <= up_to], kept)
+def _not_retained(
+    ids: NDArray[np.int64], retained: NDArray[np.int64], up_to: int
+) -> NDArray[np.int64]:
+    """The ids up to `up_to` that are not among those to retain."""
+    return np.setdiff1d(ids[ids <= up_to], retained)
 
 
 class _SealedSegment:
-    """A segment and which of its rows are deleted."""
+    """The segment, if there is one, and the tombstones of its deleted rows."""
 
-    def __init__(self, segment: Segment | None, dead: set[int]) -> None:
+    def __init__(self, segment: Segment | None, tombstones: set[int]) -> None:
         self.segment = segment
-        self.dead = dead
+        self.tombstones = tombstones
 
     @property
     def rows(self) -> int:
@@ -298,19 +294,19 @@ class _SealedSegment:
 
     def remove(self, ids: Sequence[int]) -> None:
         if self.segment is not None and ids:
-            chosen = np.asarray(ids, np.int64)
-            self.dead.update(chosen[self.segment.contains(chosen)].tolist())
+            removed = np.asarray(ids, np.int64)
+            self.tombstones.update(removed[self.segment.contains(removed)].tolist())
 
     def rows_of(self, scope: bytes) -> ScopeRows | None:
-        """Living and deleted rows of a scope, if it has any."""
+        """The scope's rows, including those with a tombstone; None if it has no rows."""
         return None if self.segment is None else self.segment.rows(scope)
 
 
 class _MemTable:
-    """What has come in lately: a partition for each scope.
+    """Vectors that are not in the segment yet: a partition for each scope.
 
     Args:
-        segment: what is at rest; its large scopes' centroids are these partitions' too.
+        segment: the sealed segment; partitions use the centroids of its large scopes.
     """
 
     def __init__(
@@ -344,30 +340,30 @@ class _MemTable:
                 )
             partition.add(ids[chosen], vectors[chosen])
 
-    def take(self, other: _MemTable) -> None:
-        """Take over what another level holds."""
-        fresh = other.contents(self._dimension)
-        self.add(fresh.ids, fresh.scopes, fresh.vectors)
+    def add_all(self, other: _MemTable) -> None:
+        """Add the rows of another mem table."""
+        rows = other.contents(self._dimension)
+        self.add(rows.ids, rows.scopes, rows.vectors)
 
     def remove(self, ids: Iterable[int]) -> list[int]:
-        """Those that were not here."""
+        """Remove these ids, and return those that are not here."""
         here: dict[bytes, list[int]] = defaultdict(list)
-        left: list[int] = []
+        missing: list[int] = []
         for entry_id in ids:
             scope = self.scope_of.pop(entry_id, None)
             if scope is None:
-                left.append(entry_id)
+                missing.append(entry_id)
             else:
                 here[scope].append(entry_id)
-        for scope, own in here.items():
+        for scope, own_ids in here.items():
             partition = self.partitions[scope]
-            partition.remove(own)
+            partition.remove(own_ids)
             if not partition.count:
                 del self.partitions[scope]
-        return left
+        return missing
 
     def follow(self, segment: Segment) -> None:
-        """Another segment is at rest now."""
+        """Adopt the centroids of the new sealed segment."""
         self._segment = segment
         for partition in self.partitions.values():
             if not partition.exact:
@@ -382,7 +378,7 @@ class _MemTable:
         return [] if partition is None else partition.search(vector, k)
 
     def exact(self, scope: bytes) -> bool:
-        """Whether its similarities are not rounded."""
+        """Whether similarities in this scope are exact."""
         partition = self.partitions.get(scope)
         return partition is None or partition.exact
 
@@ -392,7 +388,7 @@ class _MemTable:
         vectors = np.concatenate(
             [np.empty((0, dimension), np.float32), *(part[2] for part in parts)]
         )
-        scopes = [scope for scope, own, _ in parts for _ in own]
+        scopes = [scope for scope, own_ids, _ in parts for _ in own_ids]
         return Fresh(ids, scopes, vectors)
 
     def wait(self) -> None:

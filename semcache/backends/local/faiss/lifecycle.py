@@ -1,7 +1,7 @@
-"""Where a FAISS index comes from and goes to: a snapshot beside the database.
+"""Opens, builds, merges and saves FAISS indexes, with a snapshot beside the database.
 
-Several processes may share a snapshot. One at a time merges (a lock on a file beside it); the
-others find that a newer one is there and take that, so that its pages lie in memory once.
+Processes that use the same database share the snapshot. One at a time merges, under a lock file;
+the others notice the newer snapshot and map it, so that its pages are in memory only once.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger("semcache")
 
 _UNSAVED = 1 / 16
-"""Changes, as a share of the snapshot's rows, below which it is not written anew."""
+"""Changes, as a share of the snapshot's rows, above which closing writes a new one."""
 _BUILD_ROWS = 65_536
 """Rows that are read from the store at a time."""
-_PATIENCE = 5.0
-"""Seconds that closing waits for a merge under way: what is not saved is made anew."""
+_CLOSE_TIMEOUT = 5.0
+"""Seconds that closing waits for a running merge; unsaved changes are read from the store again."""
 _NICE = 10
-"""How far a merge steps back behind the traffic."""
+"""Niceness of a merge, so that requests go first."""
 
-Failed = Callable[[BaseException], None]
+OnFailure = Callable[[BaseException], None]
 
 
 class FaissFiles:
-    """Makes `FaissIndex`es; FAISS itself is not imported before the first.
+    """Creates, loads and saves `FaissIndex`es; FAISS is only imported for the first one.
 
     Args:
         path: the snapshot's file.
-        exact_below: see `FaissIndex`; None: its default.
-        background: see `FaissIndex`; merges follow it too.
+        exact_below: see `FaissIndex`; None means its default.
+        background: see `FaissIndex`; it applies to merges too.
     """
 
     def __init__(
@@ -71,33 +71,33 @@ class FaissFiles:
         if not self.path.exists():
             return None
         try:
-            segment, found = snapshot.load(self.path, _facts(store, fingerprint), dimension)
+            segment, facts = snapshot.load(self.path, _facts(store, fingerprint), dimension)
         except snapshot.SnapshotError as error:
             logger.warning("%s; the index is rebuilt from the database", error)
             return None
-        return self._index(dimension, segment), found.last_id, found.last_deletion
+        return self._index(dimension, segment), facts.last_id, facts.last_deletion
 
     def build(
         self, store: Store, fingerprint: str, dimension: int, *, anew: bool = False
     ) -> tuple[FaissIndex, int, int]:
-        with _alone(self.path), _stepped_back(self.background):
-            if not anew and (found := self.load(store, fingerprint, dimension)) is not None:
-                return found  # another process has made it
+        with _locked(self.path), _low_priority(self.background):
+            if not anew and (loaded := self.load(store, fingerprint, dimension)) is not None:
+                return loaded  # another process has just built it
             facts = _facts(store, fingerprint)
             segment: Segment | None = None
             for last_id, fresh in _read(store, facts.last_id, dimension):
-                # Deletions since the start are not in the rows, or are followed later.
-                so_far = replace(facts, last_id=last_id)
-                segment = self._made(segment, fresh, _no_ids(), dimension, so_far)
+                # Entries deleted meanwhile are not read, or are removed when the index catches up.
+                facts_so_far = replace(facts, last_id=last_id)
+                segment = self._made(segment, fresh, _no_ids(), dimension, facts_so_far)
         return self._index(dimension, segment), facts.last_id, facts.last_deletion
 
-    def merge(self, index: FaissIndex, store: Store, at: ChangeCursor, failed: Failed) -> None:
+    def merge(self, index: FaissIndex, store: Store, at: ChangeCursor, failed: OnFailure) -> None:
         if not index.set_aside():
             return
 
         def run() -> None:
             try:
-                with _alone(self.path), _stepped_back(self.background):
+                with _locked(self.path), _low_priority(self.background):
                     self._merge(index, store, at)
             except Exception as error:
                 index.give_up()
@@ -110,32 +110,32 @@ class FaissFiles:
         try:
             thread.start()
             self._merging = thread
-        except RuntimeError as error:  # there are too many
+        except RuntimeError as error:  # too many threads
             index.give_up()
             failed(error)
 
     def save(self, index: FaissIndex, store: Store, at: ChangeCursor) -> None:
         if (merging := self._merging) is not None:
-            merging.join(_PATIENCE)
-        with _alone(self.path, wait=False) as free:
-            if free and index.unsaved > _UNSAVED and index.set_aside():
+            merging.join(_CLOSE_TIMEOUT)
+        with _locked(self.path, wait=False) as acquired:
+            if acquired and index.unsaved > _UNSAVED and index.set_aside():
                 self._merge(index, store, at)
 
     def wait(self) -> None:
-        """Until no merge is under way."""
+        """Wait until no merge is under way."""
         if (merging := self._merging) is not None:
             merging.join()
 
     def after_fork(self) -> None:
         self._merging = None
-        _here.clear()
+        _locks.clear()
         if (faiss := sys.modules.get("faiss")) is not None:
-            faiss.omp_set_num_threads(1)  # the parent's pool of threads is not here
+            faiss.omp_set_num_threads(1)  # the parent's thread pool does not survive a fork
 
-    # ------------------------------------------------------------------------- inside
+    # ------------------------------------------------------------------------ internals
 
     def _merge(self, index: FaissIndex, store: Store, at: ChangeCursor) -> None:
-        """Called with what was set aside, and alone."""
+        """The caller holds the lock and has called `set_aside`."""
         from semcache.backends.local.faiss.snapshot import Facts
 
         facts = Facts.of(at, at.fingerprint)
@@ -156,28 +156,31 @@ class FaissFiles:
         old: Segment | None,
         fresh: NDArray[np.int64],
     ) -> Made | None:
-        """What another process has kept, if it holds most of what is to be merged here."""
+        """Another process's snapshot, and ids of its rows that have been deleted since.
+
+        None unless there is one that holds most of what is to be merged here.
+        """
         import numpy as np
 
         from semcache.backends.local.faiss import snapshot
 
-        kept = snapshot.peek(self.path)
-        if kept is None or not len(fresh):
+        peeked = snapshot.peek(self.path)
+        if peeked is None or not len(fresh):
             return None
-        there, _ = kept
-        if there.last_id < np.median(fresh):
+        theirs, _ = peeked
+        if theirs.last_id < np.median(fresh):
             return None
-        if old is not None and old.count and there.last_id < old.arrays.sorted_ids[-1]:
-            return None  # it lacks what is here already
+        if old is not None and old.count and theirs.last_id < old.arrays.sorted_ids[-1]:
+            return None  # it lacks rows that are in the segment here
         now = _facts(store, mine.fingerprint)
         if now.store_id != mine.store_id:
-            return None  # another store's content has taken this one's place
+            return None  # the store's content has been replaced by another store's
         try:
-            segment, found = snapshot.load(self.path, now, dimension)
+            segment, facts = snapshot.load(self.path, now, dimension)
         except snapshot.SnapshotError:
             return None
-        deleted = store.deletions_after(found.last_deletion)
-        return None if deleted is None else (segment, np.asarray(deleted[0], np.int64))
+        deletions = store.deletions_after(facts.last_deletion)
+        return None if deletions is None else (segment, np.asarray(deletions[0], np.int64))
 
     def _made(
         self,
@@ -187,20 +190,22 @@ class FaissFiles:
         dimension: int,
         facts: Facts,
     ) -> Segment:
-        """The merged segment, mapped from its file; in memory where none can be written."""
+        """The merged segment, mapped from its file, or in memory if the file cannot be written."""
         from semcache.backends.local.faiss import snapshot
         from semcache.backends.local.faiss.merging import merge
 
-        plan = merge(old, fresh, dead, exact_below=self._least_lists(), dimension=dimension)
+        plan = merge(
+            old, fresh, dead, exact_below=self._effective_exact_below(), dimension=dimension
+        )
         try:
             snapshot.sweep(self.path)
             snapshot.write(self.path, facts, plan)
-            segment, found = snapshot.load(self.path, facts, dimension)
-            if found != facts:
-                raise snapshot.SnapshotError("another process has put its own in its place")
+            segment, loaded_facts = snapshot.load(self.path, facts, dimension)
+            if loaded_facts != facts:
+                raise snapshot.SnapshotError("another process has overwritten the snapshot")
             return segment
         except (OSError, snapshot.SnapshotError) as error:
-            logger.warning("the index could not be saved, it stays in memory: %s", error)
+            logger.warning("the index could not be saved and stays in memory: %s", error)
             return plan.in_memory()
 
     def _index(self, dimension: int, segment: Segment | None) -> FaissIndex:
@@ -209,11 +214,11 @@ class FaissFiles:
         return FaissIndex(
             dimension,
             segment=segment,
-            exact_below=self._least_lists(),
+            exact_below=self._effective_exact_below(),
             background=self.background,
         )
 
-    def _least_lists(self) -> int:
+    def _effective_exact_below(self) -> int:
         from semcache.backends.local.faiss.partition import EXACT_BELOW
 
         return EXACT_BELOW if self._exact_below is None else self._exact_below
@@ -232,49 +237,49 @@ def _no_ids() -> NDArray[np.int64]:
 
 
 def _read(store: Store, last_id: int, dimension: int) -> Iterator[tuple[int, Fresh]]:
-    """(last id so far, rows) of all vectors in the store up to `last_id`, piece by piece."""
+    """Yield (last id so far, rows) of all vectors in the store up to `last_id`, in batches."""
     import numpy as np
 
     from semcache.backends.local.faiss.merging import Fresh
     from semcache.backends.vectors import batched, unpacked
 
-    wanted = takewhile(lambda row: row[0] <= last_id, store.vectors_after(0))
-    for rows in batched(wanted, _BUILD_ROWS):
+    stored = takewhile(lambda row: row[0] <= last_id, store.vectors_after(0))
+    for rows in batched(stored, _BUILD_ROWS):
         ids, scopes, vectors = unpacked(rows, dimension)
         yield rows[-1][0], Fresh(np.asarray(ids, np.int64), scopes, vectors)
 
 
 @contextmanager
-def _alone(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """One at a time; gives whether it is this one, which without `wait` it may not be.
+def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a snapshot; yields whether it was acquired, which it always is with `wait`.
 
-    Where files cannot be locked, all processes go at once, which costs work and nothing else.
-    The lock is of the kind that a forked child does not inherit; within a process it excludes
-    nobody, so there is one for its threads too.
+    Where files cannot be locked, processes do not exclude each other, which costs duplicate work
+    and nothing else. The file lock is of a kind (`lockf`) that a forked child does not inherit
+    and that does not exclude threads of one process, so there is a lock for these as well.
     """
-    with _lock:
-        mine = _here.setdefault(str(path), threading.Lock())
-    if not mine.acquire(blocking=wait):
+    with _locks_guard:
+        thread_lock = _locks.setdefault(str(path), threading.Lock())
+    if not thread_lock.acquire(blocking=wait):
         yield False
         return
     try:
-        with _alone_of_all(path, wait=wait) as free:
-            yield free
+        with _file_lock(path, wait=wait) as acquired:
+            yield acquired
     finally:
-        mine.release()
+        thread_lock.release()
 
 
-_lock = threading.Lock()
-_here: dict[str, threading.Lock] = {}
+_locks_guard = threading.Lock()
+_locks: dict[str, threading.Lock] = {}
 
 
 @contextmanager
-def _alone_of_all(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Of all processes."""
+def _file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Exclude other processes; yields whether the lock was acquired."""
     try:
         import fcntl
 
-        file = open(f"{path}.lock", "ab")  # noqa: SIM115 - closed below, whatever happens
+        file = open(f"{path}.lock", "ab")  # noqa: SIM115 - closed below in every case
     except (ImportError, OSError):
         yield True
         return
@@ -290,14 +295,14 @@ def _alone_of_all(path: Path, *, wait: bool) -> Iterator[bool]:
 
 
 @contextmanager
-def _stepped_back(really: bool) -> Iterator[None]:
-    """This thread computes on one core, behind others; threads can do that on Linux."""
-    if not really:
+def _low_priority(enabled: bool) -> Iterator[None]:
+    """Limit this thread to one core, and on Linux, where threads have priorities, to a low one."""
+    if not enabled:
         yield
         return
     import faiss
 
-    faiss.omp_set_num_threads(1)  # of this thread alone
+    faiss.omp_set_num_threads(1)  # for this thread only
     with suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
     yield

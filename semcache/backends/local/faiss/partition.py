@@ -1,17 +1,17 @@
-"""The vectors of one scope that came in lately: one by one while few, in lists when many.
+"""A scope's partition of a mem table: flat while it has few vectors, in inverted lists when many.
 
-Flat: all vectors in one array, compared by FAISS one by one. Exact. At 8,192 vectors of 384
-dimensions this takes less than a tenth of one embedding, and it grows with their number, so a
-larger scope is moved to inverted lists.
+Flat: all vectors in one array, searched exactly. With 8,192 vectors of 384 dimensions this takes
+less than a tenth of the time of one embedding, and it grows with their number, so a larger scope
+is moved to inverted lists.
 
-Inverted lists: where the scope's older vectors lie in lists of a segment, around the same
-centroids, so that one search looks through both; else around some of their own. A search
-looks into a few of them, and into more where those held nothing near (`scanning.STAGES`). Unlike
-a graph (HNSW), lists take deletes at once and are built in seconds. What exact search costs by
-size, and the recall of the lists, is in `benchmarks/results/latency.json`.
+Inverted lists: around the centroids that the scope has in the segment, so that one search covers
+both; if it has none there, around centroids of its own. A search probes a few lists, and more if
+those held nothing near (`search.STAGES`). Unlike a graph (HNSW), lists apply deletes at once and
+are built in seconds. What exact search costs by size, and the recall of the lists, is in
+`benchmarks/results/latency.json`.
 
-Sooner or later all of this is merged into a segment (`FaissIndex`). One module, because the flat
-form and the lists replace each other and share their rows.
+In time a merge moves all of this into a segment (`FaissIndex`). One module, because the flat form
+and the lists replace each other and share their rows.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 
 EXACT_BELOW = 8_192
 """A scope with fewer vectors is searched exactly."""
-_PLACED_FROM = 256
-"""Vectors from which on they are put into lists whose centroids are there already."""
+_LISTS_FROM = 256
+"""Vectors from which on a partition uses lists if the segment has centroids for its scope."""
 HALF = 0.001
-"""How far a cosine of float16 vectors may be off."""
-_NONE = np.empty(0, np.int64)
+"""Error bound of a cosine from float16 vectors."""
+_NO_ROWS = np.empty(0, np.int64)
 
 
 class Flat:
-    """Rows in an array with room to grow. A deleted row is filled with the last one."""
+    """Rows in an array that grows. The last row takes the slot of a deleted one."""
 
     def __init__(self, dimension: int, capacity: int = 1) -> None:
         self.count = 0
@@ -71,16 +71,16 @@ class Flat:
     def add(self, ids: NDArray[np.int64], vectors: Vector) -> None:
         end = self.count + len(ids)
         if end > len(self._ids):
-            room = max(end, 2 * len(self._ids))
-            self._ids = _with_room(self._ids, room)
-            self._vectors = _with_room(self._vectors, room)
+            capacity = max(end, 2 * len(self._ids))
+            self._ids = _grown(self._ids, capacity)
+            self._vectors = _grown(self._vectors, capacity)
         self._ids[self.count : end] = ids
         self._vectors[self.count : end] = vectors
         self._rows.update(zip(ids.tolist(), range(self.count, end), strict=True))
         self.count = end
 
     def contents(self) -> tuple[NDArray[np.int64], Vector]:
-        """(int64[n], float32[n, d]), copied."""
+        """Copies of the ids, int64[n], and the vectors, float32[n, d]."""
         return self.ids.copy(), self.vectors.copy()
 
     def remove(self, ids: list[int]) -> None:
@@ -111,14 +111,15 @@ class Flat:
 class Lists:
     """Float16 vectors in inverted lists; a `Source`.
 
-    One thread changes it at a time. Others search meanwhile and wait for nothing: of a row that was
-    deleted a moment ago they may find what has come in its place, or half of it. Similarities are
-    rounded anyway: whoever serves by one takes the stored vector.
+    One thread at a time changes it; others search meanwhile, without a lock. In the slot of a row
+    that was deleted a moment ago they may read its successor, or half of it. Similarities are
+    rounded anyway: callers that decide by one compute it again from the stored vector.
 
     Args:
-        placing: the centroids.
-        own_for: how many rows these were placed for, if for none but those that are here.
-        room: rows to come.
+        coarse: the coarse quantizer.
+        own_for: number of rows that its centroids were trained for, if they are these lists' own;
+            None means that they are the segment's.
+        room: initial capacity in rows.
     """
 
     def __init__(self, coarse: CoarseQuantizer, *, own_for: int | None, room: int) -> None:
@@ -136,11 +137,11 @@ class Lists:
     def build(
         cls, ids: NDArray[np.int64], vectors: Vector, coarse: CoarseQuantizer | None
     ) -> Lists:
-        """Put vectors into lists around these centroids; without any, place some by k-means."""
+        """Put vectors into the lists of this coarse quantizer; None trains one by k-means."""
         if coarse is not None:
             lists = cls(coarse, own_for=None, room=2 * len(ids))
         else:
-            lists = cls(_placing_for(vectors), own_for=len(ids), room=2 * len(ids))
+            lists = cls(_trained(vectors), own_for=len(ids), room=2 * len(ids))
         lists.add(ids, vectors)
         return lists
 
@@ -150,13 +151,13 @@ class Lists:
 
     @property
     def outgrown(self) -> bool:
-        """Whether there are too many rows for the centroids that were placed for them."""
+        """Whether there are too many rows for the centroids that were trained for them."""
         return self.own_for is not None and self.count >= REGROW * self.own_for
 
     def add(self, ids: NDArray[np.int64], vectors: Vector) -> None:
         if not len(ids):
             return
-        rows = self._rows_for(len(ids))
+        rows = self._allocate(len(ids))
         if len(ids) == 1:
             numbers = Question(vectors[0], self.coarse).nearest_lists(1)
         else:
@@ -168,39 +169,39 @@ class Lists:
         first = np.flatnonzero(np.diff(numbers[order], prepend=-1))
         for of_one_list in np.split(order, first[1:]):
             number = int(numbers[of_one_list[0]])
-            if (one := self._lists[number]) is None:
-                one = self._lists[number] = _List(sketch.shape[1])
-            one.add(sketch[of_one_list], rows[of_one_list])
+            if (inverted_list := self._lists[number]) is None:
+                inverted_list = self._lists[number] = _List(sketch.shape[1])
+            inverted_list.add(sketch[of_one_list], rows[of_one_list])
 
-    def _rows_for(self, count: int) -> NDArray[np.int64]:
-        """Where to put so many."""
-        again = [self._free.pop() for _ in range(min(count, len(self._free)))]
-        start, self._used = self._used, self._used + count - len(again)
+    def _allocate(self, count: int) -> NDArray[np.int64]:
+        """int64[count]: slots for new rows, free ones first."""
+        reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        start, self._used = self._used, self._used + count - len(reused)
         if self._used > len(self._ids):
-            room = max(self._used, 2 * len(self._ids))
-            self._ids = _with_room(self._ids, room)
-            self._list_of = _with_room(self._list_of, room)
-            self._vectors = _with_room(self._vectors, room)
-        return np.array([*again, *range(start, self._used)], np.int64)
+            capacity = max(self._used, 2 * len(self._ids))
+            self._ids = _grown(self._ids, capacity)
+            self._list_of = _grown(self._list_of, capacity)
+            self._vectors = _grown(self._vectors, capacity)
+        return np.array([*reused, *range(start, self._used)], np.int64)
 
     def remove(self, ids: list[int]) -> None:
-        gone = [row for i in ids if (row := self._row_of.pop(i, None)) is not None]
-        of_list: dict[int, list[int]] = defaultdict(list)
-        for row, number in zip(gone, self._list_of[gone].tolist(), strict=True):
-            of_list[number].append(row)
-        for number, rows in of_list.items():
-            one = self._lists[number]
-            assert one is not None  # it has these rows
-            self._lists[number] = one.without(rows)
-        self._free += gone
+        removed = [row for i in ids if (row := self._row_of.pop(i, None)) is not None]
+        rows_of: dict[int, list[int]] = defaultdict(list)
+        for row, number in zip(removed, self._list_of[removed].tolist(), strict=True):
+            rows_of[number].append(row)
+        for number, rows in rows_of.items():
+            inverted_list = self._lists[number]
+            assert inverted_list is not None  # it has these rows
+            self._lists[number] = inverted_list.without(rows)
+        self._free += removed
 
     def view(self, lists: Sequence[int]) -> _View:
         parts, firsts, rows, end = [], [], [], 0
         for number in lists:
-            one = self._lists[number]
-            if one is not None and (part := one.part).rows:
+            inverted_list = self._lists[number]
+            if inverted_list is not None and (part := inverted_list.part).rows:
                 parts.append(part)
-                rows.append(one.rows[: part.rows])
+                rows.append(inverted_list.rows[: part.rows])
                 firsts.append(end)
                 end += part.rows
         return _View(parts, firsts, end, rows, self)
@@ -212,15 +213,15 @@ class Lists:
         return self._ids[rows], inner_products(vector, self._vectors[rows].astype(np.float32))
 
     def contents(self) -> tuple[NDArray[np.int64], Vector]:
-        """(int64[n], float32[n, d]), copied."""
+        """Copies of the ids, int64[n], and the vectors, float32[n, d]."""
         rows = np.fromiter(self._row_of.values(), np.int64, len(self._row_of))
         return self._ids[rows], self._vectors[rows].astype(np.float32)
 
 
 class _List:
-    """Rows of one list, and what is looked through of them.
+    """One inverted list: its rows, and their sign bits or codes.
 
-    Whoever reads takes `part` first: `rows` then has so many at least.
+    Readers take `part` first: `rows` then has at least as many rows.
     """
 
     __slots__ = ("part", "rows")
@@ -232,22 +233,22 @@ class _List:
     def add(self, sketch: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
         part, end = self.part, self.part.rows + len(rows)
         if end > len(self.rows):
-            room = max(end, 2 * len(self.rows))
-            part = Part.of(_with_room(part.sketch, room), part.rows)
-            self.rows = _with_room(self.rows, room)
+            capacity = max(end, 2 * len(self.rows))
+            part = Part.of(_grown(part.sketch, capacity), part.rows)
+            self.rows = _grown(self.rows, capacity)
         part.sketch[part.rows : end], self.rows[part.rows : end] = sketch, rows
         self.part = part._replace(rows=end)
 
     def without(self, rows: list[int]) -> _List:
-        """A copy that lacks these."""
-        left = np.flatnonzero(~np.isin(self.rows[: self.part.rows], rows))
-        other = _List(self.part.sketch.shape[1], max(len(left), 8))
-        other.add(self.part.sketch[left], self.rows[left])
-        return other
+        """A copy without these rows."""
+        remaining = np.flatnonzero(~np.isin(self.rows[: self.part.rows], rows))
+        copy = _List(self.part.sketch.shape[1], max(len(remaining), 8))
+        copy.add(self.part.sketch[remaining], self.rows[remaining])
+        return copy
 
 
 class _View(NamedTuple):
-    """Rows numbered as they follow each other."""
+    """Rows of some lists, numbered consecutively."""
 
     parts: Sequence[Part]
     firsts: Sequence[int]
@@ -258,34 +259,36 @@ class _View(NamedTuple):
     def measured(
         self, numbers: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        rows = np.concatenate([_NONE, *self.rows])
+        rows = np.concatenate([_NO_ROWS, *self.rows])
         return self.lists.measured(rows[numbers], vector)
 
 
-def _placing_for(vectors: Vector) -> CoarseQuantizer:
-    """Centroids for these vectors, by k-means."""
+def _trained(vectors: Vector) -> CoarseQuantizer:
+    """A coarse quantizer trained on these vectors by k-means."""
     sample = vectors[sample_of(np.arange(len(vectors)))]
     centroids, quantizer = placed(sample, len(vectors)), Quantizer.around(vectors)
     coarse, middle = quantizer.encode(centroids), middle_of(quantizer.encode(sample))
     return CoarseQuantizer(centroids, Part.of(coarse), quantizer, quantizer.edges(middle))
 
 
-def _with_room(array: NDArray[Any], room: int) -> NDArray[Any]:
-    """A copy with room for so many rows."""
-    grown = np.empty((room, *array.shape[1:]), array.dtype)
-    grown[: len(array)] = array
-    return grown
+def _grown(array: NDArray[Any], capacity: int) -> NDArray[Any]:
+    """A copy of the array with room for `capacity` rows."""
+    copy = np.empty((capacity, *array.shape[1:]), array.dtype)
+    copy[: len(array)] = array
+    return copy
 
 
 class Partition:
-    """One scope's vectors. Every method may be called from any thread.
+    """One scope's vectors in a mem table. Every method is thread-safe.
 
-    Moving to lists, or to more of them, happens beside the traffic: the new lists are built
-    from a copy while the old ones go on serving, and take the changes made meanwhile when
-    they are put in place.
+    The move to lists, or to more of them, happens in the background: the new lists are built
+    from a copy while the old form keeps serving, and take over the changes made meanwhile
+    before they replace it.
 
     Args:
-        placing: what older vectors of the scope lie around by now, if they lie in lists.
+        exact_below: see `FaissIndex`.
+        background: see `FaissIndex`.
+        coarse: returns the coarse quantizer that the scope has in the segment now, if any.
     """
 
     def __init__(
@@ -302,7 +305,8 @@ class Partition:
         self._lock = threading.Lock()
         self._rows: Flat | Lists = Flat(dimension)
         self._building: threading.Thread | None = None
-        self._late: list[tuple[NDArray[np.int64], Vector | None]] = []
+        # Changes during a build: (ids, their vectors, or None if they were removed).
+        self._pending: list[tuple[NDArray[np.int64], Vector | None]] = []
 
     @property
     def count(self) -> int:
@@ -310,11 +314,11 @@ class Partition:
 
     @property
     def exact(self) -> bool:
-        """Whether its vectors are kept as they came."""
+        """Whether its vectors are kept unrounded and searched exactly."""
         return isinstance(self._rows, Flat)
 
     def contents(self) -> tuple[NDArray[np.int64], Vector]:
-        """(int64[n], float32[n, d]): all ids with their vectors, copied."""
+        """Copies of the ids, int64[n], and the vectors, float32[n, d]."""
         with self._lock:
             return self._rows.contents()
 
@@ -322,7 +326,7 @@ class Partition:
         with self._lock:
             self._rows.add(ids, vectors)
             if self._building is not None:
-                self._late.append((ids, vectors))
+                self._pending.append((ids, vectors))
             elif self._outgrown():
                 self._start_building()
 
@@ -330,10 +334,10 @@ class Partition:
         with self._lock:
             self._rows.remove(ids)
             if self._building is not None:
-                self._late.append((np.asarray(ids, np.int64), None))
+                self._pending.append((np.asarray(ids, np.int64), None))
 
     def search(self, vector: Vector, k: int) -> list[Neighbour] | Lists:
-        """The k nearest; the lists they are in, if they are to be looked for in lists."""
+        """The k nearest if it is flat; else its lists, for a `Search` over all sources."""
         rows = self._rows
         if isinstance(rows, Lists):
             return rows
@@ -341,13 +345,13 @@ class Partition:
             return rows.search(vector, k)
 
     def follow(self) -> None:
-        """A merge may have put other centroids in the place of those that were there."""
+        """Adopt the segment's centroids, which a merge may have replaced."""
         with self._lock:
             if self._building is None:
                 self._follow()
 
     def _follow(self) -> None:
-        """Called with the lock held, while nothing is being built."""
+        """The caller holds the lock, and nothing is being built."""
         rows, coarse = self._rows, self._coarse()
         if isinstance(rows, Flat) or coarse is None or rows.coarse is coarse:
             return
@@ -357,7 +361,7 @@ class Partition:
             self._start_building()
 
     def wait(self) -> None:
-        """Until no lists are being built."""
+        """Wait until no lists are being built."""
         while (building := self._building) is not None:
             building.join()
 
@@ -368,10 +372,10 @@ class Partition:
             return rows.outgrown or (coarse is not None and coarse is not rows.coarse)
         if rows.count >= self._exact_below:
             return True
-        return rows.count >= _PLACED_FROM and self._coarse() is not None
+        return rows.count >= _LISTS_FROM and self._coarse() is not None
 
     def _start_building(self) -> None:
-        """Called with the lock held."""
+        """The caller holds the lock."""
         ids, vectors = self._rows.contents()
         coarse = self._coarse()
         if not self._background:
@@ -385,7 +389,7 @@ class Partition:
         )
         try:
             building.start()
-        except RuntimeError:  # there are too many: the next add tries again
+        except RuntimeError:  # too many threads: the next `add` tries again
             return
         self._building = building
 
@@ -396,15 +400,15 @@ class Partition:
             lists = Lists.build(ids, vectors, coarse)
         except BaseException:
             with self._lock:
-                self._building, self._late = None, []
+                self._building, self._pending = None, []
             raise
         with self._lock:
-            for late_ids, late_vectors in self._late:
-                if late_vectors is None:
-                    lists.remove(late_ids.tolist())
+            for changed_ids, changed_vectors in self._pending:
+                if changed_vectors is None:
+                    lists.remove(changed_ids.tolist())
                 else:
-                    lists.add(late_ids, late_vectors)
-            self._rows, self._building, self._late = lists, None, []
+                    lists.add(changed_ids, changed_vectors)
+            self._rows, self._building, self._pending = lists, None, []
             self._follow()
             if self._building is None and self._outgrown():
-                self._start_building()  # much came in meanwhile, as when a cache is opened
+                self._start_building()  # many vectors were added meanwhile, as at opening

@@ -1,4 +1,4 @@
-"""Vectors in eight bits a number, and in one, and where they lie."""
+"""The scalar quantizer (8 bits per dimension), sign bits (1 bit), and blocks of rows to scan."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 MIDDLE = 127.5
 """The code of zero."""
 _MARGIN, _DEVIATIONS = 1.05, 6.0
+"""The scale is this many times the largest component, and at least this many deviations."""
 _CLIPPED = 1e-4
-"""Share of new vectors' numbers outside the codec's range for which the range is widened."""
+"""The scale is widened if more than this share of new vectors' components lies outside it."""
 _SIGNS_FROM = 256
-"""Numbers of a vector below which its signs tell too little."""
+"""Smallest dimension with sign bits: fewer bits rank rows too poorly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantizer:
-    """float32[n, d] to uint8[n, d] and back, from -scale to scale.
+    """A uniform scalar quantizer: float32[n, d] in -scale to scale, to uint8[n, d] and back.
 
-    One scale for all dimensions, so that distances between codes are distances between
-    vectors, which FAISS computes in whole numbers.
+    All dimensions share one scale, so that distances between codes are proportional to
+    distances between vectors, and FAISS can compute them in integers.
     """
 
     scale: float
@@ -36,25 +37,25 @@ class Quantizer:
 
     @classmethod
     def around(cls, vectors: Vector, other: Quantizer | None = None) -> Quantizer:
-        """A codec for these vectors; `other` itself if they lie in its range."""
+        """A quantizer for these vectors; `other` itself if they lie in its range."""
         sizes = np.abs(vectors)
         if other is not None:
             outside = np.count_nonzero(sizes > other.scale)
             if outside <= _CLIPPED * vectors.size:
                 return other
         dimension = vectors.shape[1]
-        # Vectors to come lie in the range too: few numbers are beyond so many deviations.
+        # Leave room for vectors to come: few components exceed this many standard deviations.
         scale = max(_MARGIN * float(sizes.max(initial=0.0)), _DEVIATIONS / math.sqrt(dimension))
         return cls(min(1.0, scale), dimension)
 
     @property
     def step(self) -> float:
-        """What a code's last digit stands for."""
+        """The difference between the values of adjacent codes."""
         return self.scale / MIDDLE
 
     @property
     def tolerance(self) -> float:
-        """How far a cosine from codes may be off: seven deviations of its rounding."""
+        """Error bound of a cosine from codes: seven standard deviations of the rounding error."""
         return 2 * self.step
 
     def encode(self, vectors: Vector) -> NDArray[np.uint8]:
@@ -62,18 +63,18 @@ class Quantizer:
         return np.clip(numbers, 0, 255, out=numbers).astype(np.uint8)
 
     def edges(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The least numbers that have these codes."""
+        """The smallest numbers that have these codes."""
         return (codes.astype(np.float32) - (MIDDLE + 0.5)) * np.float32(self.step)
 
     @property
     def signed(self) -> bool:
-        """Whether signs are kept too."""
+        """Whether rows have sign bits as well as codes."""
         return self.dimension >= _SIGNS_FROM
 
     def signs_of(self, numbers: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.uint8]:
-        """uint8[n, d / 8] of [n, d], vectors or codes: a bit a number, whether it reaches its edge.
+        """Sign bits of [n, d] vectors or codes, uint8[n, d / 8]: whether each reaches its edge.
 
-        uint8[n, 0] where signs are not kept.
+        uint8[n, 0] if the dimension is too small for sign bits.
         """
         if not self.signed:
             return np.empty((len(numbers), 0), np.uint8)
@@ -85,12 +86,12 @@ class Quantizer:
 
 
 class Part(NamedTuple):
-    """Rows that follow each other, as FAISS takes them.
+    """A contiguous block of rows, in the form in which FAISS scans it.
 
     Attributes:
-        brief: uint8[n, _], one row after the other; it keeps alive what `pointer` points at.
-        pointer: to the first. Made once: making one takes as long as looking through a list.
-        rows: n.
+        sketch: uint8[n, _], sign bits or codes, row by row; owns the memory of `pointer`.
+        pointer: to the first row; made once, since making it takes as long as scanning a list.
+        rows: the number of rows to scan, n or fewer.
     """
 
     sketch: NDArray[np.uint8]
@@ -99,5 +100,5 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, sketch: NDArray[np.uint8], rows: int | None = None) -> Part:
-        """All of these rows, or the first so many."""
+        """A block of all these rows, or of the first `rows`."""
         return cls(sketch, faiss.swig_ptr(sketch), len(sketch) if rows is None else rows)

@@ -1,10 +1,10 @@
-"""A search under way: through the lists whose centroids are nearest, wider step by step.
+"""A search in progress: it probes the lists with the nearest centroids, more at each stage.
 
-Of many rows only the signs are looked through, one bit a number; the rows that differ from the
-question in the fewest are those that are then measured. What runs right after an embedding finds
-the processor's caches full of a model: it takes as long as what it reads from memory, data and
-code. So all rows of a scope, at rest and come in lately, are looked through in one go, and each
-kind of call that can be left out saves ten microseconds.
+Of many rows only the sign bits are scanned, one per dimension; the cosine is then computed of the
+rows with the smallest Hamming distance to the query. A search usually follows an embedding, when
+the processor's caches are full of the model, so that it takes as long as reading what it needs from
+memory, data and code alike. Therefore all rows of a scope, in the segment and in the mem tables,
+are scanned in one pass, and each kind of call that can be avoided saves ten microseconds.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Stage(NamedTuple):
     """How far a search looks before it may end.
 
     Attributes:
-        lists: so many, those with the nearest centroids.
-        near: it ends here if it has found something of this cosine similarity.
-        read: rows that are measured at least, of those that were not looked at before.
-        share: this part of all lists, where that is more than `lists`.
+        lists: number of lists probed, those with the nearest centroids.
+        near: the search ends at this stage if its best row has at least this cosine similarity.
+        read: the cosine is computed of at least this many of the rows new at this stage.
+        share: this share of all lists is probed, if that is more than `lists`.
     """
 
     lists: int
@@ -43,11 +43,11 @@ class Stage(NamedTuple):
     share: float = 0.0
 
     def of(self, lists: int) -> int:
-        """How many of so many lists it looks into."""
+        """How many of a scope's lists it probes."""
         return min(max(self.lists, int(self.share * lists)), lists)
 
     def times(self, k: int) -> Stage:
-        """The same for k neighbours: the second and third lie in other lists more often."""
+        """The stage for k neighbours: the second and third are more often in other lists."""
         if k == 1:
             return self
         last = STAGES[-1]
@@ -56,16 +56,17 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(6, 0.9, 48), Stage(24, 0.75, 128), Stage(128, -1.0, 256, share=0.5))
-"""A question that will be served has a near neighbour, which lies in the first lists almost
-always; only the others pay for looking farther."""
+"""A query that will be served has a near neighbour, almost always in the first lists; only the
+others pay for probing more."""
 
 
 class View(Protocol):
     """Rows of some lists, numbered.
 
     Attributes:
-        parts: what is looked through of them (`CoarseQuantizer.sketch`), list by list.
-        firsts: the number of the first row of each part. end: more than every number.
+        parts: the rows' sign bits or codes (`CoarseQuantizer.sketch`), list by list.
+        firsts: the number of the first row of each part.
+        end: greater than every row's number.
     """
 
     @property
@@ -78,12 +79,12 @@ class View(Protocol):
     def measured(
         self, numbers: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """(ids, cosines with float32[d]) of rows by their numbers."""
+        """(ids, cosines with float32[d]) of the rows with these numbers, in any order."""
         ...
 
 
 class Source(Protocol):
-    """Rows in lists around one placing's centroids."""
+    """Rows in the inverted lists of one coarse quantizer."""
 
     def view(self, lists: Sequence[int]) -> View:
         """The rows of these lists as they are now."""
@@ -91,32 +92,32 @@ class Source(Protocol):
 
 
 class Question:
-    """A vector, to be compared with rows of one placing.
+    """A query vector, to be compared with rows in the lists of one coarse quantizer.
 
     Args:
-        vector: float32[d] of length 1.
+        vector: float32[d] of unit length.
     """
 
     def __init__(self, vector: Vector, coarse: CoarseQuantizer) -> None:
-        self.vector = np.ascontiguousarray(vector, np.float32)  # FAISS reads where it lies
+        self.vector = np.ascontiguousarray(vector, np.float32)  # FAISS reads its memory
         self.coarse = coarse
 
     def nearest_lists(self, count: int) -> NDArray[np.int64]:
-        """Numbers of so many lists, or all: the nearest, in no order."""
+        """Numbers of the `count` lists (or all) with the nearest centroids, in no order."""
         part = self.coarse.part
-        return self._by_codes([part], [0], _filled(_FARTHEST, min(count, part.rows)))
+        return self._by_codes([part], [0], _filled(_MAX_L2, min(count, part.rows)))
 
     def nearest(
         self, parts: Sequence[Part], firsts: Sequence[int], count: int
     ) -> NDArray[np.int64]:
-        """int64[count]: numbers of the nearest rows, by what is looked through of them."""
+        """int64[count]: numbers of the nearest rows, by their sign bits or codes, in no order."""
         quantizer = self.coarse.quantizer
         if not quantizer.signed:
-            return _numbers(self._by_codes(parts, firsts, _filled(_FARTHEST, count)))
+            return _row_numbers(self._by_codes(parts, firsts, _filled(_MAX_L2, count)))
         signs = quantizer.signs_of(self.vector, self.coarse.edges)
         scanner = _scanners.of_signs(8 * len(signs))
         scanner.set_query(faiss.swig_ptr(signs))
-        return _numbers(_scanned(scanner, parts, firsts, _filled(_FAR, count)))
+        return _row_numbers(_scanned(scanner, parts, firsts, _filled(_MAX_HAMMING, count)))
 
     def _by_codes(
         self,
@@ -124,75 +125,75 @@ class Question:
         firsts: Sequence[int],
         distances: NDArray[np.float32],
     ) -> NDArray[np.int64]:
-        """Places by codes; see `_scanned`."""
+        """The nearest rows by their codes, as `_scanned` returns them."""
         scanner = _scanners.of_codes(self.coarse.quantizer, faiss.METRIC_L2)
         scanner.set_query(faiss.swig_ptr(self.vector))
         return _scanned(scanner, parts, firsts, distances)
 
 
 class Search:
-    """One search: `widen` it until it has found enough.
+    """One search: call `widen` until it has found enough.
 
     Args:
-        question: of the placing that all sources share.
-        dead: ids that are not to be found.
+        question: for the coarse quantizer that all sources share.
+        dead: tombstones, ids that are never returned.
 
     Attributes:
-        exhausted: whether there are no more lists to look into.
+        exhausted: whether all lists have been probed.
     """
 
     def __init__(
         self, question: Question, sources: Sequence[Source], k: int, dead: Set[int]
     ) -> None:
         self._question, self._sources = question, sources
-        self._many = question.coarse.lists
+        self._list_count = question.coarse.lists
         self._k, self._dead = k, dead
         self._wanted = 4 * k if dead else k
-        self._looked: set[int] = set()
-        self._seen: list[tuple[list[View], int]] = []
-        self._found: list[_Rows] = []
+        self._probed: set[int] = set()
+        self._views: list[tuple[list[View], int]] = []
+        self._measured: list[_MeasuredRows] = []
         self.exhausted = False
 
     def widen(self, stage: Stage) -> None:
-        """Look into the lists of a stage that have not been looked into."""
+        """Probe the lists of a stage that have not been probed yet."""
         if self.exhausted:
             return
-        if self._many == 1:
-            lists, read = [0], STAGES[-1].read  # it looks at all of it at once
+        if self._list_count == 1:
+            lists, read = [0], STAGES[-1].read  # a single list is scanned whole, once
         else:
-            nearest, read = self._question.nearest_lists(stage.of(self._many)), stage.read
-            lists = [number for number in nearest.tolist() if number not in self._looked]
+            nearest, read = self._question.nearest_lists(stage.of(self._list_count)), stage.read
+            lists = [number for number in nearest.tolist() if number not in self._probed]
         if not lists:
             return
-        self._looked.update(lists)
-        self.exhausted = len(self._looked) == self._many
+        self._probed.update(lists)
+        self.exhausted = len(self._probed) == self._list_count
         views = [source.view(lists) for source in self._sources]
-        self._seen.append((views, read))
-        self._found.append(self._nearest(views, read))
+        self._views.append((views, read))
+        self._measured.append(self._nearest(views, read))
 
     def found(self) -> list[Neighbour]:
-        """The nearest living rows so far; k, if so many were looked at."""
+        """The k nearest live rows in the lists probed so far, or all if there are fewer."""
         while True:
-            rows = self._found[0] if len(self._found) == 1 else _joined(self._found)
-            every = len(rows.ids)
-            nearest = self._living(rows.nearest(every if self._dead else self._k))
-            if len(nearest) < self._k < every:
-                nearest = self._living(rows.nearest(every))
-            if len(nearest) >= self._k or rows.all:
+            rows = self._measured[0] if len(self._measured) == 1 else _joined(self._measured)
+            count = len(rows.ids)
+            nearest = self._live(rows.nearest(count if self._dead else self._k))
+            if len(nearest) < self._k < count:
+                nearest = self._live(rows.nearest(count))
+            if len(nearest) >= self._k or rows.complete:
                 return nearest[: self._k]
-            self._wanted *= 4  # the dead are in the way
-            self._found = [self._nearest(views, read) for views, read in self._seen]
+            self._wanted *= 4  # tombstones crowd out live rows
+            self._measured = [self._nearest(views, read) for views, read in self._views]
 
-    def _living(self, nearest: list[Neighbour]) -> list[Neighbour]:
-        """Without the dead, and each once: a row may be in two places for a moment."""
-        living: dict[int, Neighbour] = {}
+    def _live(self, nearest: list[Neighbour]) -> list[Neighbour]:
+        """Drop tombstones, and duplicates: during a merge a row may be in two sources."""
+        live: dict[int, Neighbour] = {}
         for neighbour in nearest:
             if neighbour.id not in self._dead:
-                living.setdefault(neighbour.id, neighbour)
-        return list(living.values())
+                live.setdefault(neighbour.id, neighbour)
+        return list(live.values())
 
-    def _nearest(self, views: Sequence[View], read: int) -> _Rows:
-        """The nearest rows of these views: `read` of them, or more, where more are wanted."""
+    def _nearest(self, views: Sequence[View], read: int) -> _MeasuredRows:
+        """The nearest rows of these views: `read` of them, or more if more are wanted."""
         parts: list[Part] = []
         firsts: list[int] = []
         end = 0
@@ -204,48 +205,54 @@ class Search:
         if rows > count:
             numbers = self._question.nearest(parts, firsts, count)
         else:
-            every = [np.arange(f, f + p.rows) for f, p in zip(firsts, parts, strict=True)]
-            numbers = np.concatenate([_NONE, *every])
+            ranges = [np.arange(f, f + p.rows) for f, p in zip(firsts, parts, strict=True)]
+            numbers = np.concatenate([_NO_NUMBERS, *ranges])
         ids, cosines = _measured(views, numbers, self._question.vector)
-        return _Rows(ids, cosines, all=rows <= count)
+        return _MeasuredRows(ids, cosines, complete=rows <= count)
 
 
 def _measured(
     views: Sequence[View], numbers: NDArray[np.int64], vector: Vector
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(ids, cosines) of rows that are numbered through all views."""
+    """(ids, cosines) of rows that are numbered across all views."""
     end = views[0].end
     if len(views) == 1 or max(numbers.tolist(), default=0) < end:
         return views[0].measured(numbers, vector)
-    behind = numbers >= end
-    ids, cosines = views[0].measured(numbers[~behind], vector)
-    more, their_cosines = _measured(views[1:], numbers[behind] - end, vector)
-    return np.concatenate([ids, more]), np.concatenate([cosines, their_cosines])
+    in_others = numbers >= end
+    ids, cosines = views[0].measured(numbers[~in_others], vector)
+    other_ids, other_cosines = _measured(views[1:], numbers[in_others] - end, vector)
+    return np.concatenate([ids, other_ids]), np.concatenate([cosines, other_cosines])
 
 
-class _Rows(NamedTuple):
-    """int64[n] ids and float32[n] cosines of rows; `all`: there were no others."""
+class _MeasuredRows(NamedTuple):
+    """Rows whose cosine has been computed.
+
+    Attributes:
+        ids: int64[n].
+        cosines: float32[n].
+        complete: whether the lists that they come from have no other rows.
+    """
 
     ids: NDArray[np.int64]
     cosines: NDArray[np.float32]
-    all: bool
+    complete: bool
 
     def nearest(self, count: int) -> list[Neighbour]:
         order = self.cosines.argsort()[::-1][:count]
-        found = zip(self.ids[order].tolist(), self.cosines[order].tolist(), strict=True)
-        return [Neighbour(entry_id, min(cosine, 1.0)) for entry_id, cosine in found]
+        rows = zip(self.ids[order].tolist(), self.cosines[order].tolist(), strict=True)
+        return [Neighbour(entry_id, min(cosine, 1.0)) for entry_id, cosine in rows]
 
 
-def _joined(parts: Sequence[_Rows]) -> _Rows:
-    return _Rows(
+def _joined(parts: Sequence[_MeasuredRows]) -> _MeasuredRows:
+    return _MeasuredRows(
         np.concatenate([part.ids for part in parts]),
         np.concatenate([part.cosines for part in parts]),
-        all(part.all for part in parts),
+        all(part.complete for part in parts),
     )
 
 
 def together(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
-    """The k nearest of all parts: a row that moves from one to another meanwhile is found once."""
+    """The k nearest of all parts, each id once, though a merge may be moving it between them."""
     if len(parts) == 1:
         return parts[0]
     nearest = {n.id: n for part in parts for n in part}
@@ -253,23 +260,24 @@ def together(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
 
 
 def inner_products(vector: Vector, rows: Vector) -> NDArray[np.float32]:
-    """float32[n] of float32[d] and float32[n, d]."""
-    found = np.empty(len(rows), np.float32)
-    at = faiss.swig_ptr  # numpy's `@` would wake a thread for each processor
+    """float32[n]: the inner products of float32[d] with the rows of float32[n, d]."""
+    products = np.empty(len(rows), np.float32)
+    pointer = faiss.swig_ptr
+    # Not numpy's `@`, which would wake a thread for each processor.
     faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
-        at(found), at(vector), at(rows), *rows.shape[::-1]
+        pointer(products), pointer(vector), pointer(rows), *rows.shape[::-1]
     )
-    return found
+    return products
 
 
 def cosines_by_codes(
     vector: Vector, codes: NDArray[np.uint8], quantizer: Quantizer
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(which row, its cosine with float32[d]) of each of uint8[n, d], in another order."""
-    found = _filled(_AWAY, len(codes))
+    """(row, its cosine with float32[d]) of every row of uint8[n, d], in no order."""
+    cosines = _filled(_MIN_COSINE, len(codes))
     scanner = _scanners.of_codes(quantizer, faiss.METRIC_INNER_PRODUCT)
     scanner.set_query(faiss.swig_ptr(vector))
-    return _scanned(scanner, [Part.of(codes)], [0], found), found
+    return _scanned(scanner, [Part.of(codes)], [0], cosines), cosines
 
 
 def _scanned(
@@ -278,67 +286,76 @@ def _scanned(
     firsts: Sequence[int],
     distances: NDArray[Any],
 ) -> NDArray[np.int64]:
-    """Where the nearest are, (first << 32) + offset; `distances` becomes their heap."""
+    """Scan the parts for the rows nearest to the scanner's query.
+
+    Returns (first << 32) + offset of each row, offset being its index in its part. `distances`,
+    filled with the worst distance, says how many rows to find and receives their distances.
+    """
     swig_ptr, count = faiss.swig_ptr, len(distances)
-    places = _filled(_NOWHERE, count)
-    heap = swig_ptr(distances), swig_ptr(places), count
+    positions = _filled(_NO_POSITION, count)
+    heap = swig_ptr(distances), swig_ptr(positions), count
     for first, (_, pointer, rows) in zip(firsts, parts, strict=True):
         if rows:
             scanner.set_list(first, 0)
-            # It gives (first, offset) in place of ids, and reads none.
+            # The third argument, the rows' ids, is not read: the scanner stores (first, offset).
             scanner.scan_codes(rows, pointer, heap[1], *heap)
-    return places
+    return positions
 
 
-def _numbers(places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """First and offset together."""
-    numbers: NDArray[np.int64] = (places >> 32) + (places & 0xFFFFFFFF)
+def _row_numbers(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers of rows from the positions that `_scanned` returns: first + offset."""
+    numbers: NDArray[np.int64] = (positions >> 32) + (positions & 0xFFFFFFFF)
     return numbers
 
 
 class _Scanners(threading.local):
-    """FAISS's loops over codes, one of each kind for a thread; each holds one question."""
+    """FAISS's scan loops, one of each kind per thread, since each holds its current query.
+
+    They store (list << 32) + offset as the id of a row.
+    """
 
     def __init__(self) -> None:
         self._of_codes: dict[tuple[Quantizer, int], Any] = {}
         self._of_signs: dict[int, Any] = {}
 
     def of_codes(self, quantizer: Quantizer, metric: int) -> Any:
-        """Squared distances of codes to a question, or cosines; ids are (list << 32) + offset."""
+        """Scans codes by squared distance or by cosine."""
         if (scanner := self._of_codes.get((quantizer, metric))) is None:
-            theirs = faiss.ScalarQuantizer(
+            faiss_quantizer = faiss.ScalarQuantizer(
                 quantizer.dimension, faiss.ScalarQuantizer.QT_8bit_uniform
             )
-            least = float(quantizer.edges(np.zeros(1, np.uint8))[0])
-            faiss.copy_array_to_vector(np.array([least, 2 * quantizer.scale], "f"), theirs.trained)
-            centroids = faiss.IndexFlat(quantizer.dimension, metric)  # which stay empty
-            scanner = theirs.select_InvertedListScanner(  # type: ignore[attr-defined]
+            lowest = float(quantizer.edges(np.zeros(1, np.uint8))[0])
+            faiss.copy_array_to_vector(
+                np.array([lowest, 2 * quantizer.scale], "f"), faiss_quantizer.trained
+            )
+            centroids = faiss.IndexFlat(quantizer.dimension, metric)  # required, but left empty
+            scanner = faiss_quantizer.select_InvertedListScanner(  # type: ignore[attr-defined]
                 metric, centroids, True, None, False
             )
-            scanner.pointed_at = theirs, centroids
+            scanner.keep_alive = faiss_quantizer, centroids  # it points into them
             self._of_codes[quantizer, metric] = scanner
         return scanner
 
     def of_signs(self, bits: int) -> Any:
-        """Hamming distances; ids likewise."""
+        """Scans sign bits by Hamming distance."""
         if (scanner := self._of_signs.get(bits)) is None:
             index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, 1)
             scanner = index.get_InvertedListScanner(True)  # type: ignore[attr-defined]
-            scanner.pointed_at = index
+            scanner.keep_alive = index  # it points into it
             self._of_signs[bits] = scanner
         return scanner
 
 
 _scanners = _Scanners()
-_NONE = np.empty(0, np.int64)
+_NO_NUMBERS = np.empty(0, np.int64)
 
 
 def _filled(template: NDArray[Any], count: int) -> NDArray[Any]:
-    """So many of what the template is full of."""
+    """An array of `count` copies of the template's value."""
     return template[:count].copy() if count <= len(template) else np.full(count, template[0])
 
 
-_FAR = np.full(1024, np.iinfo(np.int32).max, np.int32)
-_AWAY = np.full(1024, -np.inf, np.float32)
-_FARTHEST = np.full(1024, np.inf, np.float32)
-_NOWHERE = np.full(1024, -1, np.int64)
+_MAX_HAMMING = np.full(1024, np.iinfo(np.int32).max, np.int32)
+_MIN_COSINE = np.full(1024, -np.inf, np.float32)
+_MAX_L2 = np.full(1024, np.inf, np.float32)
+_NO_POSITION = np.full(1024, -1, np.int64)

@@ -1,13 +1,12 @@
-"""Many vectors at rest: eight bits a number, sorted by scope, never changed, only replaced.
+"""A sealed segment: vectors as 8-bit codes, sorted by scope, immutable.
 
-A segment is a handful of arrays, mapped from a file where there is one, so that it opens in
-the time of reading a header and costs no Python object for a scope or an entry. Rows lie
-scope by scope; a large scope's rows lie list by list (inverted lists around centroids), and
-its search looks into the lists whose centroids are nearest. Rows of other scopes are in no
-list that is looked into, so they cannot be found.
+A segment is a set of arrays, memory-mapped if they come from a file, so that opening it parses
+no rows, and no scope or entry takes a Python object. Rows are sorted by scope; a large scope's
+rows are grouped in inverted lists, and a search probes the lists with the nearest centroids. A
+list holds rows of one scope only, so that a search cannot return another scope's.
 
-Codes are rounded: a similarity may be off by a few thousandths. Whoever serves by it takes the
-stored vectors (`Index.tolerance`).
+Codes are rounded: a similarity may be off by a few thousandths (`Index.tolerance`). Callers that
+decide by similarity compute it again from the stored vectors.
 """
 
 from __future__ import annotations
@@ -30,21 +29,28 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 KEY = 32
+"""Length of a scope's key in bytes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrays:
-    """What a segment consists of: s scopes, l lists, c centroids, n rows of d numbers.
+    """The arrays of a segment of s scopes, l lists, c centroids, and n rows of dimension d.
 
     Attributes:
-        scale: float32[1], the codec's.
-        keys: uint8[s, 32], sorted. first_list: int64[s + 1]: where each scope's lists begin.
-        first_centroid: int64[s + 1]; a scope with one list has no centroid.
-        made_for: int64[s]: rows that the centroids were placed for.
-        centroids: float32[c, d]; coarse: the same as codes, uint8[c, d].
-        first_row: int64[l + 1]: where each list's rows begin.
-        ids: int64[n], row by row; sorted_ids: the same in order. codes: uint8[n, d].
-        middle: uint8[d], where the codes of each number lie on average. signs: uint8[n, d / 8].
+        scale: float32[1], the quantizer's scale.
+        keys: uint8[s, 32], the keys of the scopes, sorted.
+        first_list: int64[s + 1], the first list of each scope.
+        first_centroid: int64[s + 1], the first centroid of each scope; a scope with only one
+            list has no centroid.
+        made_for: int64[s], the number of rows that the scope's centroids were trained for.
+        centroids: float32[c, d].
+        coarse: uint8[c, d], the centroids as codes.
+        first_row: int64[l + 1], the first row of each list.
+        ids: int64[n], the entry of each row.
+        sorted_ids: int64[n], the same ids in ascending order.
+        middle: uint8[d], the mean code of each dimension: the threshold of its sign bit.
+        codes: uint8[n, d].
+        signs: uint8[n, d / 8], the sign bits; uint8[n, 0] if d is small (`Quantizer.signed`).
     """
 
     scale: NDArray[np.float32]
@@ -63,18 +69,18 @@ class Arrays:
 
 
 class Segment:
-    """The rows of every scope. Any thread may read; nothing changes.
+    """The rows of every scope. Immutable: any thread may read it.
 
     Args:
-        arrays: mapped or in memory.
+        arrays: mapped from a file or in memory.
     """
 
     def __init__(self, arrays: Arrays) -> None:
         self.arrays = arrays
         self.quantizer = Quantizer(float(arrays.scale[0]), arrays.codes.shape[1])
         self.keys = as_keys(arrays.keys)
-        self._large: dict[bytes, ScopeRows] = {}
-        self._one_list = self._placing_at(slice(0, 0))
+        self._large_scopes: dict[bytes, ScopeRows] = {}
+        self._single_list = self._coarse_of(slice(0, 0))
 
     @property
     def count(self) -> int:
@@ -85,54 +91,54 @@ class Segment:
         return len(self.keys)
 
     def contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """bool[m]: which of these ids have a row."""
-        known = self.arrays.sorted_ids
-        if not len(known):
+        """bool[m]: which of these ids have a row here."""
+        own_ids = self.arrays.sorted_ids
+        if not len(own_ids):
             return np.zeros(len(ids), np.bool_)
-        at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        found: NDArray[np.bool_] = known[at] == ids
-        return found
+        at = np.minimum(np.searchsorted(own_ids, ids), len(own_ids) - 1)
+        present: NDArray[np.bool_] = own_ids[at] == ids
+        return present
 
     def rows(self, scope: bytes) -> ScopeRows | None:
-        """A scope's rows, if it has any; of a large scope the same object each time."""
-        if (known := self._large.get(scope)) is not None:
-            return known
-        if (at := self._place(scope)) is None:
+        """The scope's rows, or None if it has none; for a large scope, always the same object."""
+        if (cached := self._large_scopes.get(scope)) is not None:
+            return cached
+        if (at := self._scope_index(scope)) is None:
             return None
         rows = self._rows_at(at)
-        return rows if rows.coarse.lists == 1 else self._large.setdefault(scope, rows)
+        return rows if rows.coarse.lists == 1 else self._large_scopes.setdefault(scope, rows)
 
     def coarse(self, scope: bytes) -> CoarseQuantizer | None:
-        """The same object each time; None: the scope has but one list, or none."""
+        """The scope's coarse quantizer, always the same object; None for fewer than two lists."""
         rows = self.rows(scope)
         return None if rows is None or rows.coarse.lists == 1 else rows.coarse
 
     def _rows_at(self, at: int) -> ScopeRows:
         arrays = self.arrays
         first, end = arrays.first_centroid[at : at + 2].tolist()
-        coarse = self._one_list if first == end else self._placing_at(slice(first, end))
+        coarse = self._single_list if first == end else self._coarse_of(slice(first, end))
         first, end = arrays.first_list[at : at + 2].tolist()
         return ScopeRows(arrays, coarse, arrays.first_row[first : end + 1])
 
-    def _placing_at(self, centroids: slice) -> CoarseQuantizer:
+    def _coarse_of(self, centroids: slice) -> CoarseQuantizer:
         arrays = self.arrays
         part = Part.of(arrays.coarse[centroids])
         edges = self.quantizer.edges(arrays.middle)
         return CoarseQuantizer(arrays.centroids[centroids], part, self.quantizer, edges)
 
-    def _place(self, scope: bytes) -> int | None:
+    def _scope_index(self, scope: bytes) -> int | None:
         key = key_of(scope)
         at = int(np.searchsorted(self.keys, key))
-        # Not `self.keys[at]`: numpy's bytes drop zeros at their end.
-        found = at < len(self.keys) and self.arrays.keys[at].tobytes() == key
-        return at if found else None
+        # Not `self.keys[at]`: numpy strips trailing zeros from its bytes.
+        present = at < len(self.keys) and self.arrays.keys[at].tobytes() == key
+        return at if present else None
 
 
 class ScopeRows:
     """One scope's rows in a segment; a `Source`.
 
     Args:
-        first_row: int64[l + 1]: where the rows of each of the scope's lists begin.
+        first_row: int64[l + 1], the first row of each of the scope's lists.
     """
 
     def __init__(
@@ -141,24 +147,24 @@ class ScopeRows:
         self.coarse = coarse
         self._arrays = arrays
         self._first_row = first_row
-        self._known: dict[int, tuple[int, Part]] = {}
-        self._brief = arrays.signs if coarse.quantizer.signed else arrays.codes
+        self._lists: dict[int, tuple[int, Part]] = {}
+        self._sketch = arrays.signs if coarse.quantizer.signed else arrays.codes
 
     def view(self, lists: Sequence[int]) -> _View:
-        known = self._known
-        found = [known.get(number) or self._list(number) for number in lists]
-        firsts, parts = [first for first, _ in found], [part for _, part in found]
+        cached = self._lists
+        opened = [cached.get(number) or self._open_list(number) for number in lists]
+        firsts, parts = [first for first, _ in opened], [part for _, part in opened]
         return _View(parts, firsts, len(self._arrays.ids), self._arrays, self.coarse.quantizer)
 
-    def _list(self, number: int) -> tuple[int, Part]:
-        """(number of its first row, its rows) of a list."""
+    def _open_list(self, number: int) -> tuple[int, Part]:
+        """(number of the list's first row, its rows)"""
         first, end = self._first_row[number : number + 2].tolist()
-        found = self._known[number] = first, Part.of(self._brief[first:end])
-        return found
+        opened = self._lists[number] = first, Part.of(self._sketch[first:end])
+        return opened
 
 
 class _View(NamedTuple):
-    """Rows numbered as they lie in the segment."""
+    """Rows of some lists, by their numbers in the segment."""
 
     parts: Sequence[Part]
     firsts: Sequence[int]
@@ -174,10 +180,10 @@ class _View(NamedTuple):
 
 
 def key_of(scope: bytes) -> bytes:
-    """32 bytes for a scope: itself, if it is a digest."""
+    """The 32-byte key of a scope: the scope itself if it is a digest."""
     return scope if len(scope) == KEY else sha256(scope).digest()
 
 
 def as_keys(keys: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """uint8[s, 32] as bytes that can be compared; all are of one length, so padding is safe."""
+    """uint8[s, 32] as comparable bytes; equal lengths make numpy's zero padding harmless."""
     return np.ascontiguousarray(keys).reshape(-1).view(f"S{KEY}")

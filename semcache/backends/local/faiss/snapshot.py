@@ -1,10 +1,10 @@
-"""A segment on disk: written beside its place and moved there in one step, mapped to be read.
+"""A segment on disk: written to a temporary file, renamed into place, memory-mapped to be read.
 
-The file begins with a page that holds one line of JSON under a checksum of its own; after it
-lie the arrays. The header says for which store and embedder it was made and how far it had
-followed the store; a CRC-32 covers the arrays. A snapshot is only a copy: where anything
-does not fit, it is thrown away and made again from the store. It is not synced to disk for the
-same reason: after a loss of power the checksum tells.
+The first page holds one line of JSON, the header, with a checksum of its own; the arrays follow.
+The header names the store and the embedder that the segment was made for, how far it had followed
+the store, and a CRC-32 of the arrays. A snapshot is only a copy: if anything does not match, it is
+discarded and rebuilt from the store. For the same reason it is not synced to disk: after a power
+failure the checksum tells whether it is whole.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 _FORMAT = "semcache-index-4"
 _PAGE = 4096
-_ALIGNED = 64
-_PIECE = 1 << 24
-_TYPES = {
+_ALIGNMENT = 64
+_CHUNK = 1 << 24
+"""Bytes that are checked at a time."""
+_DTYPES = {
     "scale": "<f4", "keys": "|u1", "first_list": "<i8", "first_centroid": "<i8",
     "made_for": "<i8", "centroids": "<f4", "coarse": "|u1", "first_row": "<i8", "ids": "<i8",
     "sorted_ids": "<i8", "middle": "|u1", "codes": "|u1", "signs": "|u1",
@@ -42,21 +43,22 @@ _TYPES = {
 
 
 class SnapshotError(Exception):
-    """The snapshot cannot be used; the index must be made from the store."""
+    """The snapshot cannot be used; the index must be rebuilt from the store."""
 
 
 class OtherSnapshotError(SnapshotError):
-    """It is sound, as far as was looked, but goes with another store, embedder or version."""
+    """The snapshot looks intact, but belongs to another store, embedder or version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What ties a snapshot to its store.
+    """Which store a snapshot belongs to, and how much of it.
 
     Attributes:
         store_id: the store's own random id.
-        fingerprint: the embedder whose vectors these are.
-        last_id, last_deletion: how far the index had followed the store.
+        fingerprint: names the embedder of the vectors.
+        last_id: the last entry of the store that the index had taken in.
+        last_deletion: the last deletion (sequence number) that it had taken in.
     """
 
     store_id: str
@@ -66,27 +68,27 @@ class Facts:
 
     @classmethod
     def of(cls, position: ChangeCursor, fingerprint: str | None) -> Facts:
-        """Those of an index that has followed a store up to a position."""
+        """Facts of an index that has followed a store up to this position."""
         return cls(position.store_id, fingerprint or "", position.last_id, position.last_deletion)
 
 
 def write(path: Path, facts: Facts, plan: Plan) -> None:
-    """Write a segment beside `path` and move it into place.
+    """Write a segment to a temporary file and rename it to `path`.
 
     Raises:
-        OSError: it cannot be written; what was there before is there still.
+        OSError: it cannot be written; an earlier snapshot is left untouched.
     """
-    # Not `tempfile`, whose files nobody else may read: the database's may be.
+    # Not `tempfile`, whose files only their owner may read: the database may be shared.
     name = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     try:
         with open(name, "xb") as file:
             file.write(bytes(_PAGE))
             shapes, crc = {}, 0
-            for array, shape, batched in _parts(plan):
+            for array, shape, chunks in _parts(plan):
                 shapes[array] = shape
-                for piece in batched:
-                    crc = zlib.crc32(piece, crc)
-                    file.write(piece)
+                for chunk in chunks:
+                    crc = zlib.crc32(chunk, crc)
+                    file.write(chunk)
             header = {"format": _FORMAT, "facts": asdict(facts), "crc32": crc, "shapes": shapes}
             file.seek(0)
             file.write(_first_page(header))
@@ -98,51 +100,51 @@ def write(path: Path, facts: Facts, plan: Plan) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Delete what processes that were killed have left half written. Call while alone."""
-    for left in path.parent.glob(f"{path.name}.*.tmp"):
-        if not left.name.startswith(f"{path.name}.{os.getpid()}."):
-            left.unlink(missing_ok=True)
+    """Delete temporary files of processes that were killed. No other process may be writing."""
+    for leftover in path.parent.glob(f"{path.name}.*.tmp"):
+        if not leftover.name.startswith(f"{path.name}.{os.getpid()}."):
+            leftover.unlink(missing_ok=True)
 
 
 def _parts(plan: Plan) -> Iterator[tuple[str, list[int], Iterator[bytes]]]:
-    """(name, shape, bytes in pieces, the last filled up) of each array."""
+    """Yield (name, shape, chunks of bytes, padded to the alignment) of each array."""
     signs: list[NDArray[np.uint8]] = []
 
     def codes() -> Iterator[bytes]:
-        for piece, own in plan.codes():
-            signs.append(own)
-            yield piece.tobytes()
+        for codes_chunk, signs_chunk in plan.codes():
+            signs.append(signs_chunk)
+            yield codes_chunk.tobytes()
 
-    for name, dtype in _TYPES.items():
+    for name, dtype in _DTYPES.items():
         if name == "codes":
-            yield name, [plan.rows, plan.arrays.codes.shape[1]], _filled(codes())
+            yield name, [plan.rows, plan.arrays.codes.shape[1]], _padded(codes())
         elif name == "signs":
             shape = [plan.rows, plan.arrays.signs.shape[1]]
-            yield name, shape, _filled(piece.tobytes() for piece in signs)
+            yield name, shape, _padded(chunk.tobytes() for chunk in signs)
         else:
             array = np.ascontiguousarray(getattr(plan.arrays, name), dtype)
-            yield name, list(array.shape), _filled(iter([array.tobytes()]))
+            yield name, list(array.shape), _padded(iter([array.tobytes()]))
 
 
-def _filled(batched: Iterator[bytes]) -> Iterator[bytes]:
+def _padded(chunks: Iterator[bytes]) -> Iterator[bytes]:
     size = 0
-    for piece in batched:
-        size += len(piece)
-        yield piece
-    if size % _ALIGNED:
-        yield bytes(_ALIGNED - size % _ALIGNED)
+    for chunk in chunks:
+        size += len(chunk)
+        yield chunk
+    if size % _ALIGNMENT:
+        yield bytes(_ALIGNMENT - size % _ALIGNMENT)
 
 
 def _first_page(header: dict[str, Any]) -> bytes:
-    line = json.dumps(header).encode()
-    page = b"%08x %s\n" % (zlib.crc32(line), line)
+    text = json.dumps(header).encode()
+    page = b"%08x %s\n" % (zlib.crc32(text), text)
     if len(page) > _PAGE:
-        raise OSError(f"the snapshot's header takes {len(page)} bytes, there is room for {_PAGE}")
+        raise OSError(f"the snapshot's header takes {len(page)} bytes; it may take {_PAGE}")
     return page.ljust(_PAGE, b"\0")
 
 
 def peek(path: Path) -> tuple[Facts, int] | None:
-    """(facts, dimension) of the snapshot there, by its header alone; None: there is none."""
+    """(facts, dimension) from the header alone; None if there is no readable snapshot."""
     try:
         with path.open("rb") as file:
             header = _header(file.read(_PAGE))
@@ -152,17 +154,17 @@ def peek(path: Path) -> tuple[Facts, int] | None:
 
 
 def load(path: Path, expected: Facts, dimension: int) -> tuple[Segment, Facts]:
-    """Map a snapshot made for this store, embedder and dimension, and check all of it.
+    """Map a snapshot made for this store, embedder and dimension, and verify its checksums.
 
     Raises:
-        SnapshotError: it is missing, damaged, or was made for another, or is ahead of
-            `expected`.
+        SnapshotError: it is missing or damaged, belongs to another store, embedder or dimension,
+            or is ahead of `expected`.
     """
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         header = _header(mapped[:_PAGE])
-        facts = _checked(header, expected)
+        facts = _matching_facts(header, expected)
         if _checksum(mapped) != header["crc32"]:
             raise SnapshotError(f"{path} is damaged (its checksum does not match)")
         return Segment(_arrays(mapped, header["shapes"], dimension)), facts
@@ -173,20 +175,20 @@ def load(path: Path, expected: Facts, dimension: int) -> tuple[Segment, Facts]:
 
 
 def _header(page: bytes) -> Any:
-    """The header, if its own checksum says that it is whole."""
+    """The header, once its checksum has been verified."""
     checksum, _, text = page.rstrip(b"\0").removesuffix(b"\n").partition(b" ")
     try:
         if checksum != b"%08x" % zlib.crc32(text):
             raise SnapshotError("the snapshot's header is damaged")
         header = json.loads(text)
         if header["format"] != _FORMAT:
-            raise OtherSnapshotError("the snapshot has another format")
+            raise OtherSnapshotError("the snapshot was written by another version")
     except (ValueError, KeyError, TypeError) as error:
         raise SnapshotError("the snapshot's header cannot be read") from error
     return header
 
 
-def _checked(header: Any, expected: Facts) -> Facts:
+def _matching_facts(header: Any, expected: Facts) -> Facts:
     facts = Facts(**header["facts"])
     if replace(facts, last_id=0, last_deletion=0) != replace(expected, last_id=0, last_deletion=0):
         raise OtherSnapshotError("the snapshot was made for another store or embedder")
@@ -198,22 +200,22 @@ def _checked(header: Any, expected: Facts) -> Facts:
 def _checksum(mapped: mmap.mmap) -> int:
     crc = 0
     with memoryview(mapped) as whole:
-        for start in range(_PAGE, len(whole), _PIECE):
-            crc = zlib.crc32(whole[start : start + _PIECE], crc)
+        for start in range(_PAGE, len(whole), _CHUNK):
+            crc = zlib.crc32(whole[start : start + _CHUNK], crc)
     return crc
 
 
 def _arrays(mapped: mmap.mmap, shapes: dict[str, list[int]], dimension: int) -> Arrays:
     arrays: dict[str, NDArray[Any]] = {}
-    at = _PAGE
-    for name, dtype in _TYPES.items():
+    offset = _PAGE
+    for name, dtype in _DTYPES.items():
         shape = shapes[name]
         count = int(np.prod(shape))
-        arrays[name] = np.frombuffer(mapped, dtype, count, at).reshape(shape)
+        arrays[name] = np.frombuffer(mapped, dtype, count, offset).reshape(shape)
         size = arrays[name].nbytes
-        at += size + -size % _ALIGNED
-    if at != len(mapped):
-        raise SnapshotError("the snapshot is cut short")
+        offset += size + -size % _ALIGNMENT
+    if offset != len(mapped):
+        raise SnapshotError("the snapshot is truncated")
     if arrays["codes"].shape[1] != dimension:
-        raise SnapshotError("the snapshot has another dimension")
+        raise SnapshotError("the snapshot's vectors have another dimension")
     return Arrays(**arrays)

@@ -144,7 +144,7 @@ def snapshots(path: Path, told: Connection, rng: random.Random) -> None:
     """Entries, deletions, and an index that is merged and written again and again."""
     from semcache.backends.local.faiss import index as faiss
 
-    faiss._LEVEL_ROWS = 40
+    faiss._MEM_TABLE_ROWS = 40
     cache = opened(path)
     for number, question, entry_id in putting(cache, told, rng):
         if number % 5 == 4:

@@ -25,7 +25,7 @@ from benchmarks import prompts
 from benchmarks.bench import bare_embedding, entry
 from benchmarks.common import backend_of, percentiles, repository_of, say, timed
 from semcache import LocalOptions, SemanticCache
-from semcache.backends.local.faiss.lifecycle import FaissFiles
+from semcache.backends.local.faiss.lifecycle import IndexLifecycle
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.backends.vectors import FORMS
 from semcache.types import Selection
@@ -113,7 +113,7 @@ def rebuilt(bench: Bench, directory: Path, asked: Sequence[tuple[str, str, str]]
     """Lookups at rest and while an index is made from all of the database."""
     bench.dial.threshold = 0.5
     repository = repository_of(bench.cache)
-    other = FaissFiles(directory.parent / "rebuilt.index")
+    other = IndexLifecycle(directory.parent / "rebuilt.index")
     position = repository.store.position()
 
     def once(number: int) -> float:
@@ -124,7 +124,7 @@ def rebuilt(bench: Bench, directory: Path, asked: Sequence[tuple[str, str, str]]
     started = time.perf_counter()
     builder = threading.Thread(
         target=lambda: other.build(
-            repository.store, position.fingerprint or "", position.dimension, anew=True
+            repository.store, position.fingerprint or "", position.dimension, force=True
         )
     )
     builder.start()

@@ -80,7 +80,7 @@ def living(path: Path, seed: int, seconds: float, pipe: Connection) -> None:
     """One process, from its start to its end."""
     from semcache.backends.local.faiss import index as faiss
 
-    faiss._LEVEL_ROWS = 400  # merges every few seconds
+    faiss._MEM_TABLE_ROWS = 400  # merges every few seconds
     listener, rng = Listener(), random.Random(seed)
     cache = opened(path, listener)
     end, wrong = time.monotonic() + seconds, 0

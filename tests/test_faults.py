@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from semcache import Matching, SemanticCache, StoreError
-from semcache.backends.local.faiss.lifecycle import FaissFiles
+from semcache.backends.local.faiss.lifecycle import IndexLifecycle
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.embedders.function import FunctionEmbedder
 from semcache.telemetry.events import FaultEvent
@@ -304,10 +304,10 @@ def test_merge_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault is told; everything is found as before."""
     from semcache.backends.local.faiss import index as module
 
-    monkeypatch.setattr(module, "_LEVEL_ROWS", 5)
+    monkeypatch.setattr(module, "_MEM_TABLE_ROWS", 5)
     heard = Heard()
     with open_cache(tmp_path, hooks=[heard], index_in_background=False) as cache:
-        monkeypatch.setattr(FaissFiles, "_made", lambda *_: 1 / 0)
+        monkeypatch.setattr(IndexLifecycle, "_merged_segment", lambda *_: 1 / 0)
         cache.lookup(NEAR)
         for number in range(20):
             cache.put(f"{WORDS} {number}", f"answer {number}")
@@ -326,13 +326,13 @@ def test_large_store_without_index(
     (tmp_path / SNAPSHOT).unlink()
     monkeypatch.setattr(following, "LARGE", 1)
     go_on = threading.Event()
-    build = FaissFiles.build
+    build = IndexLifecycle.build
 
     def slowly(*args: Any, **options: Any) -> Any:
         go_on.wait(30)
         return build(*args, **options)
 
-    monkeypatch.setattr(FaissFiles, "build", slowly)
+    monkeypatch.setattr(IndexLifecycle, "build", slowly)
     with caplog.at_level(logging.WARNING, "semcache"), open_cache(tmp_path) as cache:
         assert cache.lookup(NEAR).decision.reason == "index_building"
         assert str(cache.get(WORDS)) == "kept"

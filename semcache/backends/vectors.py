@@ -47,7 +47,7 @@ def is_vector(length: int, dimension: int) -> bool:
     return length in lengths(dimension)
 
 
-def unpacked(
+def decode_rows(
     rows: Sequence[tuple[int, bytes, bytes]], dimension: int
 ) -> tuple[list[int], list[bytes], Vector]:
     """Turn (id, scope, encoded vector) rows into (ids, scopes, float32[n, d]).

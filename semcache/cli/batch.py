@@ -69,13 +69,13 @@ def batch(
     if model is not None:
         defaults["model"] = model
     router = router_of(settings)
-    cached: Any = nullcontext()
+    opening: Any = nullcontext()
     if not no_cache:
         path = location(cache or settings.path)
-        cached = SemanticCache.from_settings(
+        opening = SemanticCache.from_settings(
             settings, path=path, router=router, calls=Calls(coalesce="semantic")
         )
-    with cached as cached:
+    with opening as cached:
         processor = BatchProcessor(
             router.acomplete if cached is None else cached.aanswer,
             concurrency=concurrency,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from semcache.backends.base import Fault, Progress
 from semcache.backends.eviction import nothing
 from semcache.backends.kinds import BackendKind
-from semcache.backends.local.faiss.lifecycle import FaissFiles
+from semcache.backends.local.faiss.lifecycle import IndexLifecycle
 from semcache.backends.local.opening import DATABASE, LEASES, SNAPSHOT, LocalOptions, open_store
 from semcache.backends.local.repository import Repository
 from semcache.backends.local.sqlite.store import SQLiteStore
@@ -100,7 +100,7 @@ class LocalBackend:
         index_in_background: bool = False,
     ) -> Repository[FaissIndex]:
         """`entries` for a tool: not saved when the backend is closed."""
-        files = FaissFiles(
+        files = IndexLifecycle(
             self.directory / SNAPSHOT,
             exact_below=self._options.exact_below,
             background=index_in_background,

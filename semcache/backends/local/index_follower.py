@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from semcache.backends.base import NotReadyError
 from semcache.backends.local.base import Index, Store
-from semcache.backends.vectors import batched, unpacked
+from semcache.backends.vectors import batched, decode_rows
 from semcache.errors import IndexMismatchError, StoreError
 from semcache.types import ChangeCursor
 
@@ -51,7 +51,7 @@ class IndexFiles(Protocol[IndexT]):
         ...
 
     def build(
-        self, store: Store, fingerprint: str, dimension: int, *, anew: bool = False
+        self, store: Store, fingerprint: str, dimension: int, *, force: bool = False
     ) -> tuple[IndexT, int, int]:
         """The same from the store itself, however large; keeps it as a snapshot too.
 
@@ -64,12 +64,12 @@ class IndexFiles(Protocol[IndexT]):
         index: IndexT,
         store: Store,
         at: ChangeCursor,
-        failed: Callable[[BaseException], None],
+        on_failure: Callable[[BaseException], None],
     ) -> None:
         """Put what has come in with what was there, and keep a snapshot, beside the traffic.
 
         The index is of the store, embedder and dimension that `at` names, and has followed
-        the store that far. `failed` is told if it went wrong; the index then stays as it was.
+        the store that far. `on_failure` is told if it went wrong; the index then stays as it was.
         """
         ...
 
@@ -218,7 +218,7 @@ class IndexFollower(Generic[IndexT]):
                 index.remove(ids)
         if position.last_id != self._last_id:
             for rows in batched(self._store.vectors_after(self._last_id), _BATCH):
-                index.add_many(*unpacked(rows, position.dimension))
+                index.add_many(*decode_rows(rows, position.dimension))
                 self._last_id = rows[-1][0]
                 self._merge_if_due(index)
             self._last_id = max(self._last_id, position.last_id)
@@ -261,7 +261,7 @@ class IndexFollower(Generic[IndexT]):
             self._last_id, self._last_deletion = 0, position.last_deletion
             if position.dimension:
                 self._index, self._last_id, self._last_deletion = self._files.build(
-                    self._store, self._fingerprint(), position.dimension, anew=True
+                    self._store, self._fingerprint(), position.dimension, force=True
                 )
             else:
                 self._index = self._files.new(0)

@@ -166,9 +166,9 @@ def recover_directory(directory: Path, *, fix: bool, progress: Progress) -> list
 def unusable_snapshot(directory: Path, store: SQLiteStore) -> str | None:
     """What is wrong with the file of the index's snapshot; None: nothing, or there is none."""
     from semcache.backends.local.faiss.snapshot import (
-        Facts,
-        OtherSnapshotError,
         SnapshotError,
+        SnapshotInfo,
+        SnapshotMismatchError,
         load,
     )
 
@@ -177,8 +177,8 @@ def unusable_snapshot(directory: Path, store: SQLiteStore) -> str | None:
         return None
     at = store.position()
     try:
-        load(path, Facts.of(at, at.fingerprint), at.dimension)
-    except OtherSnapshotError:
+        load(path, SnapshotInfo.of(at, at.fingerprint), at.dimension)
+    except SnapshotMismatchError:
         return None  # it will be made anew, as after every change of embedder or version
     except SnapshotError as error:
         return f"{path} cannot be used: {error}"

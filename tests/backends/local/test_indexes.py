@@ -15,11 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from semcache.backends.local.faiss import snapshot
 from semcache.backends.local.faiss.index import FaissIndex
-from semcache.backends.local.faiss.merging import Fresh, merge
+from semcache.backends.local.faiss.merging import NewRows, merge
 from semcache.backends.local.faiss.quantizer import Quantizer
 from semcache.backends.local.faiss.search import STAGES, cosines_by_codes
 from semcache.backends.local.faiss.segment import Segment
-from semcache.backends.local.faiss.snapshot import Facts, SnapshotError
+from semcache.backends.local.faiss.snapshot import SnapshotError, SnapshotInfo
 
 D = 16
 SCOPES = [bytes([number]) * 32 for number in range(3)]
@@ -33,9 +33,9 @@ def vectors(count: int, seed: int = 0) -> Any:
 POOL = vectors(200)
 
 
-def merged(old: Any, fresh: Fresh, dead: Any, *, exact_below: int) -> Any:
+def merged(old: Any, fresh: NewRows, tombstones: Any, *, exact_below: int) -> Any:
     d = fresh.vectors.shape[1]
-    plan = merge(old, fresh, dead, exact_below=exact_below, dimension=d)
+    plan = merge(old, fresh, tombstones, exact_below=exact_below, dimension=d)
     return plan.in_memory(), np.empty(0, np.int64)
 
 
@@ -89,9 +89,9 @@ class IndexMachine(RuleBasedStateMachine):
             del self.expected[entry_id]
 
     @rule()
-    def set_aside(self) -> None:
+    def freeze(self) -> None:
         """Begin a merge; `finish` ends it, whatever other steps come in between."""
-        self.merging = self.index.set_aside() or self.merging
+        self.merging = self.index.freeze() or self.merging
 
     @rule()
     def finish(self) -> None:
@@ -147,14 +147,14 @@ def test_similarity_is_the_cosine(seed: int) -> None:
 
 # ---------------------------------------------------------------------------- snapshots
 
-FACTS = Facts("store", "embedder", 400, 7)
+FACTS = SnapshotInfo("store", "embedder", 400, 7)
 ROWS = vectors(400)
 IDS = np.arange(400, dtype=np.int64)
 
 
 def write_snapshot(path: Path, exact_below: int = 10**9) -> Segment:
     """Write a snapshot of 400 rows in three scopes, and return its segment in memory."""
-    fresh = Fresh(IDS, [SCOPES[i % 3] for i in range(400)], ROWS)
+    fresh = NewRows(IDS, [SCOPES[i % 3] for i in range(400)], ROWS)
     plan = merge(None, fresh, np.empty(0, np.int64), exact_below=exact_below, dimension=D)
     snapshot.write(path, FACTS, plan)
     return plan.in_memory()
@@ -180,14 +180,14 @@ def test_a_snapshot_gives_the_same_answers(tmp_path: Path, exact_below: int) -> 
 @pytest.mark.parametrize(
     "facts",
     [
-        Facts("another", "embedder", 400, 7),
-        Facts("store", "another", 400, 7),
-        Facts("store", "embedder", 399, 7),
-        Facts("store", "embedder", 400, 6),
+        SnapshotInfo("another", "embedder", 400, 7),
+        SnapshotInfo("store", "another", 400, 7),
+        SnapshotInfo("store", "embedder", 399, 7),
+        SnapshotInfo("store", "embedder", 400, 6),
     ],
     ids=["store", "embedder", "ahead", "ahead in deletions"],
 )
-def test_a_snapshot_that_does_not_match_is_refused(tmp_path: Path, facts: Facts) -> None:
+def test_a_snapshot_that_does_not_match_is_refused(tmp_path: Path, facts: SnapshotInfo) -> None:
     """It belongs to another store or another embedder, or is ahead of the store."""
     write_snapshot(tmp_path / "index")
     with pytest.raises(SnapshotError):
@@ -213,8 +213,8 @@ def test_a_damaged_snapshot_is_refused(tmp_path_factory: Any, data: st.DataObjec
 def test_vectors_outside_the_range_of_the_codes_are_not_clipped() -> None:
     """A merge widens the quantizer's range if new vectors lie outside it."""
     small = np.eye(D, dtype=np.float32)[:1]
-    old = merged(None, Fresh(IDS[:1], SCOPES[:1], small), IDS[:0], exact_below=99)[0]
-    fresh = Fresh(IDS[1:], [SCOPES[0]] * 399, ROWS[1:])
+    old = merged(None, NewRows(IDS[:1], SCOPES[:1], small), IDS[:0], exact_below=99)[0]
+    fresh = NewRows(IDS[1:], [SCOPES[0]] * 399, ROWS[1:])
     index = FaissIndex(D, segment=merged(old, fresh, IDS[:0], exact_below=99)[0])
     for number in range(1, 400, 40):
         found = index.search(SCOPES[0], ROWS[number], 1)[0]
@@ -227,7 +227,7 @@ def test_a_merge_that_fails_changes_nothing() -> None:
     """The frozen mem table and later changes are all there."""
     index = FaissIndex(D)
     index.add_many([1, 2], [SCOPES[0]] * 2, ROWS[:2])
-    assert index.set_aside()
+    assert index.freeze()
     index.add(3, SCOPES[1], ROWS[2])
     index.remove([2])
 
@@ -239,16 +239,16 @@ def test_a_merge_that_fails_changes_nothing() -> None:
     assert index.ids().tolist() == [1, 3]
     assert index.search(SCOPES[1], ROWS[2], 1)[0].id == 3
     assert not index.due
-    assert index.set_aside(), "the next merge cannot begin"
+    assert index.freeze(), "the next merge cannot begin"
 
 
 def test_rows_that_are_in_another_process_s_segment_too_are_held_once() -> None:
     """If a row was also added here during the merge, removing it once removes it."""
     index = FaissIndex(D)
     index.add_many([1], [SCOPES[0]], ROWS[1:2])
-    index.set_aside()
+    index.freeze()
     index.add_many([2, 9], [SCOPES[0]] * 2, ROWS[2:4])
-    theirs = Fresh(IDS[1:4], [SCOPES[0]] * 3, ROWS[1:4])
+    theirs = NewRows(IDS[1:4], [SCOPES[0]] * 3, ROWS[1:4])
     index.merge(lambda *_: (merged(None, theirs, IDS[:0], exact_below=99)[0], IDS[:0]))
     assert len(index) == 4
     index.remove([2])
@@ -260,10 +260,10 @@ def test_a_removal_during_a_merge_holds_for_its_segment() -> None:
     """Also for a row that was added here during the merge and is in another process's segment."""
     index = FaissIndex(D)
     index.add_many([1], [SCOPES[0]], ROWS[1:2])
-    index.set_aside()
+    index.freeze()
     index.add_many([2], [SCOPES[0]], ROWS[2:3])
     index.remove([2])
-    theirs = Fresh(IDS[1:4], [SCOPES[0]] * 3, ROWS[1:4])
+    theirs = NewRows(IDS[1:4], [SCOPES[0]] * 3, ROWS[1:4])
     index.merge(lambda *_: (merged(None, theirs, IDS[:0], exact_below=99)[0], IDS[:0]))
     assert index.ids().tolist() == [1, 3]
 
@@ -272,9 +272,9 @@ def test_a_retain_during_a_merge_holds_for_its_segment() -> None:
     """Another process's segment may hold a row that was deleted before this index saw it."""
     index = FaissIndex(D)
     index.add_many([5], [SCOPES[0]], ROWS[5:6])
-    index.set_aside()
+    index.freeze()
     index.retain(np.array([1, 5]), 6)
-    theirs = Fresh(IDS[1:9], [SCOPES[0]] * 8, ROWS[1:9])
+    theirs = NewRows(IDS[1:9], [SCOPES[0]] * 8, ROWS[1:9])
     index.merge(lambda *_: (merged(None, theirs, IDS[:0], exact_below=99)[0], IDS[:0]))
     assert index.ids().tolist() == [1, 5, 7, 8]
 
@@ -283,8 +283,8 @@ def test_a_merge_can_adopt_another_process_s_segment() -> None:
     """Rows that it lacks are kept; rows that were deleted since do not come back."""
     index = FaissIndex(D)
     index.add_many([1, 2, 3, 4], [SCOPES[0]] * 4, ROWS[:4])
-    index.set_aside()
-    theirs = Fresh(IDS[1:4], [SCOPES[0]] * 3, ROWS[:3])
+    index.freeze()
+    theirs = NewRows(IDS[1:4], [SCOPES[0]] * 3, ROWS[:3])
     segment = merged(None, theirs, IDS[:0], exact_below=99)[0]
     index.remove([3])
     index.merge(lambda *_: (segment, np.array([2])))
@@ -320,10 +320,10 @@ def test_sign_bits_of_codes_are_those_of_the_vectors() -> None:
     quantizer = Quantizer.around(rows)
     codes = quantizer.encode(rows)
     middle = codes[0]
-    edges = quantizer.edges(middle)
-    of_vectors = np.unpackbits(quantizer.signs_of(rows, edges), axis=-1)
-    of_codes = np.unpackbits(quantizer.signs_of(codes, middle), axis=-1)
-    off_edge = np.abs(rows - edges) > 1e-6
+    thresholds = quantizer.thresholds(middle)
+    of_vectors = np.unpackbits(quantizer.sign_bits(rows, thresholds), axis=-1)
+    of_codes = np.unpackbits(quantizer.sign_bits(codes, middle), axis=-1)
+    off_edge = np.abs(rows - thresholds) > 1e-6
     assert off_edge.mean() > 0.99
     np.testing.assert_array_equal(of_vectors[off_edge], of_codes[off_edge])
 
@@ -356,7 +356,7 @@ def test_recall_at_1(sealed: int, exact_below: int, numbers: str) -> None:
     index = FaissIndex(WIDE_D, exact_below=exact_below, background=False)
     index.add_many(list(range(sealed)), [SCOPES[0]] * sealed, rows[:sealed])
     if sealed:
-        index.set_aside()
+        index.freeze()
         index.merge(partial(merged, exact_below=exact_below))
     for number in range(sealed, 12_000):
         index.add(number, SCOPES[0], rows[number])
@@ -374,7 +374,7 @@ def test_tombstones_do_not_hide_live_rows(exact_below: int) -> None:
     rows = np.concatenate([crowd, crowded(3000, seed=5)])
     index = FaissIndex(WIDE_D, exact_below=exact_below, background=False)
     index.add_many(list(range(3900)), [SCOPES[0]] * 3900, rows)
-    index.set_aside()
+    index.freeze()
     index.merge(partial(merged, exact_below=exact_below))
     question = crowded(1, seed=3)[0]
     live = int(np.argmin(crowd @ question))
@@ -404,11 +404,11 @@ def test_recent_rows_far_from_the_query_hide_nothing(during: bool) -> None:
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope = SCOPES[0]
     index.add_many(list(range(4000)), [scope] * 4000, rows[:4000])
-    index.set_aside()
+    index.freeze()
     index.merge(MERGED)
     index.add_many(list(range(4000, 6000)), [scope] * 2000, rows[4000:])
     if during:
-        assert index.set_aside()
+        assert index.freeze()
     far = near(np.repeat(crowded(1, seed=12), 400, axis=0), 0.98, seed=13)
     index.add_many(list(range(6000, 6400)), [scope] * 400, far)
     asked = np.arange(0, 6000, 20)
@@ -422,7 +422,7 @@ def test_a_row_in_two_sources_is_found_once() -> None:
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope, ids = SCOPES[0], list(range(4000))
     index.add_many(ids, [scope] * 4000, rows)
-    index.set_aside()
+    index.freeze()
     index.merge(MERGED)
     index._mem_table.add(np.arange(3000), [scope] * 3000, rows[:3000])
     for number in range(0, 3000, 100):
@@ -437,7 +437,7 @@ def test_searches_during_adds_and_removals_find_the_rows_that_stay() -> None:
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope, stays = SCOPES[0], np.arange(0, 3000)
     index.add_many(stays[:2000].tolist(), [scope] * 2000, rows[:2000])
-    index.set_aside()
+    index.freeze()
     index.merge(MERGED)
     index.add_many(stays[2000:].tolist(), [scope] * 1000, rows[2000:3000])
     asked = np.arange(0, 3000, 7)
@@ -482,18 +482,18 @@ def test_mem_tables_use_the_centroids_of_the_segment() -> None:
         return coarse is not None and getattr(mem_table, "coarse", None) is coarse
 
     add(0, 1500)
-    index.set_aside()
+    index.freeze()
     index.merge(MERGED)
     add(1500, 2000)
     assert same_centroids()
-    index.set_aside()
+    index.freeze()
     add(2000, 2500)  # meanwhile the rest is merged around the same centroids
     before = index._mem_table.partitions[scope]._rows
     index.merge(MERGED)
     assert same_centroids()
     assert index._mem_table.partitions[scope]._rows is before, "rebuilt for nothing"
     add(2500, 8000)
-    index.set_aside()
+    index.freeze()
     add(8000, 9000)  # the merged rows are so many that centroids are trained again
     index.merge(MERGED)
     assert same_centroids()

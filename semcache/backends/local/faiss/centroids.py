@@ -12,10 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from semcache.backends.local.faiss.quantizer import Part, Quantizer
+    from semcache.backends.local.faiss.quantizer import Block, Quantizer
     from semcache.types import Vector
 
-REGROW = 4
+RETRAIN_FACTOR = 4
 """Centroids are trained again when there are this many times the rows they were trained for."""
 _SAMPLE_PER_LIST = 32
 """Training rows for each list's centroid."""
@@ -34,13 +34,13 @@ class CoarseQuantizer:
         centroids: float32[l, d], unit vectors; empty if the scope has only one list.
         part: the centroids as codes, uint8[l, d], ready to be scanned.
         quantizer: turns vectors into codes.
-        edges: float32[d], the threshold of each dimension's sign bit (`Quantizer.edges`).
+        edges: float32[d], the threshold of each dimension's sign bit (`Quantizer.thresholds`).
     """
 
     centroids: NDArray[np.float32]
-    part: Part
+    part: Block
     quantizer: Quantizer
-    edges: NDArray[np.float32]
+    thresholds: NDArray[np.float32]
 
     @property
     def lists(self) -> int:
@@ -48,15 +48,15 @@ class CoarseQuantizer:
 
     def sketch(self, vectors: Vector) -> NDArray[np.uint8]:
         """What scans read of float32[n, d]: sign bits, uint8[n, d / 8], or else codes."""
-        if self.quantizer.signed:
-            return self.quantizer.signs_of(vectors, self.edges)
+        if self.quantizer.has_sign_bits:
+            return self.quantizer.sign_bits(vectors, self.thresholds)
         return self.quantizer.encode(vectors)
 
     def equals(self, other: CoarseQuantizer) -> bool:
         """Whether both assign rows to the same lists, with the same codes and sign bits."""
         return (
             self.quantizer == other.quantizer
-            and np.array_equal(self.edges, other.edges)
+            and np.array_equal(self.thresholds, other.thresholds)
             and np.array_equal(self.centroids, other.centroids)
         )
 
@@ -76,7 +76,7 @@ def sample_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(_SEED).permutation(rows)[:count])
 
 
-def placed(sample: Vector, rows: int) -> NDArray[np.float32]:
+def train_centroids(sample: Vector, rows: int) -> NDArray[np.float32]:
     """float32[l, d]: centroids for this many rows, trained by k-means on a sample of them."""
     means = faiss.Kmeans(
         sample.shape[1], lists_for(rows), niter=_ITERATIONS, seed=_SEED, spherical=True,
@@ -87,14 +87,14 @@ def placed(sample: Vector, rows: int) -> NDArray[np.float32]:
     return means.centroids
 
 
-def assigned(vectors: Vector, centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+def nearest_centroids(vectors: Vector, centroids: NDArray[np.float32]) -> NDArray[np.int64]:
     """int64[n]: the nearest centroid of each vector."""
     nearest: NDArray[np.int64]
     nearest = faiss.knn(vectors, centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)[1][:, 0]
     return nearest
 
 
-def middle_of(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def mean_code(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8[d] of uint8[n, d]: the mean code of each dimension, rounded up."""
     if not len(codes):
         return np.zeros(codes.shape[1], np.uint8)

@@ -12,16 +12,22 @@ however near. Vectors have unit length: the inner product that FAISS computes is
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semcache.backends.local.faiss.merging import Fresh
-from semcache.backends.local.faiss.partition import EXACT_BELOW, HALF, Lists, Partition
-from semcache.backends.local.faiss.search import STAGES, Question, Search, Source, Stage, together
+from semcache.backends.local.faiss.mem_table import MemTable
+from semcache.backends.local.faiss.merging import NewRows
+from semcache.backends.local.faiss.partition import EXACT_BELOW, FLOAT16_TOLERANCE, Lists
+from semcache.backends.local.faiss.search import (
+    STAGES,
+    Search,
+    SearchQuery,
+    Source,
+    Stage,
+    merge_results,
+)
 from semcache.backends.local.faiss.segment import ScopeRows, Segment
 from semcache.types import Neighbour
 
@@ -31,9 +37,9 @@ if TYPE_CHECKING:
     from semcache.backends.local.faiss.centroids import CoarseQuantizer
     from semcache.types import Vector
 
-_LEVEL_ROWS = 65_536
+_MEM_TABLE_ROWS = 65_536
 """A mem table is due for a merge above this weight in rows, or above ..."""
-_LEVEL_SHARE = 8
+_MEM_TABLE_SHARE = 8
 """... one row in this many of the segment, whichever is more."""
 _SCOPE_WEIGHT = 2
 """Weight of each scope of a mem table, in rows: its partition takes memory of its own."""
@@ -42,9 +48,9 @@ _TOMBSTONE_SHARE = 4
 _MIN_TOMBSTONES = 1024
 """... and more than this many rows are."""
 
-Made = tuple[Segment, "NDArray[np.int64]"]
+MergeResult = tuple[Segment, "NDArray[np.int64]"]
 """A new segment, and ids of its rows that are deleted already."""
-Maker = Callable[["Segment | None", Fresh, "NDArray[np.int64]"], Made]
+BuildSegment = Callable[["Segment | None", NewRows, "NDArray[np.int64]"], MergeResult]
 """(old segment, rows of the frozen mem table, tombstones) -> what replaces them."""
 
 
@@ -75,7 +81,7 @@ class FaissIndex:
         self._background = background
         self._sealed = _SealedSegment(segment, set())
         self._mem_table = self._new_mem_table()
-        self._frozen: _MemTable | None = None
+        self._frozen: MemTable | None = None
         self._frozen_tombstones: list[int] = []
         self._pending_deletes: list[int] = []
         self._pending_retain: tuple[NDArray[np.int64], int] | None = None
@@ -84,8 +90,9 @@ class FaissIndex:
     def tolerance(self, scope: bytes) -> float:
         segment = self._sealed.segment
         if segment is not None:
-            return max(segment.quantizer.tolerance, HALF)
-        return 0.0 if all(mem_table.exact(scope) for mem_table in self._mem_tables()) else HALF
+            return max(segment.quantizer.tolerance, FLOAT16_TOLERANCE)
+        exact = all(mem_table.exact(scope) for mem_table in self._mem_tables())
+        return 0.0 if exact else FLOAT16_TOLERANCE
 
     def __len__(self) -> int:
         sealed = self._sealed
@@ -152,7 +159,7 @@ class FaissIndex:
             else:
                 exact.append(part)
         searches = [
-            Search(Question(vector, coarse), same_lists, wanted, sealed.tombstones)
+            Search(SearchQuery(vector, coarse), same_lists, wanted, sealed.tombstones)
             for coarse, same_lists in sources.items()
         ]
         return self._search_in_stages(searches, exact, k, wanted)
@@ -166,7 +173,7 @@ class FaissIndex:
     ) -> list[Neighbour]:
         """Widen the searches stage by stage until they find enough; include the exact results."""
         if not searches:
-            return together(exact, wanted)
+            return merge_results(exact, wanted)
         nearest: list[Neighbour] = []
         for stage in self._stages:
             scaled, parts, more = stage.times(k), list(exact), False
@@ -174,7 +181,7 @@ class FaissIndex:
                 search.widen(scaled)
                 parts.append(search.found())
                 more = more or not search.exhausted
-            nearest = together(parts, wanted)
+            nearest = merge_results(parts, wanted)
             if not more or (len(nearest) >= wanted and nearest[0].similarity >= stage.near):
                 break
         return nearest
@@ -190,18 +197,18 @@ class FaissIndex:
     def due(self) -> bool:
         """Whether it is time to merge."""
         sealed = self._sealed
-        full = self._mem_table.weight > max(_LEVEL_ROWS, sealed.rows // _LEVEL_SHARE)
+        full = self._mem_table.weight > max(_MEM_TABLE_ROWS, sealed.rows // _MEM_TABLE_SHARE)
         sparse = len(sealed.tombstones) > max(_MIN_TOMBSTONES, sealed.rows // _TOMBSTONE_SHARE)
         return self._frozen is None and (full or sparse)
 
     @property
-    def unsaved(self) -> float:
+    def changed_share(self) -> float:
         """Changes since the segment was made, as a share of its rows."""
         sealed = self._sealed
         recent = sum(len(mem_table.scope_of) for mem_table in self._mem_tables())
         return (len(sealed.tombstones) + recent) / max(sealed.rows, 1)
 
-    def set_aside(self) -> bool:
+    def freeze(self) -> bool:
         """Freeze the mem table, to be merged; False if a merge is under way already."""
         with self._lock:
             if self._frozen is not None:
@@ -211,10 +218,10 @@ class FaissIndex:
             self._pending_deletes, self._pending_retain = [], None
             return True
 
-    def merge(self, make: Maker) -> None:
+    def merge(self, make: BuildSegment) -> None:
         """Replace the segment and the frozen mem table by the segment that `make` returns.
 
-        If `make` fails, `set_aside` is undone, and the error is raised.
+        If `make` fails, `freeze` is undone, and the error is raised.
         """
         frozen = self._frozen
         assert frozen is not None
@@ -245,19 +252,19 @@ class FaissIndex:
             self._mem_table.remove(recent[segment.contains(recent)].tolist())
 
     def give_up(self) -> None:
-        """Undo `set_aside`; vectors added since are kept."""
+        """Undo `freeze`; vectors added since are kept."""
         with self._lock:
             if (frozen := self._frozen) is not None:
                 frozen.add_all(self._mem_table)
                 self._mem_table, self._frozen = frozen, None
 
-    def _mem_tables(self) -> list[_MemTable]:
+    def _mem_tables(self) -> list[MemTable]:
         mem_table = self._mem_table  # read first, since it may be frozen meanwhile
         frozen = self._frozen
         return [mem_table] if frozen is None or frozen is mem_table else [mem_table, frozen]
 
-    def _new_mem_table(self) -> _MemTable:
-        return _MemTable(
+    def _new_mem_table(self) -> MemTable:
+        return MemTable(
             self.dimension,
             exact_below=self.exact_below,
             background=self._background,
@@ -300,97 +307,3 @@ class _SealedSegment:
     def rows_of(self, scope: bytes) -> ScopeRows | None:
         """The scope's rows, including those with a tombstone; None if it has no rows."""
         return None if self.segment is None else self.segment.rows(scope)
-
-
-class _MemTable:
-    """Vectors that are not in the segment yet: a partition for each scope.
-
-    Args:
-        segment: the sealed segment; partitions use the centroids of its large scopes.
-    """
-
-    def __init__(
-        self, dimension: int, *, exact_below: int, background: bool, segment: Segment | None
-    ) -> None:
-        self._dimension = dimension
-        self._segment = segment
-        self._exact_below = exact_below
-        self._background = background
-        self.partitions: dict[bytes, Partition] = {}
-        self.scope_of: dict[int, bytes] = {}
-
-    @property
-    def weight(self) -> int:
-        return len(self.scope_of) + _SCOPE_WEIGHT * len(self.partitions)
-
-    def add(self, ids: NDArray[np.int64], scopes: Sequence[bytes], vectors: Vector) -> None:
-        rows: dict[bytes, list[int]] = defaultdict(list)
-        for row, (entry_id, scope) in enumerate(zip(ids.tolist(), scopes, strict=True)):
-            if entry_id not in self.scope_of:
-                self.scope_of[entry_id] = scope
-                rows[scope].append(row)
-        for scope, chosen in rows.items():
-            partition = self.partitions.get(scope)
-            if partition is None:
-                partition = self.partitions[scope] = Partition(
-                    self._dimension,
-                    exact_below=self._exact_below,
-                    background=self._background,
-                    coarse=partial(self._coarse, scope),
-                )
-            partition.add(ids[chosen], vectors[chosen])
-
-    def add_all(self, other: _MemTable) -> None:
-        """Add the rows of another mem table."""
-        rows = other.contents(self._dimension)
-        self.add(rows.ids, rows.scopes, rows.vectors)
-
-    def remove(self, ids: Iterable[int]) -> list[int]:
-        """Remove these ids, and return those that are not here."""
-        here: dict[bytes, list[int]] = defaultdict(list)
-        missing: list[int] = []
-        for entry_id in ids:
-            scope = self.scope_of.pop(entry_id, None)
-            if scope is None:
-                missing.append(entry_id)
-            else:
-                here[scope].append(entry_id)
-        for scope, own_ids in here.items():
-            partition = self.partitions[scope]
-            partition.remove(own_ids)
-            if not partition.count:
-                del self.partitions[scope]
-        return missing
-
-    def follow(self, segment: Segment) -> None:
-        """Adopt the centroids of the new sealed segment."""
-        self._segment = segment
-        for partition in self.partitions.values():
-            if not partition.exact:
-                partition.follow()
-
-    def _coarse(self, scope: bytes) -> CoarseQuantizer | None:
-        return None if self._segment is None else self._segment.coarse(scope)
-
-    def search(self, scope: bytes, vector: Vector, k: int) -> list[Neighbour] | Lists:
-        """See `Partition.search`."""
-        partition = self.partitions.get(scope)
-        return [] if partition is None else partition.search(vector, k)
-
-    def exact(self, scope: bytes) -> bool:
-        """Whether similarities in this scope are exact."""
-        partition = self.partitions.get(scope)
-        return partition is None or partition.exact
-
-    def contents(self, dimension: int) -> Fresh:
-        parts = [(scope, *p.contents()) for scope, p in list(self.partitions.items())]
-        ids = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
-        vectors = np.concatenate(
-            [np.empty((0, dimension), np.float32), *(part[2] for part in parts)]
-        )
-        scopes = [scope for scope, own_ids, _ in parts for _ in own_ids]
-        return Fresh(ids, scopes, vectors)
-
-    def wait(self) -> None:
-        for partition in list(self.partitions.values()):
-            partition.wait()

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from semcache.backends.local.faiss.index import FaissIndex, Made
-    from semcache.backends.local.faiss.merging import Fresh
+    from semcache.backends.local.faiss.index import FaissIndex, MergeResult
+    from semcache.backends.local.faiss.merging import NewRows
     from semcache.backends.local.faiss.segment import Segment
-    from semcache.backends.local.faiss.snapshot import Facts
+    from semcache.backends.local.faiss.snapshot import SnapshotInfo
     from semcache.types import ChangeCursor
 
 logger = logging.getLogger("semcache")
@@ -43,7 +43,7 @@ _NICE = 10
 OnFailure = Callable[[BaseException], None]
 
 
-class FaissFiles:
+class IndexLifecycle:
     """Creates, loads and saves `FaissIndex`es; FAISS is only imported for the first one.
 
     Args:
@@ -78,21 +78,23 @@ class FaissFiles:
         return self._index(dimension, segment), facts.last_id, facts.last_deletion
 
     def build(
-        self, store: Store, fingerprint: str, dimension: int, *, anew: bool = False
+        self, store: Store, fingerprint: str, dimension: int, *, force: bool = False
     ) -> tuple[FaissIndex, int, int]:
         with _locked(self.path), _low_priority(self.background):
-            if not anew and (loaded := self.load(store, fingerprint, dimension)) is not None:
+            if not force and (loaded := self.load(store, fingerprint, dimension)) is not None:
                 return loaded  # another process has just built it
             facts = _facts(store, fingerprint)
             segment: Segment | None = None
             for last_id, fresh in _read(store, facts.last_id, dimension):
                 # Entries deleted meanwhile are not read, or are removed when the index catches up.
                 facts_so_far = replace(facts, last_id=last_id)
-                segment = self._made(segment, fresh, _no_ids(), dimension, facts_so_far)
+                segment = self._merged_segment(segment, fresh, _no_ids(), dimension, facts_so_far)
         return self._index(dimension, segment), facts.last_id, facts.last_deletion
 
-    def merge(self, index: FaissIndex, store: Store, at: ChangeCursor, failed: OnFailure) -> None:
-        if not index.set_aside():
+    def merge(
+        self, index: FaissIndex, store: Store, at: ChangeCursor, on_failure: OnFailure
+    ) -> None:
+        if not index.freeze():
             return
 
         def run() -> None:
@@ -101,7 +103,7 @@ class FaissFiles:
                     self._merge(index, store, at)
             except Exception as error:
                 index.give_up()
-                failed(error)
+                on_failure(error)
 
         if not self.background:
             run()
@@ -112,13 +114,13 @@ class FaissFiles:
             self._merging = thread
         except RuntimeError as error:  # too many threads
             index.give_up()
-            failed(error)
+            on_failure(error)
 
     def save(self, index: FaissIndex, store: Store, at: ChangeCursor) -> None:
         if (merging := self._merging) is not None:
             merging.join(_CLOSE_TIMEOUT)
         with _locked(self.path, wait=False) as acquired:
-            if acquired and index.unsaved > _UNSAVED and index.set_aside():
+            if acquired and index.changed_share > _UNSAVED and index.freeze():
                 self._merge(index, store, at)
 
     def wait(self) -> None:
@@ -135,27 +137,27 @@ class FaissFiles:
     # ------------------------------------------------------------------------ internals
 
     def _merge(self, index: FaissIndex, store: Store, at: ChangeCursor) -> None:
-        """The caller holds the lock and has called `set_aside`."""
-        from semcache.backends.local.faiss.snapshot import Facts
+        """The caller holds the lock and has called `freeze`."""
+        from semcache.backends.local.faiss.snapshot import SnapshotInfo
 
-        facts = Facts.of(at, at.fingerprint)
+        facts = SnapshotInfo.of(at, at.fingerprint)
 
-        def make(old: Segment | None, fresh: Fresh, dead: NDArray[np.int64]) -> Made:
+        def make(old: Segment | None, fresh: NewRows, tombstones: NDArray[np.int64]) -> MergeResult:
             newer = self._newer(store, facts, at.dimension, old, fresh.ids)
             if newer is not None:
                 return newer
-            return self._made(old, fresh, dead, at.dimension, facts), _no_ids()
+            return self._merged_segment(old, fresh, tombstones, at.dimension, facts), _no_ids()
 
         index.merge(make)
 
     def _newer(
         self,
         store: Store,
-        mine: Facts,
+        mine: SnapshotInfo,
         dimension: int,
         old: Segment | None,
         fresh: NDArray[np.int64],
-    ) -> Made | None:
+    ) -> MergeResult | None:
         """Another process's snapshot, and ids of its rows that have been deleted since.
 
         None unless there is one that holds most of what is to be merged here.
@@ -182,20 +184,20 @@ class FaissFiles:
         deletions = store.deletions_after(facts.last_deletion)
         return None if deletions is None else (segment, np.asarray(deletions[0], np.int64))
 
-    def _made(
+    def _merged_segment(
         self,
         old: Segment | None,
-        fresh: Fresh,
-        dead: NDArray[np.int64],
+        fresh: NewRows,
+        tombstones: NDArray[np.int64],
         dimension: int,
-        facts: Facts,
+        facts: SnapshotInfo,
     ) -> Segment:
         """The merged segment, mapped from its file, or in memory if the file cannot be written."""
         from semcache.backends.local.faiss import snapshot
         from semcache.backends.local.faiss.merging import merge
 
         plan = merge(
-            old, fresh, dead, exact_below=self._effective_exact_below(), dimension=dimension
+            old, fresh, tombstones, exact_below=self._effective_exact_below(), dimension=dimension
         )
         try:
             snapshot.sweep(self.path)
@@ -224,10 +226,10 @@ class FaissFiles:
         return EXACT_BELOW if self._exact_below is None else self._exact_below
 
 
-def _facts(store: Store, fingerprint: str) -> Facts:
-    from semcache.backends.local.faiss.snapshot import Facts
+def _facts(store: Store, fingerprint: str) -> SnapshotInfo:
+    from semcache.backends.local.faiss.snapshot import SnapshotInfo
 
-    return Facts.of(store.position(), fingerprint)
+    return SnapshotInfo.of(store.position(), fingerprint)
 
 
 def _no_ids() -> NDArray[np.int64]:
@@ -236,17 +238,17 @@ def _no_ids() -> NDArray[np.int64]:
     return np.empty(0, np.int64)
 
 
-def _read(store: Store, last_id: int, dimension: int) -> Iterator[tuple[int, Fresh]]:
+def _read(store: Store, last_id: int, dimension: int) -> Iterator[tuple[int, NewRows]]:
     """Yield (last id so far, rows) of all vectors in the store up to `last_id`, in batches."""
     import numpy as np
 
-    from semcache.backends.local.faiss.merging import Fresh
-    from semcache.backends.vectors import batched, unpacked
+    from semcache.backends.local.faiss.merging import NewRows
+    from semcache.backends.vectors import batched, decode_rows
 
     stored = takewhile(lambda row: row[0] <= last_id, store.vectors_after(0))
     for rows in batched(stored, _BUILD_ROWS):
-        ids, scopes, vectors = unpacked(rows, dimension)
-        yield rows[-1][0], Fresh(np.asarray(ids, np.int64), scopes, vectors)
+        ids, scopes, vectors = decode_rows(rows, dimension)
+        yield rows[-1][0], NewRows(np.asarray(ids, np.int64), scopes, vectors)
 
 
 @contextmanager

@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semcache.backends.local.faiss.centroids import REGROW, assigned, middle_of, placed, sample_of
+from semcache.backends.local.faiss.centroids import (
+    RETRAIN_FACTOR,
+    mean_code,
+    nearest_centroids,
+    sample_of,
+    train_centroids,
+)
 from semcache.backends.local.faiss.quantizer import Quantizer
-from semcache.backends.local.faiss.segment import KEY, Arrays, Segment, as_keys, key_of
+from semcache.backends.local.faiss.segment import KEY_BYTES, Arrays, Segment, as_keys, key_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +38,7 @@ _MAX_CHANGED = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fresh:
+class NewRows:
     """New rows to be merged: ids int64[m], their scopes, vectors float32[m, d]."""
 
     ids: NDArray[np.int64]
@@ -58,7 +64,7 @@ class Plan:
         """Yield codes uint8[_, d] with their sign bits uint8[_, d / 8], batch by batch."""
         for start in range(0, self.rows, _BATCH):
             codes = self._inputs.codes(self._order[start : start + _BATCH])
-            yield codes, self._inputs.quantizer.signs_of(codes, self.arrays.middle)
+            yield codes, self._inputs.quantizer.sign_bits(codes, self.arrays.middle)
 
     def in_memory(self) -> Segment:
         """The segment in memory, without a file."""
@@ -76,7 +82,7 @@ class _Inputs:
     """The rows to be merged, numbered: the live old rows, then the fresh ones."""
 
     def __init__(
-        self, old: Segment | None, live: NDArray[np.int64], fresh: Fresh, quantizer: Quantizer
+        self, old: Segment | None, live: NDArray[np.int64], fresh: NewRows, quantizer: Quantizer
     ) -> None:
         self.old, self.live, self.fresh, self.quantizer = old, live, fresh, quantizer
 
@@ -121,7 +127,12 @@ class _Inputs:
 
 
 def merge(
-    old: Segment | None, fresh: Fresh, dead: NDArray[np.int64], *, exact_below: int, dimension: int
+    old: Segment | None,
+    fresh: NewRows,
+    tombstones: NDArray[np.int64],
+    *,
+    exact_below: int,
+    dimension: int,
 ) -> Plan:
     """Plan a segment of the old rows, without the dead ones, and the fresh rows.
 
@@ -130,7 +141,7 @@ def merge(
         exact_below: scopes with fewer rows get a single list.
         dimension: length d of a vector.
     """
-    live = _live_rows(old, dead)
+    live = _live_rows(old, tombstones)
     old_quantizer = None if old is None else old.quantizer
     if len(fresh.ids):
         quantizer = Quantizer.around(fresh.vectors, old_quantizer)
@@ -148,7 +159,7 @@ def merge(
     no_codes, middle = np.empty((0, dimension), np.uint8), _middle(inputs, len(ids))
     arrays = Arrays(
         scale=np.array([quantizer.scale], np.float32),
-        keys=keys.view(np.uint8).reshape(len(keys), KEY),
+        keys=keys.view(np.uint8).reshape(len(keys), KEY_BYTES),
         first_list=first_list,
         first_centroid=_offsets(np.where(lists.list_counts > 1, lists.list_counts, 0)),
         made_for=lists.made_for,
@@ -159,7 +170,7 @@ def merge(
         sorted_ids=np.sort(ids),
         middle=middle,
         codes=no_codes,
-        signs=quantizer.signs_of(no_codes, middle),
+        signs=quantizer.sign_bits(no_codes, middle),
     )
     return Plan(arrays, len(ids), inputs, order)
 
@@ -170,7 +181,7 @@ def _middle(inputs: _Inputs, rows: int) -> NDArray[np.uint8]:
     Then the lists of mem tables around the same centroids can stay as they are.
     """
     sample = inputs.codes(np.arange(0, rows, max(rows // _SAMPLE, 1)))
-    middle = middle_of(sample)
+    middle = mean_code(sample)
     if rows and inputs.old is not None and inputs.old.quantizer == inputs.quantizer:
         old_middle = np.array(inputs.old.arrays.middle)
         changed = ((sample >= old_middle) != (sample >= middle)).mean(axis=0)
@@ -179,21 +190,21 @@ def _middle(inputs: _Inputs, rows: int) -> NDArray[np.uint8]:
     return middle
 
 
-def _live_rows(old: Segment | None, dead: NDArray[np.int64]) -> NDArray[np.int64]:
+def _live_rows(old: Segment | None, tombstones: NDArray[np.int64]) -> NDArray[np.int64]:
     """int64[_]: rows of the old segment that have no tombstone."""
     if old is None:
         return np.empty(0, np.int64)
-    if not len(dead):
+    if not len(tombstones):
         return np.arange(old.count)
-    return np.flatnonzero(~np.isin(old.arrays.ids, dead))
+    return np.flatnonzero(~np.isin(old.arrays.ids, tombstones))
 
 
 def _scopes(
-    old: Segment | None, live: NDArray[np.int64], fresh: Fresh
+    old: Segment | None, live: NDArray[np.int64], fresh: NewRows
 ) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
     """(sorted keys of the scopes that have rows, each row's index into them)"""
     raw = b"".join(key_of(scope) for scope in fresh.scopes)
-    all_keys = as_keys(np.frombuffer(raw, np.uint8).reshape(-1, KEY))
+    all_keys = as_keys(np.frombuffer(raw, np.uint8).reshape(-1, KEY_BYTES))
     if old is not None:
         all_keys = np.concatenate([old.keys, all_keys])
     keys, index_of = np.unique(all_keys, return_inverse=True)
@@ -241,7 +252,7 @@ class _ListAssignment:
             rows = np.flatnonzero(scope_of == scope)
             reusable = self._reusable_centroids(keys[scope], len(rows))
             if reusable is None:
-                centroids = placed(inputs.vectors(sample_of(rows)), len(rows))
+                centroids = train_centroids(inputs.vectors(sample_of(rows)), len(rows))
                 self.made_for[scope] = len(rows)
                 self.list_of[rows] = _assigned(inputs, rows, centroids)
             else:
@@ -269,7 +280,7 @@ class _ListAssignment:
         arrays = self._old.arrays
         first, end = arrays.first_centroid[at : at + 2].tolist()
         made_for = int(arrays.made_for[at])
-        if end == first or rows >= REGROW * made_for or REGROW * rows <= made_for:
+        if end == first or rows >= RETRAIN_FACTOR * made_for or RETRAIN_FACTOR * rows <= made_for:
             return None
         return np.array(arrays.centroids[first:end]), int(arrays.first_list[at]), made_for
 
@@ -288,7 +299,7 @@ def _assigned(
     nearest = np.empty(len(rows), np.int64)
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        nearest[start : start + _BATCH] = assigned(inputs.vectors(batch), centroids)
+        nearest[start : start + _BATCH] = nearest_centroids(inputs.vectors(batch), centroids)
     return nearest
 
 

@@ -25,15 +25,15 @@ import faiss
 import numpy as np
 
 from semcache.backends.local.faiss.centroids import (
-    REGROW,
+    RETRAIN_FACTOR,
     CoarseQuantizer,
-    assigned,
-    middle_of,
-    placed,
+    mean_code,
+    nearest_centroids,
     sample_of,
+    train_centroids,
 )
-from semcache.backends.local.faiss.quantizer import Part, Quantizer
-from semcache.backends.local.faiss.search import Question, inner_products
+from semcache.backends.local.faiss.quantizer import Block, Quantizer
+from semcache.backends.local.faiss.search import SearchQuery, inner_products
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ EXACT_BELOW = 8_192
 """A scope with fewer vectors is searched exactly."""
 _LISTS_FROM = 256
 """Vectors from which on a partition uses lists if the segment has centroids for its scope."""
-HALF = 0.001
+FLOAT16_TOLERANCE = 0.001
 """Error bound of a cosine from float16 vectors."""
 _NO_ROWS = np.empty(0, np.int64)
 
@@ -122,9 +122,9 @@ class Lists:
         room: initial capacity in rows.
     """
 
-    def __init__(self, coarse: CoarseQuantizer, *, own_for: int | None, room: int) -> None:
+    def __init__(self, coarse: CoarseQuantizer, *, trained_for: int | None, room: int) -> None:
         self.coarse = coarse
-        self.own_for = own_for
+        self.trained_for = trained_for
         self._ids = np.empty(room, np.int64)
         self._list_of = np.empty(room, np.int64)
         self._vectors = np.empty((room, coarse.quantizer.dimension), np.float16)
@@ -139,9 +139,9 @@ class Lists:
     ) -> Lists:
         """Put vectors into the lists of this coarse quantizer; None trains one by k-means."""
         if coarse is not None:
-            lists = cls(coarse, own_for=None, room=2 * len(ids))
+            lists = cls(coarse, trained_for=None, room=2 * len(ids))
         else:
-            lists = cls(_trained(vectors), own_for=len(ids), room=2 * len(ids))
+            lists = cls(_trained(vectors), trained_for=len(ids), room=2 * len(ids))
         lists.add(ids, vectors)
         return lists
 
@@ -152,16 +152,16 @@ class Lists:
     @property
     def outgrown(self) -> bool:
         """Whether there are too many rows for the centroids that were trained for them."""
-        return self.own_for is not None and self.count >= REGROW * self.own_for
+        return self.trained_for is not None and self.count >= RETRAIN_FACTOR * self.trained_for
 
     def add(self, ids: NDArray[np.int64], vectors: Vector) -> None:
         if not len(ids):
             return
         rows = self._allocate(len(ids))
         if len(ids) == 1:
-            numbers = Question(vectors[0], self.coarse).nearest_lists(1)
+            numbers = SearchQuery(vectors[0], self.coarse).nearest_lists(1)
         else:
-            numbers = assigned(vectors, self.coarse.centroids)
+            numbers = nearest_centroids(vectors, self.coarse.centroids)
         self._ids[rows], self._vectors[rows], self._list_of[rows] = ids, vectors, numbers
         self._row_of.update(zip(ids.tolist(), rows.tolist(), strict=True))
         sketch = self.coarse.sketch(vectors)
@@ -206,7 +206,7 @@ class Lists:
                 end += part.rows
         return _View(parts, firsts, end, rows, self)
 
-    def measured(
+    def with_cosines(
         self, rows: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(ids, cosines with float32[d])"""
@@ -227,14 +227,14 @@ class _List:
     __slots__ = ("part", "rows")
 
     def __init__(self, width: int, room: int = 8) -> None:
-        self.part = Part.of(np.empty((room, width), np.uint8), 0)
+        self.part = Block.of(np.empty((room, width), np.uint8), 0)
         self.rows = np.empty(room, np.int64)
 
     def add(self, sketch: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
         part, end = self.part, self.part.rows + len(rows)
         if end > len(self.rows):
             capacity = max(end, 2 * len(self.rows))
-            part = Part.of(_grown(part.sketch, capacity), part.rows)
+            part = Block.of(_grown(part.sketch, capacity), part.rows)
             self.rows = _grown(self.rows, capacity)
         part.sketch[part.rows : end], self.rows[part.rows : end] = sketch, rows
         self.part = part._replace(rows=end)
@@ -250,25 +250,25 @@ class _List:
 class _View(NamedTuple):
     """Rows of some lists, numbered consecutively."""
 
-    parts: Sequence[Part]
+    parts: Sequence[Block]
     firsts: Sequence[int]
     end: int
     rows: Sequence[NDArray[np.int64]]
     lists: Lists
 
-    def measured(
+    def with_cosines(
         self, numbers: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         rows = np.concatenate([_NO_ROWS, *self.rows])
-        return self.lists.measured(rows[numbers], vector)
+        return self.lists.with_cosines(rows[numbers], vector)
 
 
 def _trained(vectors: Vector) -> CoarseQuantizer:
     """A coarse quantizer trained on these vectors by k-means."""
     sample = vectors[sample_of(np.arange(len(vectors)))]
-    centroids, quantizer = placed(sample, len(vectors)), Quantizer.around(vectors)
-    coarse, middle = quantizer.encode(centroids), middle_of(quantizer.encode(sample))
-    return CoarseQuantizer(centroids, Part.of(coarse), quantizer, quantizer.edges(middle))
+    centroids, quantizer = train_centroids(sample, len(vectors)), Quantizer.around(vectors)
+    coarse, middle = quantizer.encode(centroids), mean_code(quantizer.encode(sample))
+    return CoarseQuantizer(centroids, Block.of(coarse), quantizer, quantizer.thresholds(middle))
 
 
 def _grown(array: NDArray[Any], capacity: int) -> NDArray[Any]:

@@ -62,30 +62,30 @@ class Quantizer:
         numbers = vectors * (MIDDLE / self.scale) + (MIDDLE + 0.5)
         return np.clip(numbers, 0, 255, out=numbers).astype(np.uint8)
 
-    def edges(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def thresholds(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The smallest numbers that have these codes."""
         return (codes.astype(np.float32) - (MIDDLE + 0.5)) * np.float32(self.step)
 
     @property
-    def signed(self) -> bool:
+    def has_sign_bits(self) -> bool:
         """Whether rows have sign bits as well as codes."""
         return self.dimension >= _SIGNS_FROM
 
-    def signs_of(self, numbers: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.uint8]:
+    def sign_bits(self, numbers: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[np.uint8]:
         """Sign bits of [n, d] vectors or codes, uint8[n, d / 8]: whether each reaches its edge.
 
         uint8[n, 0] if the dimension is too small for sign bits.
         """
-        if not self.signed:
+        if not self.has_sign_bits:
             return np.empty((len(numbers), 0), np.uint8)
-        return np.packbits(numbers >= edges, axis=-1)
+        return np.packbits(numbers >= thresholds, axis=-1)
 
     def decode(self, codes: NDArray[np.uint8]) -> Vector:
         vectors: Vector = ((codes.astype(np.float32) - MIDDLE) * self.step).astype(np.float32)
         return vectors
 
 
-class Part(NamedTuple):
+class Block(NamedTuple):
     """A contiguous block of rows, in the form in which FAISS scans it.
 
     Attributes:
@@ -99,6 +99,6 @@ class Part(NamedTuple):
     rows: int
 
     @classmethod
-    def of(cls, sketch: NDArray[np.uint8], rows: int | None = None) -> Part:
+    def of(cls, sketch: NDArray[np.uint8], rows: int | None = None) -> Block:
         """A block of all these rows, or of the first `rows`."""
         return cls(sketch, faiss.swig_ptr(sketch), len(sketch) if rows is None else rows)

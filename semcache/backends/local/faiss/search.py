@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import faiss
 import numpy as np
 
-from semcache.backends.local.faiss.quantizer import Part
+from semcache.backends.local.faiss.quantizer import Block
 from semcache.types import Neighbour
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class View(Protocol):
     """
 
     @property
-    def parts(self) -> Sequence[Part]: ...
+    def parts(self) -> Sequence[Block]: ...
     @property
     def firsts(self) -> Sequence[int]: ...
     @property
     def end(self) -> int: ...
 
-    def measured(
+    def with_cosines(
         self, numbers: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(ids, cosines with float32[d]) of the rows with these numbers, in any order."""
@@ -91,7 +91,7 @@ class Source(Protocol):
         ...
 
 
-class Question:
+class SearchQuery:
     """A query vector, to be compared with rows in the lists of one coarse quantizer.
 
     Args:
@@ -108,20 +108,20 @@ class Question:
         return self._by_codes([part], [0], _filled(_MAX_L2, min(count, part.rows)))
 
     def nearest(
-        self, parts: Sequence[Part], firsts: Sequence[int], count: int
+        self, parts: Sequence[Block], firsts: Sequence[int], count: int
     ) -> NDArray[np.int64]:
         """int64[count]: numbers of the nearest rows, by their sign bits or codes, in no order."""
         quantizer = self.coarse.quantizer
-        if not quantizer.signed:
+        if not quantizer.has_sign_bits:
             return _row_numbers(self._by_codes(parts, firsts, _filled(_MAX_L2, count)))
-        signs = quantizer.signs_of(self.vector, self.coarse.edges)
+        signs = quantizer.sign_bits(self.vector, self.coarse.thresholds)
         scanner = _scanners.of_signs(8 * len(signs))
         scanner.set_query(faiss.swig_ptr(signs))
         return _row_numbers(_scanned(scanner, parts, firsts, _filled(_MAX_HAMMING, count)))
 
     def _by_codes(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[Block],
         firsts: Sequence[int],
         distances: NDArray[np.float32],
     ) -> NDArray[np.int64]:
@@ -143,12 +143,12 @@ class Search:
     """
 
     def __init__(
-        self, question: Question, sources: Sequence[Source], k: int, dead: Set[int]
+        self, question: SearchQuery, sources: Sequence[Source], k: int, tombstones: Set[int]
     ) -> None:
         self._question, self._sources = question, sources
         self._list_count = question.coarse.lists
-        self._k, self._dead = k, dead
-        self._wanted = 4 * k if dead else k
+        self._k, self._dead = k, tombstones
+        self._wanted = 4 * k if tombstones else k
         self._probed: set[int] = set()
         self._views: list[tuple[list[View], int]] = []
         self._measured: list[_MeasuredRows] = []
@@ -194,7 +194,7 @@ class Search:
 
     def _nearest(self, views: Sequence[View], read: int) -> _MeasuredRows:
         """The nearest rows of these views: `read` of them, or more if more are wanted."""
-        parts: list[Part] = []
+        parts: list[Block] = []
         firsts: list[int] = []
         end = 0
         for view in views:
@@ -217,9 +217,9 @@ def _measured(
     """(ids, cosines) of rows that are numbered across all views."""
     end = views[0].end
     if len(views) == 1 or max(numbers.tolist(), default=0) < end:
-        return views[0].measured(numbers, vector)
+        return views[0].with_cosines(numbers, vector)
     in_others = numbers >= end
-    ids, cosines = views[0].measured(numbers[~in_others], vector)
+    ids, cosines = views[0].with_cosines(numbers[~in_others], vector)
     other_ids, other_cosines = _measured(views[1:], numbers[in_others] - end, vector)
     return np.concatenate([ids, other_ids]), np.concatenate([cosines, other_cosines])
 
@@ -251,7 +251,7 @@ def _joined(parts: Sequence[_MeasuredRows]) -> _MeasuredRows:
     )
 
 
-def together(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
+def merge_results(parts: Sequence[list[Neighbour]], k: int) -> list[Neighbour]:
     """The k nearest of all parts, each id once, though a merge may be moving it between them."""
     if len(parts) == 1:
         return parts[0]
@@ -277,12 +277,12 @@ def cosines_by_codes(
     cosines = _filled(_MIN_COSINE, len(codes))
     scanner = _scanners.of_codes(quantizer, faiss.METRIC_INNER_PRODUCT)
     scanner.set_query(faiss.swig_ptr(vector))
-    return _scanned(scanner, [Part.of(codes)], [0], cosines), cosines
+    return _scanned(scanner, [Block.of(codes)], [0], cosines), cosines
 
 
 def _scanned(
     scanner: Any,
-    parts: Sequence[Part],
+    parts: Sequence[Block],
     firsts: Sequence[int],
     distances: NDArray[Any],
 ) -> NDArray[np.int64]:
@@ -324,7 +324,7 @@ class _Scanners(threading.local):
             faiss_quantizer = faiss.ScalarQuantizer(
                 quantizer.dimension, faiss.ScalarQuantizer.QT_8bit_uniform
             )
-            lowest = float(quantizer.edges(np.zeros(1, np.uint8))[0])
+            lowest = float(quantizer.thresholds(np.zeros(1, np.uint8))[0])
             faiss.copy_array_to_vector(
                 np.array([lowest, 2 * quantizer.scale], "f"), faiss_quantizer.trained
             )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from semcache.backends.local.faiss.centroids import CoarseQuantizer
-from semcache.backends.local.faiss.quantizer import Part, Quantizer
+from semcache.backends.local.faiss.quantizer import Block, Quantizer
 from semcache.backends.local.faiss.search import cosines_by_codes
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from semcache.types import Vector
 
-KEY = 32
+KEY_BYTES = 32
 """Length of a scope's key in bytes."""
 
 
@@ -50,7 +50,7 @@ class Arrays:
         sorted_ids: int64[n], the same ids in ascending order.
         middle: uint8[d], the mean code of each dimension: the threshold of its sign bit.
         codes: uint8[n, d].
-        signs: uint8[n, d / 8], the sign bits; uint8[n, 0] if d is small (`Quantizer.signed`).
+        signs: uint8[n, d / 8], the sign bits; uint8[n, 0] if d is small, see `Quantizer`.
     """
 
     scale: NDArray[np.float32]
@@ -122,9 +122,9 @@ class Segment:
 
     def _coarse_of(self, centroids: slice) -> CoarseQuantizer:
         arrays = self.arrays
-        part = Part.of(arrays.coarse[centroids])
-        edges = self.quantizer.edges(arrays.middle)
-        return CoarseQuantizer(arrays.centroids[centroids], part, self.quantizer, edges)
+        part = Block.of(arrays.coarse[centroids])
+        thresholds = self.quantizer.thresholds(arrays.middle)
+        return CoarseQuantizer(arrays.centroids[centroids], part, self.quantizer, thresholds)
 
     def _scope_index(self, scope: bytes) -> int | None:
         key = key_of(scope)
@@ -147,8 +147,8 @@ class ScopeRows:
         self.coarse = coarse
         self._arrays = arrays
         self._first_row = first_row
-        self._lists: dict[int, tuple[int, Part]] = {}
-        self._sketch = arrays.signs if coarse.quantizer.signed else arrays.codes
+        self._lists: dict[int, tuple[int, Block]] = {}
+        self._sketch = arrays.signs if coarse.quantizer.has_sign_bits else arrays.codes
 
     def view(self, lists: Sequence[int]) -> _View:
         cached = self._lists
@@ -156,23 +156,23 @@ class ScopeRows:
         firsts, parts = [first for first, _ in opened], [part for _, part in opened]
         return _View(parts, firsts, len(self._arrays.ids), self._arrays, self.coarse.quantizer)
 
-    def _open_list(self, number: int) -> tuple[int, Part]:
+    def _open_list(self, number: int) -> tuple[int, Block]:
         """(number of the list's first row, its rows)"""
         first, end = self._first_row[number : number + 2].tolist()
-        opened = self._lists[number] = first, Part.of(self._sketch[first:end])
+        opened = self._lists[number] = first, Block.of(self._sketch[first:end])
         return opened
 
 
 class _View(NamedTuple):
     """Rows of some lists, by their numbers in the segment."""
 
-    parts: Sequence[Part]
+    parts: Sequence[Block]
     firsts: Sequence[int]
     end: int
     arrays: Arrays
     quantizer: Quantizer
 
-    def measured(
+    def with_cosines(
         self, numbers: NDArray[np.int64], vector: Vector
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         order, cosines = cosines_by_codes(vector, self.arrays.codes[numbers], self.quantizer)
@@ -181,9 +181,9 @@ class _View(NamedTuple):
 
 def key_of(scope: bytes) -> bytes:
     """The 32-byte key of a scope: the scope itself if it is a digest."""
-    return scope if len(scope) == KEY else sha256(scope).digest()
+    return scope if len(scope) == KEY_BYTES else sha256(scope).digest()
 
 
 def as_keys(keys: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """uint8[s, 32] as comparable bytes; equal lengths make numpy's zero padding harmless."""
-    return np.ascontiguousarray(keys).reshape(-1).view(f"S{KEY}")
+    return np.ascontiguousarray(keys).reshape(-1).view(f"S{KEY_BYTES}")

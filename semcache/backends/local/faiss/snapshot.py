@@ -46,12 +46,12 @@ class SnapshotError(Exception):
     """The snapshot cannot be used; the index must be rebuilt from the store."""
 
 
-class OtherSnapshotError(SnapshotError):
+class SnapshotMismatchError(SnapshotError):
     """The snapshot looks intact, but belongs to another store, embedder or version."""
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SnapshotInfo:
     """Which store a snapshot belongs to, and how much of it.
 
     Attributes:
@@ -67,12 +67,12 @@ class Facts:
     last_deletion: int = 0
 
     @classmethod
-    def of(cls, position: ChangeCursor, fingerprint: str | None) -> Facts:
+    def of(cls, position: ChangeCursor, fingerprint: str | None) -> SnapshotInfo:
         """Facts of an index that has followed a store up to this position."""
         return cls(position.store_id, fingerprint or "", position.last_id, position.last_deletion)
 
 
-def write(path: Path, facts: Facts, plan: Plan) -> None:
+def write(path: Path, facts: SnapshotInfo, plan: Plan) -> None:
     """Write a segment to a temporary file and rename it to `path`.
 
     Raises:
@@ -143,17 +143,17 @@ def _first_page(header: dict[str, Any]) -> bytes:
     return page.ljust(_PAGE, b"\0")
 
 
-def peek(path: Path) -> tuple[Facts, int] | None:
+def peek(path: Path) -> tuple[SnapshotInfo, int] | None:
     """(facts, dimension) from the header alone; None if there is no readable snapshot."""
     try:
         with path.open("rb") as file:
             header = _header(file.read(_PAGE))
-        return Facts(**header["facts"]), int(header["shapes"]["codes"][1])
+        return SnapshotInfo(**header["facts"]), int(header["shapes"]["codes"][1])
     except (OSError, SnapshotError):
         return None
 
 
-def load(path: Path, expected: Facts, dimension: int) -> tuple[Segment, Facts]:
+def load(path: Path, expected: SnapshotInfo, dimension: int) -> tuple[Segment, SnapshotInfo]:
     """Map a snapshot made for this store, embedder and dimension, and verify its checksums.
 
     Raises:
@@ -182,18 +182,18 @@ def _header(page: bytes) -> Any:
             raise SnapshotError("the snapshot's header is damaged")
         header = json.loads(text)
         if header["format"] != _FORMAT:
-            raise OtherSnapshotError("the snapshot was written by another version")
+            raise SnapshotMismatchError("the snapshot was written by another version")
     except (ValueError, KeyError, TypeError) as error:
         raise SnapshotError("the snapshot's header cannot be read") from error
     return header
 
 
-def _matching_facts(header: Any, expected: Facts) -> Facts:
-    facts = Facts(**header["facts"])
+def _matching_facts(header: Any, expected: SnapshotInfo) -> SnapshotInfo:
+    facts = SnapshotInfo(**header["facts"])
     if replace(facts, last_id=0, last_deletion=0) != replace(expected, last_id=0, last_deletion=0):
-        raise OtherSnapshotError("the snapshot was made for another store or embedder")
+        raise SnapshotMismatchError("the snapshot was made for another store or embedder")
     if facts.last_id > expected.last_id or facts.last_deletion > expected.last_deletion:
-        raise OtherSnapshotError("the snapshot is ahead of the store")
+        raise SnapshotMismatchError("the snapshot is ahead of the store")
     return facts
 
 

@@ -16,7 +16,7 @@ from semcache.backends.base import EntryDetails, GroupSize, Order, Totals
 from semcache.backends.local.sqlite.ledger import LedgerTables
 from semcache.backends.local.sqlite.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
 from semcache.backends.local.sqlite.store_maintenance import StoreMaintenance
-from semcache.backends.vectors import Form, batched, decoded, encoded, is_vector, unpacked
+from semcache.backends.vectors import Form, batched, decode_rows, decoded, encoded, is_vector
 from semcache.errors import IndexMismatchError, StoreError
 from semcache.types import ChangeCursor, Entry, NewEntry, Selection
 
@@ -250,7 +250,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
     def vectors(self) -> Iterator[tuple[int, Vector]]:
         dimension = int(self.meta("dimension") or 0)
         for rows in batched(self.vectors_after(0), 1024):
-            ids, _, vectors = unpacked(rows, dimension)
+            ids, _, vectors = decode_rows(rows, dimension)
             yield from zip(ids, vectors, strict=True)
 
     def key_versions(self) -> dict[int, int]:

@@ -115,7 +115,7 @@ class HTTPProvider:
 
     @property
     def address(self) -> str:
-        """The base URL without user name and password, so that it can be shown."""
+        """The base URL with any credentials in it replaced by `***`, so that it can be shown."""
         return re.sub(r"//[^/@]*@", "//***@", self.base_url)
 
     @property
@@ -199,7 +199,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
         raise RequestError(f"The request cannot be sent as JSON: {error}.") from None
 
 
-def words(parts: Sequence[Part]) -> str | None:
+def text_only(parts: Sequence[Part]) -> str | None:
     """The text of parts that are all text; None if there is any other part."""
     if not all(isinstance(part, TextPart) for part in parts):
         return None

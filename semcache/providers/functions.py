@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from semcache.errors import ConfigError, RejectedError, UnavailableError
-from semcache.providers.base import words
+from semcache.providers.base import text_only
 from semcache.providers.openai import OpenAICompatible
 from semcache.providers.reading import read_answer, read_stream
 from semcache.providers.sdk_errors import translate
@@ -76,9 +76,9 @@ class CallableProvider:
         with translating(self.name):
             value = self._function(self._argument(request, model))
             if inspect.isawaitable(value):
-                value = blocking(_awaited(value), timeout)
+                value = run_blocking(_awaited(value), timeout)
             elif isinstance(value, AsyncIterator):
-                value = blocking(_collected(value), timeout)
+                value = run_blocking(_collected(value), timeout)
             return self._completion(value)
 
     async def acall(self, request: Request, *, model: str, timeout: float | None) -> Completion:
@@ -94,7 +94,7 @@ class CallableProvider:
 
     def stream(self, request: Request, *, model: str, timeout: float | None) -> Iterator[Chunk]:
         if not inspect.isgeneratorfunction(self._function):
-            yield from whole(self.call(request, model=model, timeout=timeout))
+            yield from as_chunks(self.call(request, model=model, timeout=timeout))
             return
         seen: list[Any] = []
         with translating(self.name):
@@ -108,7 +108,7 @@ class CallableProvider:
     ) -> AsyncIterator[Chunk]:
         if not inspect.isasyncgenfunction(self._function):
             completion = await self.acall(request, model=model, timeout=timeout)
-            for chunk in whole(completion):
+            for chunk in as_chunks(completion):
                 yield chunk
             return
         seen: list[Any] = []
@@ -124,7 +124,7 @@ class CallableProvider:
         if self._takes == "messages":
             return self._openai.messages(request)
         only = request.messages[0] if len(request.messages) == 1 else None
-        prompt = words(only.parts) if only is not None and only.role == "user" else None
+        prompt = text_only(only.parts) if only is not None and only.role == "user" else None
         if prompt is None:
             raise RejectedError(
                 "its function takes only a prompt, but the request is a conversation or contains "
@@ -152,7 +152,7 @@ def translating(provider: str) -> Iterator[None]:
         raise provider_error from None
 
 
-def whole(completion: Completion) -> Iterator[Chunk]:
+def as_chunks(completion: Completion) -> Iterator[Chunk]:
     """A whole answer as a stream of one piece."""
     if completion.text:
         yield Chunk(completion.text)
@@ -192,7 +192,7 @@ _loop: tuple[int, asyncio.AbstractEventLoop] | None = None
 _starting = threading.Lock()
 
 
-def blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     """Run a coroutine and wait for its result, whether or not this thread has an event loop.
 
     After `timeout` seconds the coroutine is cancelled and a TimeoutError is raised.

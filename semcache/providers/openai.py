@@ -123,7 +123,7 @@ class OpenAICompatible(base.HTTPProvider):
     def _messages(self, message: Message) -> Iterator[dict[str, Any]]:
         results = [part for part in message.parts if isinstance(part, ToolResultPart)]
         for result in results:
-            text = base.words(result.parts)
+            text = base.text_only(result.parts)
             content = [self._block(part) for part in result.parts] if text is None else text
             yield {"role": "tool", "tool_call_id": result.call_id, "content": content}
         rest = [part for part in message.parts if not isinstance(part, ToolResultPart)]
@@ -136,7 +136,7 @@ class OpenAICompatible(base.HTTPProvider):
         built: dict[str, Any] = {"role": message.role, **(message.extra or {})}
         if message.name is not None:
             built["name"] = message.name
-        text = base.words(others)
+        text = base.text_only(others)
         if text is None:
             built["content"] = [self._block(part) for part in others]
         elif others or not calls:

@@ -11,12 +11,12 @@ from semcache.errors import ConfigError, UnavailableError
 from semcache.providers import anthropic, openai
 from semcache.providers.answers import Delta, StreamedAnswer
 from semcache.providers.functions import (
-    blocking,
+    as_chunks,
     completion_of,
     in_thread,
     plain,
+    run_blocking,
     translating,
-    whole,
 )
 from semcache.types import Chunk, Completion, Request
 
@@ -79,7 +79,7 @@ class SDKProvider:
 
     def call(self, request: Request, *, model: str, timeout: float | None) -> Completion:
         if self._async:
-            return blocking(self.acall(request, model=model, timeout=timeout), timeout)
+            return run_blocking(self.acall(request, model=model, timeout=timeout), timeout)
         with translating(self.name):
             answer = self._create(timeout)(**self._arguments(request, model, stream=False))
         return completion_of(answer, self.name)
@@ -93,7 +93,7 @@ class SDKProvider:
 
     def stream(self, request: Request, *, model: str, timeout: float | None) -> Iterator[Chunk]:
         if self._async:  # the background loop can only hand over a whole answer
-            yield from whole(self.call(request, model=model, timeout=timeout))
+            yield from as_chunks(self.call(request, model=model, timeout=timeout))
             return
         answer = StreamedAnswer()
         with translating(self.name):
@@ -110,7 +110,7 @@ class SDKProvider:
     ) -> AsyncIterator[Chunk]:
         if not self._async:
             completion = await self.acall(request, model=model, timeout=timeout)
-            for chunk in whole(completion):
+            for chunk in as_chunks(completion):
                 yield chunk
             return
         answer = StreamedAnswer()

@@ -192,7 +192,7 @@ class Calls:
         except ProviderError as error:
             raise error.asked(target.model) from None
         except httpx.HTTPError as error:
-            # Drop the original traceback: its frames hold the request's headers, with the key.
+            # Hide the original error: its traceback holds the request headers, and so the key.
             raise _transport_failure(error, target) from None
 
     def _ask_over_http(

@@ -62,7 +62,7 @@ def _http_request(
     try:
         return _build(client, step)
     except (httpx.InvalidURL, ValueError):
-        # Drop the original traceback: its frames hold the keys.
+        # Hide the original error: its traceback holds the keys.
         raise httpx.LocalProtocolError("its address or a header cannot be sent") from None
 
 

@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "lazy": set(),
     "keys": VALUES,
     "embedders": VALUES,
-    "providers": VALUES,
+    "providers": {*VALUES, "keys"},
     "backends.base": {*VALUES, "embedders"},
     "backends.memory": {*VALUES, "backends.base"},
     "backends.local": {*VALUES, "backends.base", "embedders", "keys"},
@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         *VALUES, "assembly", "backends", "backends.base", "config", "decorator", "embedders",
         "engine", "inspection", "keys", "options", "router", "telemetry", "verification",
     },
-    "batch": {*VALUES, "keys"},
+    "batch": {*VALUES, "keys", "providers"},
     "integrations": {"config", "errors"},
     "tools": {
         *VALUES, "backends", "backends.base", "embedders", "engine", "keys", "options",

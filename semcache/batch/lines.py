@@ -15,13 +15,15 @@ from typing import Any
 
 from semcache.errors import RequestError, SemcacheError
 from semcache.keys.parse import request
+from semcache.providers import openai_chat
 from semcache.types import Completion, Request
 
-_REQUEST = frozenset({"messages", "model", "tools", "response_format"})
 _OWN = frozenset(
-    {"prompt", "system", "namespace", "params", "tags", "task_type", "custom_id", "id", *_REQUEST}
-)
-_NO_PARAMS = frozenset({"stream", "stream_options"})
+    {
+        "prompt", "system", "messages", "model", "tools", "response_format", "namespace",
+        "params", "tags", "task_type", "custom_id", "id",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,7 @@ def read_line(text: bytes, number: int, defaults: Mapping[str, Any]) -> Item:
     custom_id = str(next((name for name in named if name is not None), f"line-{number}"))
     body = value.get("body")
     if isinstance(body, dict):
-        fields = {k: v for k, v in body.items() if k in _REQUEST}
-        rest = {k: v for k, v in body.items() if k not in _REQUEST | _NO_PARAMS}
-        if rest.get("n", 1) != 1:
-            raise RequestError("it asks for several answers (n), and one is written for each line")
-        fields["params"] = {**defaults.get("params", {}), **rest}
-        return Item(number, custom_id, request(**{**defaults, **fields}), openai=True)
+        return Item(number, custom_id, openai_chat.read_request(body, defaults), openai=True)
     unknown = sorted(set(value) - _OWN)
     if unknown:
         raise RequestError(
@@ -88,7 +85,11 @@ def answer_line(item: Item, completion: Completion) -> bytes:
             "response": {
                 "status_code": 200,
                 "request_id": f"line-{item.number}",
-                "body": _chat_completion(item, completion),
+                "body": openai_chat.response_body(
+                    completion,
+                    response_id=f"chatcmpl-line-{item.number}",
+                    model=item.request.model,
+                ),
             },
             "error": None,
             "line": item.number,
@@ -97,7 +98,7 @@ def answer_line(item: Item, completion: Completion) -> bytes:
         value |= {
             "answer": completion.text,
             "finish_reason": completion.finish_reason,
-            "tool_calls": _calls(completion) or None,
+            "tool_calls": openai_chat.tool_calls(completion) or None,
             "model": completion.model,
             "provider": completion.provider,
             "prompt_tokens": completion.usage.prompt_tokens,
@@ -119,46 +120,6 @@ def failure_line(number: int, text: bytes, error: BaseException) -> bytes:
     }
     failed_line = text.decode(errors="replace").strip()
     return _encoded({"line": number, "error": details, "input": failed_line})
-
-
-def _chat_completion(item: Item, completion: Completion) -> dict[str, Any]:
-    usage = completion.usage
-    message: dict[str, Any] = {"role": "assistant", "content": completion.text}
-    if calls := _calls(completion):
-        message["tool_calls"] = calls
-    read, written = usage.prompt_tokens, usage.completion_tokens
-    return {
-        "id": f"chatcmpl-line-{item.number}",
-        "object": "chat.completion",
-        "created": 0,
-        "model": completion.model or item.request.model,
-        "choices": [
-            {"index": 0, "message": message, "finish_reason": completion.finish_reason or "stop"}
-        ],
-        "usage": None
-        if read is None or written is None
-        else {
-            "prompt_tokens": read,
-            "completion_tokens": written,
-            "total_tokens": read + written,
-        },
-    }
-
-
-def _calls(completion: Completion) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": call.id,
-            "type": "function",
-            "function": {
-                "name": call.name,
-                "arguments": call.arguments
-                if isinstance(call.arguments, str)
-                else json.dumps(call.arguments, ensure_ascii=False),
-            },
-        }
-        for call in completion.tool_calls
-    ]
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:

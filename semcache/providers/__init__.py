@@ -1,6 +1,7 @@
-"""Who answers: codecs between a `Request` and each provider's HTTP, and functions.
+"""Providers: adapters between a `Request` and an HTTP API, an SDK's client or a function.
 
-Loaded one by one: reading an answer does not need what asking for one does.
+Names are imported on first use, so that reading an answer does not load what sending a
+request needs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the providers' answers have in common once they are read."""
+"""Shared parts of reading answers: finish reasons, usage, and streams put together."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _REASONS = {
 }
 
 
-def finish_reason(said: Any) -> str | None:
-    """A provider's reason to stop in OpenAI's words, where there is one for it."""
-    if said is None:
+def finish_reason(value: Any) -> str | None:
+    """A provider's finish reason as OpenAI names it; in lower case if OpenAI has no name for it."""
+    if value is None:
         return None
-    word = str(getattr(said, "value", said)).lower()
-    return _REASONS.get(word, word)
+    reason = str(getattr(value, "value", value)).lower()
+    return _REASONS.get(reason, reason)
 
 
 def usage_of(
@@ -43,7 +43,7 @@ def usage_of(
     cached: Any = None,
     cache_write: Any = None,
 ) -> Usage:
-    """Counts that are whole numbers; anything else is unknown."""
+    """A usage of these token counts; values that are not integers count as unknown."""
     counts = [
         value if isinstance(value, int) and not isinstance(value, bool) else None
         for value in (prompt, completion, cached, cache_write)
@@ -63,8 +63,8 @@ def mappings(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def parsed(arguments: Any) -> Any:
-    """A tool's arguments as JSON; the text itself where it is none."""
+def parse_arguments(arguments: Any) -> Any:
+    """A tool call's arguments, parsed from JSON; text that is not JSON is returned as it is."""
     if not isinstance(arguments, str):
         return arguments
     try:
@@ -77,7 +77,8 @@ def parsed(arguments: Any) -> Any:
 class ToolDelta:
     """A piece of a tool call in a stream; `arguments` is JSON text, or the whole value.
 
-    Without an index, an id begins the next call, and no id goes on with the last one.
+    Without an index, an id starts the next call, and a piece without an id continues the
+    last one.
     """
 
     index: int | None
@@ -91,7 +92,8 @@ class Delta:
     """What one event of a stream adds to the answer.
 
     Attributes:
-        ends: the answer is whole with it. last: nothing more is to come.
+        ends: whether the answer is complete with this event.
+        last: whether this is the last event of the stream.
     """
 
     text: str = ""
@@ -103,8 +105,13 @@ class Delta:
     last: bool = False
 
 
-class Gathered:
-    """A stream's deltas, put together."""
+class StreamedAnswer:
+    """The answer that the deltas of a stream add up to.
+
+    Attributes:
+        complete: whether the answer is complete.
+        at_end: whether the last event of the stream has been added.
+    """
 
     def __init__(self) -> None:
         self._text: list[str] = []
@@ -112,22 +119,22 @@ class Gathered:
         self._usage = NO_USAGE
         self._model: str | None = None
         self._tools: dict[int, list[Any]] = {}
-        self.ended = False
-        self.over = False
+        self.complete = False
+        self.at_end = False
 
     def add(self, delta: Delta) -> None:
         self._text.append(delta.text)
         self._reason = delta.finish_reason or self._reason
         self._usage = _merged(self._usage, delta.usage)
         self._model = delta.model or self._model
-        self.ended = self.ended or delta.ends
-        self.over = self.over or delta.last
+        self.complete = self.complete or delta.ends
+        self.at_end = self.at_end or delta.last
         for piece in delta.tools:
             index = piece.index
             if index is None:
                 last = max(self._tools, default=-1)
-                begins = bool(piece.id) or last < 0
-                index = last + 1 if begins else last
+                starts_call = bool(piece.id) or last < 0
+                index = last + 1 if starts_call else last
             call = self._tools.setdefault(index, ["", "", ""])
             call[0] = piece.id or call[0]
             call[1] = piece.name or call[1]
@@ -138,7 +145,7 @@ class Gathered:
 
     def completion(self) -> Completion:
         calls = tuple(
-            ToolCallPart(call[0], call[1], parsed(call[2]))
+            ToolCallPart(call[0], call[1], parse_arguments(call[2]))
             for _, call in sorted(self._tools.items())
         )
         return Completion(
@@ -155,10 +162,10 @@ class EventReader:
     """Reads a stream whose events are JSON objects.
 
     Args:
-        provider: the provider's name, for messages.
-        delta_of: what an event's object adds.
-        failure: the error that an object tells of, or None.
-        scrubbed: takes keys out of a provider's words.
+        provider: the provider's name, for error messages.
+        delta_of: returns what an event adds to the answer.
+        failure: returns the error that an event reports, or None.
+        redact: removes keys from text that the provider sent.
     """
 
     def __init__(
@@ -166,60 +173,59 @@ class EventReader:
         provider: str,
         delta_of: Callable[[Mapping[str, Any]], Delta],
         failure: Callable[[Mapping[str, Any]], ProviderError | None],
-        scrubbed: Callable[[str], str],
+        redact: Callable[[str], str],
     ) -> None:
-        self._scrubbed = scrubbed
+        self._redact = redact
         self._provider = provider
         self._delta_of = delta_of
         self._failure = failure
-        self._gathered = Gathered()
+        self._answer = StreamedAnswer()
         self._events = 0
 
     @property
     def ended(self) -> bool:
-        return self._gathered.over
+        return self._answer.at_end
 
     def feed(self, event: ServerEvent) -> str:
         data = event.data.strip()
         if not data or event.name == "ping":
             return ""
         if data == "[DONE]":
-            self._gathered.add(Delta(ends=True, last=True))
+            self._answer.add(Delta(ends=True, last=True))
             return ""
         try:
             value = json.loads(data)
         except (ValueError, RecursionError):
             raise UnavailableError(
-                f"event {self._events + 1} of its stream is no JSON: "
-                f"{self._scrubbed(data[:200])!r}",
+                f"event {self._events + 1} of its stream is not JSON: {self._redact(data[:200])!r}",
                 provider=self._provider,
             ) from None
         self._events += 1
         value = mapping(value)
-        failed = self._failure(value)
-        if failed is not None:
-            raise failed
+        error = self._failure(value)
+        if error is not None:
+            raise error
         delta = self._delta_of(value)
-        self._gathered.add(delta)
+        self._answer.add(delta)
         return delta.text
 
     def finish(self) -> Completion:
-        if not self._gathered.ended:
+        if not self._answer.complete:
             raise UnavailableError(
-                f"its stream broke off after {self._events} events, before the answer's end",
+                f"its stream broke off after {self._events} events, before the end of the answer",
                 provider=self._provider,
             )
-        return self._gathered.completion()
+        return self._answer.completion()
 
 
-def _merged(one: Usage, two: Usage) -> Usage:
-    """The later count of each kind, where there is one."""
-    if two is NO_USAGE:
-        return one
+def _merged(earlier: Usage, later: Usage) -> Usage:
+    """The later value of each count; the earlier one where the later is unknown."""
+    if later is NO_USAGE:
+        return earlier
     values = (
-        getattr(two, field.name)
-        if getattr(two, field.name) is not None
-        else getattr(one, field.name)
+        getattr(later, field.name)
+        if getattr(later, field.name) is not None
+        else getattr(earlier, field.name)
         for field in dataclasses.fields(Usage)
     )
     return Usage(*values)

@@ -1,9 +1,9 @@
-"""Anthropic's messages.
+"""Anthropic's messages API.
 
-The API has two versions that differ in what they take: since 2026-10-21 `temperature`,
-`top_p` and `top_k` are refused at any value and the key goes out as a bearer token. With
-that version, the default, these parameters are left out, so that a route may fall back
-here from a provider that takes them; `version="2023-06-01"` sends them.
+Its two versions accept different requests. Since 2026-10-21 the API rejects `temperature`,
+`top_p` and `top_k` with any value and expects the key as a bearer token. With that version,
+the default, these parameters are left out, so that a route can fall back to this provider
+from one that accepts them; `version="2023-06-01"` sends them.
 
 Source: Anthropic API reference, "Messages", "Streaming" and "Versions".
 """
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 ANTHROPIC_URL = "https://api.anthropic.com"
 VERSION = "2026-10-21"
 MAX_TOKENS = 4096
-"""The API wants a limit on the answer; this one is sent where the caller gives none."""
+"""Sent if the caller sets no limit on the answer, since the API requires one."""
 
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
-_NOT_HERE = frozenset(
+_UNSUPPORTED = frozenset(
     {
         "frequency_penalty",
         "logit_bias",
@@ -69,14 +69,14 @@ _NOT_HERE = frozenset(
         "verbosity",
     }
 )
-"""OpenAI's parameters that this API refuses; most are hints. Left out, so that a fallback works."""
+"""OpenAI's parameters that this API rejects. They are left out, so that a fallback works."""
 
 
 class Anthropic(base.HTTPProvider):
     """Anthropic's messages API. See `base.HTTPProvider`.
 
     Args:
-        version: the `anthropic-version` that is asked for.
+        version: the value of the `anthropic-version` header.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Anthropic(base.HTTPProvider):
             headers={"anthropic-version": version, **(headers or {})},
             price_list=price_list or ("anthropic" if own else None),
         )
-        self._samples = version < VERSION
+        self._is_old_version = version < VERSION
 
     def build(self, request: Request, *, model: str, stream: bool) -> HTTPRequest:
         system, turns = base.conversation(request)
@@ -113,16 +113,17 @@ class Anthropic(base.HTTPProvider):
             body["tools"] = [_tool(tool) for tool in base.tools_of(request.tools)]
             if (choice := _tool_choice(request.params)) is not None:
                 body["tool_choice"] = choice
-        schema, wanted = base.schema_of(request.response_format)
+        schema, wants_json = base.schema_of(request.response_format)
         if schema is not None:
-            form = {"type": "json_schema", "schema": schema}
-            body["output_config"] = {**mapping(body.get("output_config")), "format": form}
-        elif wanted:
-            said = "Answer with one JSON value and nothing else."
-            body["system"] = "\n\n".join(filter(None, (body.get("system"), said)))
+            output_format = {"type": "json_schema", "schema": schema}
+            output_config = mapping(body.get("output_config"))
+            body["output_config"] = {**output_config, "format": output_format}
+        elif wants_json:
+            instruction = "Answer with one JSON value and nothing else."
+            body["system"] = "\n\n".join(filter(None, (body.get("system"), instruction)))
         if stream:
             body["stream"] = True
-        return self._sent("/v1/messages", body, self._auth())
+        return self._post("/v1/messages", body, self._auth())
 
     def read(self, reply: HTTPReply) -> Completion:
         return self._answer(reply, completion_of)
@@ -131,36 +132,36 @@ class Anthropic(base.HTTPProvider):
         return self._events(delta_of)
 
     def _auth(self) -> Mapping[str, SecretStr]:
-        if self._samples and self._key is not None:
+        if self._is_old_version and self._key is not None:
             return {"x-api-key": self._key}
         return self._bearer()
 
     def _params(self, request: Request) -> dict[str, Any]:
-        given = request.params
-        params: dict[str, Any] = {
-            "max_tokens": given.get("max_tokens")
-            or given.get("max_completion_tokens")
-            or given.get("max_output_tokens")
+        params = request.params
+        translated: dict[str, Any] = {
+            "max_tokens": params.get("max_tokens")
+            or params.get("max_completion_tokens")
+            or params.get("max_output_tokens")
             or MAX_TOKENS
         }
-        stop = given.get("stop_sequences", given.get("stop"))
+        stop = params.get("stop_sequences", params.get("stop"))
         if stop:
-            params["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
-        if given.get("user"):
-            params["metadata"] = {"user_id": str(given["user"])}
-        taken = {
+            translated["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
+        if params.get("user"):
+            translated["metadata"] = {"user_id": str(params["user"])}
+        done = {
             "max_tokens",
             "max_completion_tokens",
             "max_output_tokens",
             "stop",
             "stop_sequences",
         }
-        left_out = _NOT_HERE if self._samples else _NOT_HERE | _SAMPLING
-        rest = {k: v for k, v in given.items() if k not in taken | left_out}
-        return {**params, **rest}
+        unsupported = _UNSUPPORTED if self._is_old_version else _UNSUPPORTED | _SAMPLING
+        rest = {k: v for k, v in params.items() if k not in done | unsupported}
+        return {**translated, **rest}
 
     def _turns(self, turns: Sequence[Message]) -> list[dict[str, Any]]:
-        """Turns in which user and assistant alternate: neighbours of one role are one message."""
+        """The turns as alternating messages: consecutive ones of the same role are merged."""
         built: list[dict[str, Any]] = []
         for message in turns:
             role = "assistant" if message.role == "assistant" else "user"
@@ -178,12 +179,12 @@ class Anthropic(base.HTTPProvider):
             case TextPart(text):
                 yield {"type": "text", "text": text}
             case MediaPart(kind="audio"):
-                self._cannot("audio")
+                self._raise_unsupported("audio")
             case MediaPart():
                 yield self._media(part)
             case ToolCallPart(call_id, name, arguments):
-                given = arguments if isinstance(arguments, Mapping) else {"arguments": arguments}
-                yield {"type": "tool_use", "id": call_id, "name": name, "input": given}
+                value = arguments if isinstance(arguments, Mapping) else {"arguments": arguments}
+                yield {"type": "tool_use", "id": call_id, "name": name, "input": value}
             case ToolResultPart(call_id, parts, is_error):
                 content = [block for inner in parts for block in self._blocks(inner)]
                 result: dict[str, Any] = {"type": "tool_result", "tool_use_id": call_id}
@@ -195,8 +196,8 @@ class Anthropic(base.HTTPProvider):
 
     def _media(self, part: MediaPart) -> dict[str, Any]:
         kind = "image" if part.kind == "image" else "document"
-        told = {k: v for k, v in part.detail.items() if k in ("title", "context")}
-        return {"type": kind, "source": _source(part), **told}
+        detail = {k: v for k, v in part.detail.items() if k in ("title", "context")}
+        return {"type": kind, "source": _source(part), **detail}
 
 
 def _source(part: MediaPart) -> dict[str, Any]:
@@ -205,11 +206,11 @@ def _source(part: MediaPart) -> dict[str, Any]:
         if reference.startswith(("http://", "https://")):
             return {"type": "url", "url": reference}
         return {"type": "file", "file_id": reference}
-    kind = base.media_type_of(part)
-    if part.kind != "image" and kind.startswith(("text/", "application/octet-stream")):
+    media_type = base.media_type_of(part)
+    if part.kind != "image" and media_type.startswith(("text/", "application/octet-stream")):
         text = part.data.decode(errors="replace")
         return {"type": "text", "media_type": "text/plain", "data": text}
-    return {"type": "base64", "media_type": kind, "data": base.base64_of(part)}
+    return {"type": "base64", "media_type": media_type, "data": base.base64_of(part)}
 
 
 def _tool(tool: base.Tool | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -225,21 +226,23 @@ def _tool(tool: base.Tool | Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _tool_choice(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
     choice = base.tool_choice_of(params.get("tool_choice"))
-    alone = params.get("parallel_tool_calls") is False
+    sequential = params.get("parallel_tool_calls") is False
     if choice is None:
-        return {"type": "auto", "disable_parallel_tool_use": True} if alone else None
+        return {"type": "auto", "disable_parallel_tool_use": True} if sequential else None
     if not isinstance(choice, str):
-        found: dict[str, Any] = {"type": "tool", **choice}
+        built: dict[str, Any] = {"type": "tool", **choice}
     else:
-        found = {"type": "any" if choice == "required" else choice}
-    return {**found, "disable_parallel_tool_use": True} if alone and choice != "none" else found
+        built = {"type": "any" if choice == "required" else choice}
+    if sequential and choice != "none":
+        return {**built, "disable_parallel_tool_use": True}
+    return built
 
 
 # ---------------------------------------------------------------------------- reading
 
 
 def completion_of(answer: Mapping[str, Any]) -> Completion | None:
-    """A message's answer; None if it is no such."""
+    """The completion in a message of this API; None if the answer has another form."""
     content = answer.get("content")
     if not isinstance(content, list) or "stop_reason" not in answer:
         return None
@@ -260,18 +263,18 @@ def completion_of(answer: Mapping[str, Any]) -> Completion | None:
 
 
 def usage(counts: Any) -> Usage:
-    """Tokens of a message. What came from the prompt cache is counted apart there."""
+    """The usage of a message. This API does not count cached tokens as `input_tokens`."""
     counts = mapping(counts)
     cached = counts.get("cache_read_input_tokens")
-    written = counts.get("cache_creation_input_tokens")
-    read = counts.get("input_tokens")
-    if isinstance(read, int):
-        read += sum(n for n in (cached, written) if isinstance(n, int))
-    return usage_of(read, counts.get("output_tokens"), cached, written)
+    cache_write = counts.get("cache_creation_input_tokens")
+    prompt = counts.get("input_tokens")
+    if isinstance(prompt, int):
+        prompt += sum(n for n in (cached, cache_write) if isinstance(n, int))
+    return usage_of(prompt, counts.get("output_tokens"), cached, cache_write)
 
 
 def delta_of(event: Mapping[str, Any]) -> Delta:
-    """What an event of a message's stream adds."""
+    """What an event of a message stream adds to the answer."""
     match event.get("type"):
         case "message_start":
             message = mapping(event.get("message"))

@@ -1,4 +1,4 @@
-"""What the providers over HTTP share: names, keys, tools in a neutral form."""
+"""Shared parts of the HTTP providers: names, keys, and tools in a neutral form."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SYSTEM = frozenset({"system", "developer"})
 
 
 def secret(key: str | SecretStr | None) -> SecretStr | None:
-    """A key that does not show itself; None for none and for an empty one.
+    """The key as a `SecretStr`; None if there is no key or an empty one.
 
     Raises:
-        ConfigError: it cannot be a key. It is not shown.
+        ConfigError: it cannot be a key. The message does not show it.
     """
     from pydantic import SecretStr
 
@@ -41,39 +41,39 @@ def secret(key: str | SecretStr | None) -> SecretStr | None:
     text = (key.get_secret_value() if isinstance(key, SecretStr) else key).strip()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigError(
-            "The API key holds a space, a line break or a letter outside ASCII; it was not copied "
-            "whole, or something else was. (It is not shown here.)"
+            "The API key contains a space, a line break or a non-ASCII character; check that "
+            "exactly the key was copied. (It is not shown here.)"
         )
     return SecretStr(text) if text else None
 
 
 def _check_address(name: str, url: str) -> None:
-    """Raise `ConfigError` for an address that nothing can be sent to."""
+    """Raise `ConfigError` unless the address is a valid HTTP URL."""
     import httpx
 
-    said = f"{name}: base_url is {url!r}; give one such as http://127.0.0.1:8080/v1."
+    message = f"{name}: base_url is {url!r}; use a URL such as http://127.0.0.1:8080/v1."
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError):
-        raise ConfigError(said) from None
+        raise ConfigError(message) from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(said)
+        raise ConfigError(message)
 
 
 class HTTPProvider:
-    """Names and keys of a provider that is reached over HTTP.
+    """Base class of providers that are reached over HTTP.
 
     Args:
-        name: what routes, limits and messages call it.
-        base_url: where its API begins.
-        api_key: sent with each request, and shown to nobody.
-        model: for requests and routes that name none.
-        models: patterns of models that are its own.
-        headers: sent with each request; values that are `SecretStr` are shown to nobody.
-        price_list: its id in the list of prices.
+        name: the name that routes, limits and messages use.
+        base_url: the URL that its API starts with.
+        api_key: sent with each request, and never shown.
+        model: the model for requests and routes that name none.
+        models: patterns of the models it offers; requests that name one are sent to it.
+        headers: sent with each request; values that are `SecretStr` are never shown.
+        price_list: its id in genai-prices.
 
     Raises:
-        ConfigError: the name or the address cannot be used.
+        ConfigError: the name, the address, the key or a header is invalid.
     """
 
     def __init__(
@@ -88,13 +88,15 @@ class HTTPProvider:
         price_list: str | None,
     ) -> None:
         if not name or "/" in name or "@" in name:
-            raise ConfigError(f"provider name {name!r}: give one without '/' and '@'.")
+            raise ConfigError(
+                f"provider name {name!r}: a name must not be empty or contain '/' or '@'."
+            )
         _check_address(name, base_url)
         for header, value in (headers or {}).items():
             text = value if isinstance(value, str) else value.get_secret_value()
             if not (header + text).isascii() or not (header + text).isprintable():
                 raise ConfigError(
-                    f"{name}: the header {header!r} holds a line break or a letter outside ASCII."
+                    f"{name}: the header {header!r} contains a line break or a non-ASCII character."
                 )
         self.name = name
         self.base_url = base_url.rstrip("/")
@@ -102,10 +104,10 @@ class HTTPProvider:
         self.models = tuple(models)
         self.price_list = price_list
         self._key = secret(api_key)
-        given = (headers or {}).items()
-        open_ones = {name: value for name, value in given if isinstance(value, str)}
-        self._headers = {"content-type": "application/json", **open_ones}
-        self._secret_headers = {n: value for n, value in given if not isinstance(value, str)}
+        items = (headers or {}).items()
+        plain = {name: value for name, value in items if isinstance(value, str)}
+        self._headers = {"content-type": "application/json", **plain}
+        self._secret_headers = {n: value for n, value in items if not isinstance(value, str)}
 
     def __repr__(self) -> str:
         key = "with a key" if self._key else "without a key"
@@ -113,17 +115,17 @@ class HTTPProvider:
 
     @property
     def address(self) -> str:
-        """The base URL as it may be shown: without a password."""
+        """The base URL with any credentials in it replaced by `***`, so that it can be shown."""
         return re.sub(r"//[^/@]*@", "//***@", self.base_url)
 
     @property
     def has_key(self) -> bool:
-        """Whether a key was given."""
+        """Whether there is an API key."""
         return self._key is not None
 
     @property
     def key_id(self) -> str | None:
-        """Equal for equal keys; a digest that tells nothing of them."""
+        """A digest of the key, which does not reveal it; None if there is no key."""
         if self._key is None:
             return None
         return hashlib.sha256(b"semcache key\n" + self._key.get_secret_value().encode()).hexdigest()
@@ -135,12 +137,12 @@ class HTTPProvider:
         keys = () if self._key is None else (self._key,)
         return (*keys, *self._secret_headers.values())
 
-    def _sent(
+    def _post(
         self, path: str, body: Mapping[str, Any], secrets: Mapping[str, SecretStr]
     ) -> HTTPRequest:
-        """The request for a body, with this provider's address and headers."""
-        hidden = {**self._secret_headers, **secrets}
-        return HTTPRequest(f"{self.base_url}{path}", encoded(body), self._headers, hidden)
+        """The POST request of a body, with this provider's address and headers."""
+        secret_headers = {**self._secret_headers, **secrets}
+        return HTTPRequest(f"{self.base_url}{path}", encode(body), self._headers, secret_headers)
 
     def _bearer(self) -> dict[str, SecretStr]:
         from pydantic import SecretStr
@@ -154,39 +156,41 @@ class HTTPProvider:
             self.name,
             delta_of,
             lambda value: failures.failure_in(value, self.name, self._secrets()),
-            lambda text: failures.scrubbed(text, self._secrets()),
+            lambda text: failures.redact(text, self._secrets()),
         )
 
     def _answer(
         self, reply: HTTPReply, read: Callable[[Mapping[str, Any]], Completion | None]
     ) -> Completion:
-        """The answer in a body.
+        """The answer in a reply with status 2xx.
 
         Raises:
-            UnavailableError: there is none in it.
+            ProviderError: the reply reports an error.
+            UnavailableError: the reply contains no answer.
         """
         body = failures.object_of(reply, self.name, self._secrets())
-        failed = failures.failure_in(body, self.name, self._secrets())
-        if failed is not None:  # some gateways answer 200 with an error
-            raise failed
+        error = failures.failure_in(body, self.name, self._secrets())
+        if error is not None:  # some gateways report errors with status 200
+            raise error
         completion = read(body)
         if completion is None:
+            names = ", ".join(sorted(body)[:8]) or "no fields"
             raise UnavailableError(
-                f"the JSON holds no answer (it has {', '.join(sorted(body)[:8]) or 'no fields'})",
+                f"the JSON contains no answer (it has {names})",
                 provider=self.name,
                 status=reply.status,
             )
         return completion
 
-    def _cannot(self, what: str) -> NoReturn:
-        raise RejectedError(f"its API does not take {what}", provider=self.name)
+    def _raise_unsupported(self, what: str) -> NoReturn:
+        raise RejectedError(f"its API does not support {what}", provider=self.name)
 
 
-def encoded(body: Mapping[str, Any]) -> bytes:
-    """A body as it is sent.
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Encode a body as JSON.
 
     Raises:
-        RequestError: it holds what is no JSON.
+        RequestError: it contains a value that JSON does not support.
     """
     try:
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -195,20 +199,20 @@ def encoded(body: Mapping[str, Any]) -> bytes:
         raise RequestError(f"The request cannot be sent as JSON: {error}.") from None
 
 
-def words(parts: Sequence[Part]) -> str | None:
-    """The text of parts that are nothing but text; None if there is anything else."""
+def text_only(parts: Sequence[Part]) -> str | None:
+    """The text of parts that are all text; None if there is any other part."""
     if not all(isinstance(part, TextPart) for part in parts):
         return None
     return "\n\n".join(part.text for part in parts if isinstance(part, TextPart))
 
 
 def text_of(parts: Sequence[Part]) -> str:
-    """The words among parts."""
+    """The text of the text parts; other parts are ignored."""
     return "\n\n".join(part.text for part in parts if isinstance(part, TextPart))
 
 
 def conversation(request: Request) -> tuple[list[Message], list[Message]]:
-    """(messages that instruct the model, turns of the conversation)."""
+    """(system messages, turns of the conversation)."""
     system = [m for m in request.messages if m.role in SYSTEM]
     return system, [m for m in request.messages if m.role not in SYSTEM]
 
@@ -218,18 +222,18 @@ def base64_of(part: MediaPart) -> str:
 
 
 def media_type_of(part: MediaPart) -> str:
-    """The media type that was given, or that the bytes begin like."""
+    """The part's media type, or else one guessed from its first bytes."""
     if part.media_type:
         return part.media_type
     data = part.data or b""
-    for magic, found in (
+    for magic, media_type in (
         (b"\x89PNG", "image/png"),
         (b"\xff\xd8\xff", "image/jpeg"),
         (b"GIF8", "image/gif"),
         (b"%PDF", "application/pdf"),
     ):
         if data.startswith(magic):
-            return found
+            return media_type
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     return "image/jpeg" if part.kind == "image" else "application/octet-stream"
@@ -237,7 +241,7 @@ def media_type_of(part: MediaPart) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call, whatever provider's form it was given in."""
+    """A function that the model may call, independent of any provider's form."""
 
     name: str
     description: str | None
@@ -245,21 +249,24 @@ class Tool:
     strict: bool | None = None
 
 
-def tools_of(given: Any) -> list[Tool | Mapping[str, Any]]:
-    """Tools in OpenAI's, Anthropic's or Gemini's form; those of another kind as they are."""
-    found: list[Tool | Mapping[str, Any]] = []
-    for raw in given if isinstance(given, list | tuple) else [given]:
+def tools_of(value: Any) -> list[Tool | Mapping[str, Any]]:
+    """The tools in a request, in OpenAI's, Anthropic's or Gemini's form.
+
+    Tools other than functions are returned as they are.
+    """
+    tools: list[Tool | Mapping[str, Any]] = []
+    for raw in value if isinstance(value, list | tuple) else [value]:
         tool = mapping(raw.model_dump(exclude_none=True) if hasattr(raw, "model_dump") else raw)
         declared = tool.get("functionDeclarations") or tool.get("function_declarations")
         if declared:
-            found += [_tool(item) for item in mappings(list(declared))]
+            tools += [_tool(item) for item in mappings(list(declared))]
         elif tool.get("type") == "function":
-            found.append(_tool(mapping(tool.get("function")) or tool))
+            tools.append(_tool(mapping(tool.get("function")) or tool))
         elif "input_schema" in tool and tool.get("type") in (None, "custom"):
-            found.append(_tool(tool))
+            tools.append(_tool(tool))
         else:
-            found.append(tool)
-    return found
+            tools.append(tool)
+    return tools
 
 
 def _tool(tool: Mapping[str, Any]) -> Tool:
@@ -273,11 +280,11 @@ def _tool(tool: Mapping[str, Any]) -> Tool:
     )
 
 
-def tool_choice_of(given: Any) -> str | Mapping[str, str] | None:
-    """ "auto", "none", "required", {"name": ...}, or None, from any provider's form."""
-    if given is None or isinstance(given, str):
-        return "required" if given == "any" else given
-    choice = mapping(given)
+def tool_choice_of(value: Any) -> str | Mapping[str, str] | None:
+    """A tool choice in any provider's form, as "auto", "none", "required" or {"name": ...}."""
+    if value is None or isinstance(value, str):
+        return "required" if value == "any" else value
+    choice = mapping(value)
     name = mapping(choice.get("function")).get("name") or choice.get("name")
     if name:
         return {"name": str(name)}
@@ -286,7 +293,7 @@ def tool_choice_of(given: Any) -> str | Mapping[str, str] | None:
 
 
 def schema_of(response_format: Any) -> tuple[Mapping[str, Any] | None, bool]:
-    """(the JSON schema asked for, whether JSON is asked for at all)."""
+    """(the requested JSON schema or None, whether JSON is requested at all)."""
     if response_format is None:
         return None, False
     if hasattr(response_format, "model_json_schema"):

@@ -1,10 +1,10 @@
-"""From a provider's HTTP reply to an error of ours, in its own words and without keys.
+"""Turns a provider's error reply into a `ProviderError`, with its message and without keys.
 
-400, 401, 402, 403, 404, 405, 413, 422 and the rest of 4xx are rejections; 408, 409, 425 and
-5xx (529 too) are faults that may pass; 429 is a rate limit. When to come back is read from
-`Retry-After` (RFC 9110, section 10.2.3: seconds or a date), `retry-after-ms`, OpenAI's
-`x-ratelimit-reset-*` ("1s", "6m0s"), Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339)
-and Gemini's `RetryInfo` ("34s").
+Statuses 408, 409, 425 and 5xx (including 529) are transient faults, 429 is a rate limit, and
+all other 4xx are rejections. The time to wait before a retry is read from `Retry-After`
+(RFC 9110, section 10.2.3: seconds or a date), `retry-after-ms`, OpenAI's `x-ratelimit-reset-*`
+("1s", "6m0s"), Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339) and Gemini's `RetryInfo`
+("34s").
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from semcache.providers.http_messages import HTTPReply
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-_MAY_PASS = frozenset({408, 409, 425})
-_MOST_WORDS = 500
+_TRANSIENT = frozenset({408, 409, 425})
+_MAX_CHARS = 500
 _REQUEST_IDS = ("x-request-id", "request-id", "x-goog-request-id", "cf-ray")
-_USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
-"""Codes of a 429 that no waiting mends."""
-_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
+"""Codes of a 429 that waiting does not resolve."""
+_DURATION_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _KEYLIKE = re.compile(
     r"\b(?:sk|pk|rk|gsk|xai|or)-[\w*.-]{6,}|\bAIza[\w-]{10,}|\bBearer\s+\S+", re.I
@@ -38,10 +38,15 @@ _KEYLIKE = re.compile(
 def error_of(
     reply: HTTPReply, *, provider: str, model: str = "", now: float, secrets: Iterable[Any] = ()
 ) -> ProviderError:
-    """The error that a reply outside 2xx tells of. now: seconds since the epoch."""
+    """The error that a reply with a status other than 2xx reports.
+
+    Args:
+        now: seconds since the epoch.
+        secrets: keys to remove from the message.
+    """
     body = json_of(reply)
-    detail, code = words_of(body)
-    code = _told_by(detail, code)
+    detail, code = message_and_code(body)
+    code = _refined_code(detail, code)
     fields: dict[str, Any] = {
         "provider": provider,
         "model": model,
@@ -53,30 +58,35 @@ def error_of(
         "retry_after": retry_after(reply.headers, body, now=now),
         "code": code,
     }
-    said = scrubbed(detail or _plain_words(reply), secrets)
-    return kind_of(reply.status, code)(said, **fields)
+    message = redact(detail or _plain_text(reply), secrets)
+    return kind_of(reply.status, code)(message, **fields)
 
 
-_TELLING = (
+_CODES_BY_PHRASE = (
     ("context_length_exceeded", ("exceed_context_size", "context length", "context window")),
     ("context_length_exceeded", ("prompt is too long", "input token count", "too many tokens")),
     ("account", ("api key not valid", "api_key_invalid", "credit balance", "billing")),
 )
-"""What a 400 may mean besides a fault of the request, by words that providers use for it."""
+"""Codes for errors that providers report as a 400 although another provider might answer, by
+the phrases in their messages."""
 
 
-def _told_by(detail: str, code: str | None) -> str | None:
-    """The code, or a plainer one where the provider's words tell more than its code."""
-    said = f"{code} {detail}".lower()
-    found = (name for name, phrases in _TELLING if any(phrase in said for phrase in phrases))
-    return next(found, code)
+def _refined_code(detail: str, code: str | None) -> str | None:
+    """The code, or a more specific one if the message contains a known phrase."""
+    text = f"{code} {detail}".lower()
+    codes = (
+        refined
+        for refined, phrases in _CODES_BY_PHRASE
+        if any(phrase in text for phrase in phrases)
+    )
+    return next(codes, code)
 
 
 def kind_of(status: int, code: str | None) -> type[ProviderError]:
-    """Which of our errors a status is."""
+    """The class of error that a status and a code stand for."""
     if status == 429:
-        return RejectedError if code in _USED_UP else RateLimitedError
-    if status in _MAY_PASS or status >= 500:
+        return RejectedError if code in _QUOTA_CODES else RateLimitedError
+    if status in _TRANSIENT or status >= 500:
         return UnavailableError
     return RejectedError
 
@@ -84,10 +94,10 @@ def kind_of(status: int, code: str | None) -> type[ProviderError]:
 def failure_in(
     value: Mapping[str, Any], provider: str, secrets: Iterable[Any] = ()
 ) -> ProviderError | None:
-    """The error that an answer with status 200, or an event of its stream, tells of."""
+    """The error that a body with status 200, or an event of a stream, reports; None if none."""
     if not value.get("error"):
         return None
-    detail, code = words_of(value)
+    detail, code = message_and_code(value)
     error = mapping(value["error"])
     status = error.get("code") if isinstance(error.get("code"), int) else None
     kind: type[ProviderError] = UnavailableError
@@ -98,7 +108,7 @@ def failure_in(
     elif code in ("invalid_request_error", "authentication_error", "permission_error"):
         kind = RejectedError
     return kind(
-        scrubbed(detail or str(code), secrets),
+        redact(detail or str(code), secrets),
         provider=provider,
         status=status,
         code=code,
@@ -107,7 +117,7 @@ def failure_in(
 
 
 def json_of(reply: HTTPReply) -> Any:
-    """The body as JSON; None where it is none."""
+    """The body parsed as JSON; None if it is not JSON."""
     try:
         return json.loads(reply.content)
     except (ValueError, RecursionError):
@@ -115,25 +125,25 @@ def json_of(reply: HTTPReply) -> Any:
 
 
 def object_of(reply: HTTPReply, provider: str, secrets: Iterable[Any] = ()) -> Mapping[str, Any]:
-    """The JSON object that an answer is.
+    """The body as a JSON object.
 
     Raises:
-        UnavailableError: it is none (an HTML page of a proxy, a body cut short).
+        UnavailableError: it is not one (a proxy's HTML page, a truncated body).
     """
     body = json_of(reply)
     if isinstance(body, Mapping):
         return body
-    kind = reply.content_type or "no content type"
+    content_type = reply.content_type or "no content type"
     raise UnavailableError(
-        f"the body ({kind}, {len(reply.content):,} bytes) is no JSON object: "
-        f"{scrubbed(_plain_words(reply), secrets)}",
+        f"the body ({content_type}, {len(reply.content):,} bytes) is not a JSON object: "
+        f"{redact(_plain_text(reply), secrets)}",
         provider=provider,
         status=reply.status,
     )
 
 
-def words_of(body: Any) -> tuple[str, str | None]:
-    """(what the provider said, its name for the error) of an error's JSON."""
+def message_and_code(body: Any) -> tuple[str, str | None]:
+    """(the provider's message, its code for the error) from the JSON of an error."""
     if isinstance(body, list) and body:  # Gemini streams a list
         body = body[0]
     body = mapping(body)
@@ -150,13 +160,13 @@ def words_of(body: Any) -> tuple[str, str | None]:
 
 
 def retry_after(headers: Mapping[str, str], body: Any, *, now: float) -> float | None:
-    """Seconds until the provider may be asked again, if it said so. Never below 0."""
-    found = _from_retry_after(headers, now)
-    if found is None:
-        found = _from_body(body)
-    if found is None:
-        found = _from_resets(headers, now)
-    return None if found is None else max(0.0, found)
+    """Seconds until the provider accepts another call, never below 0; None if it does not say."""
+    seconds = _from_retry_after(headers, now)
+    if seconds is None:
+        seconds = _from_body(body)
+    if seconds is None:
+        seconds = _from_resets(headers, now)
+    return None if seconds is None else max(0.0, seconds)
 
 
 def _from_retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -183,8 +193,8 @@ def _from_body(body: Any) -> float | None:
 
 
 def _from_resets(headers: Mapping[str, str], now: float) -> float | None:
-    """The reset of a limit that is used up; without one, nothing is known."""
-    found = []
+    """The last reset among the limits that are used up; None if there is none."""
+    waits = []
     for name, value in headers.items():
         if (
             not name.startswith(("x-ratelimit-reset", "anthropic-ratelimit-"))
@@ -198,24 +208,24 @@ def _from_resets(headers: Mapping[str, str], now: float) -> float | None:
         if seconds is None:
             seconds = _until(value, now)
         if seconds is not None:
-            found.append(seconds)
-    return max(found, default=None)
+            waits.append(seconds)
+    return max(waits, default=None)
 
 
-def _until(moment: str, now: float) -> float | None:
+def _until(date: str, now: float) -> float | None:
     try:
-        return datetime.fromisoformat(moment).timestamp() - now
+        return datetime.fromisoformat(date).timestamp() - now
     except (ValueError, OverflowError):
         return None
 
 
 def duration(text: str) -> float | None:
-    """Seconds of "1s", "6m0s", "120ms" or "1.5"; None for anything else."""
+    """The seconds in "1s", "6m0s", "120ms" or "1.5"; None for any other text."""
     plain = _number(text)
     if plain is not None:
-        # A plain number may be seconds, or a moment since the epoch (in s or ms): only the first.
+        # A large number is a time since the epoch (in s or ms), not a duration.
         return plain if plain < 1e6 else None
-    parts = _PARTS.findall(text)
+    parts = _DURATION_PARTS.findall(text)
     if not parts or "".join(n + u for n, u in parts) != text.strip():
         return None
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
@@ -229,16 +239,16 @@ def _number(text: str | None) -> float | None:
     return value if value is not None and 0 <= value < float("inf") else None
 
 
-def _plain_words(reply: HTTPReply) -> str:
+def _plain_text(reply: HTTPReply) -> str:
     text = " ".join(re.sub(r"<[^>]*>", " ", reply.content.decode(errors="replace")).split())
     return text or "(no body)"
 
 
-def scrubbed(text: str, secrets: Iterable[SecretStr]) -> str:
-    """Words that hold no key, at most 500 characters of them."""
+def redact(text: str, secrets: Iterable[SecretStr]) -> str:
+    """The text without keys, cut to 500 characters."""
     for secret in secrets:
         value = secret.get_secret_value()
         if len(value) >= 4:
             text = text.replace(value, "***")
     text = _KEYLIKE.sub("***", text).encode(errors="replace").decode()
-    return text if len(text) <= _MOST_WORDS else text[: _MOST_WORDS - 1] + "…"
+    return text if len(text) <= _MAX_CHARS else text[: _MAX_CHARS - 1] + "…"

@@ -1,4 +1,4 @@
-"""A function as a provider."""
+"""`CallableProvider`: a function as a provider."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from semcache.errors import ConfigError, RejectedError, UnavailableError
-from semcache.providers.base import words
+from semcache.providers.base import text_only
 from semcache.providers.openai import OpenAICompatible
 from semcache.providers.reading import read_answer, read_stream
-from semcache.providers.sdk_errors import translated
+from semcache.providers.sdk_errors import translate
 from semcache.types import Chunk, Completion, Request
 
 T = TypeVar("T")
@@ -28,18 +28,19 @@ class CallableProvider:
 
     It may return text, a `Completion`, or an answer in a provider's form (a mapping, an
     SDK's object); a generator yields text, or events in a provider's form. Connection
-    errors, time-outs and errors with an HTTP status (such as an SDK's) are the provider's
-    failures, which are retried and fallen back from; other exceptions pass through.
+    errors, timeouts and errors with an HTTP status (such as an SDK's) are failures of the
+    provider, which lead to a retry or a fallback; other exceptions pass through.
 
     Args:
-        function: asked with one argument, see `takes`.
-        name: what routes, limits and messages call it.
-        takes: "request": a `Request` with its model filled in; "prompt": the user's words,
-            for requests that are nothing else; "messages": a list in OpenAI's form.
+        function: called with one argument; see `takes`.
+        name: the name that routes, limits and messages use.
+        takes: the argument: "request" for a `Request` with its model filled in, "prompt" for
+            the user's text (requests with anything else are rejected), or "messages" for a
+            list in OpenAI's form.
         model, models, price_list: see `protocols.Named`.
 
     Raises:
-        ConfigError: it is no function, or `takes` is unknown.
+        ConfigError: `function` is not callable, or `takes` is unknown.
     """
 
     key_id = None
@@ -55,16 +56,18 @@ class CallableProvider:
         price_list: str | None = None,
     ) -> None:
         if not callable(function):
-            raise ConfigError(f"{name}: {function!r} is no function.")
+            raise ConfigError(f"{name}: {function!r} is not callable.")
         if takes not in ("request", "prompt", "messages"):
-            raise ConfigError(f"{name}: takes is {takes!r}; 'request', 'prompt' or 'messages'.")
+            raise ConfigError(
+                f"{name}: takes is {takes!r}; it must be 'request', 'prompt' or 'messages'."
+            )
         self.name = name
         self.default_model = model or ""
         self.models = tuple(models)
         self.price_list = price_list
         self._function = function
         self._takes = takes
-        self._form = OpenAICompatible(name=name)
+        self._openai = OpenAICompatible(name=name)
 
     def __repr__(self) -> str:
         return f"<CallableProvider {self.name}: {getattr(self._function, '__qualname__', '?')}>"
@@ -73,9 +76,9 @@ class CallableProvider:
         with translating(self.name):
             value = self._function(self._argument(request, model))
             if inspect.isawaitable(value):
-                value = blocking(_awaited(value), timeout)
+                value = run_blocking(_awaited(value), timeout)
             elif isinstance(value, AsyncIterator):
-                value = blocking(_collected(value), timeout)
+                value = run_blocking(_collected(value), timeout)
             return self._completion(value)
 
     async def acall(self, request: Request, *, model: str, timeout: float | None) -> Completion:
@@ -91,7 +94,7 @@ class CallableProvider:
 
     def stream(self, request: Request, *, model: str, timeout: float | None) -> Iterator[Chunk]:
         if not inspect.isgeneratorfunction(self._function):
-            yield from whole(self.call(request, model=model, timeout=timeout))
+            yield from as_chunks(self.call(request, model=model, timeout=timeout))
             return
         seen: list[Any] = []
         with translating(self.name):
@@ -105,7 +108,7 @@ class CallableProvider:
     ) -> AsyncIterator[Chunk]:
         if not inspect.isasyncgenfunction(self._function):
             completion = await self.acall(request, model=model, timeout=timeout)
-            for chunk in whole(completion):
+            for chunk in as_chunks(completion):
                 yield chunk
             return
         seen: list[Any] = []
@@ -119,13 +122,13 @@ class CallableProvider:
         if self._takes == "request":
             return replace(request, model=model)
         if self._takes == "messages":
-            return self._form.messages(request)
+            return self._openai.messages(request)
         only = request.messages[0] if len(request.messages) == 1 else None
-        prompt = words(only.parts) if only is not None and only.role == "user" else None
+        prompt = text_only(only.parts) if only is not None and only.role == "user" else None
         if prompt is None:
             raise RejectedError(
-                "its function takes a prompt alone, and this is a conversation or holds more "
-                "than words (takes='request' or 'messages' gives it everything)",
+                "its function takes only a prompt, but the request is a conversation or contains "
+                "more than text (takes='request' or 'messages' passes everything)",
                 provider=self.name,
             )
         return prompt
@@ -138,47 +141,47 @@ class CallableProvider:
 
 @contextmanager
 def translating(provider: str) -> Iterator[None]:
-    """Turn what is the provider's failure into an error of ours."""
+    """Raise a failure of the provider as a `ProviderError`."""
     try:
         yield
     except Exception as error:
-        known = translated(error, provider)
-        if known is None or known is error:
+        provider_error = translate(error, provider)
+        if provider_error is None or provider_error is error:
             raise
-        # The original is not shown with it: an SDK's error may hold the request's headers.
-        raise known from None
+        # Without the original as its cause: an SDK's error may contain the request's headers.
+        raise provider_error from None
 
 
-def whole(completion: Completion) -> Iterator[Chunk]:
-    """A whole answer as a stream."""
+def as_chunks(completion: Completion) -> Iterator[Chunk]:
+    """A whole answer as a stream of one piece."""
     if completion.text:
         yield Chunk(completion.text)
     yield Chunk("", completion)
 
 
 def completion_of(value: Any, provider: str) -> Completion:
-    """A function's value as a completion.
+    """The return value of a function as a completion.
 
     Raises:
-        UnavailableError: it is none.
+        UnavailableError: the value is not an answer.
     """
     if isinstance(value, Completion):
         return value
     if isinstance(value, str):
         return Completion(value)
-    form = plain(value)
-    found = read_answer(form) if isinstance(form, Mapping) else None
-    if found is None:
+    answer = plain(value)
+    completion = read_answer(answer) if isinstance(answer, Mapping) else None
+    if completion is None:
         raise UnavailableError(
-            f"its function gave a {type(value).__name__}, which is no answer (text, a "
+            f"its function returned a {type(value).__name__}, which is not an answer (text, a "
             "semcache.Completion, or an answer in a provider's form)",
             provider=provider,
         )
-    return found
+    return completion
 
 
 def plain(value: Any) -> Any:
-    """An SDK's object as a mapping; anything else as it is."""
+    """An SDK's object as a mapping; any other value as it is."""
     if isinstance(value, str | Mapping | Completion):
         return value
     dump = getattr(value, "model_dump", None)
@@ -189,13 +192,13 @@ _loop: tuple[int, asyncio.AbstractEventLoop] | None = None
 _starting = threading.Lock()
 
 
-def blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-    """Run a coroutine to its end, from a thread that may have a loop of its own or none.
+def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    """Run a coroutine and wait for its result, whether or not this thread has an event loop.
 
-    After `timeout` seconds it is cancelled, with a TimeoutError.
+    After `timeout` seconds the coroutine is cancelled and a TimeoutError is raised.
 
-    Always in one loop, in a thread of its own: an async client's connections belong to the
-    loop in which they were made.
+    All coroutines run in one loop, in a background thread, because the connections of an
+    async client belong to the loop in which they were opened.
     """
     running = asyncio.run_coroutine_threadsafe(work, _background_loop())
     try:
@@ -218,7 +221,7 @@ def _background_loop() -> asyncio.AbstractEventLoop:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Run blocking work beside the loop."""
+    """Run blocking work in a thread."""
     return await asyncio.to_thread(work)
 
 
@@ -231,7 +234,7 @@ async def _collected(values: AsyncIterator[Any]) -> list[Any]:
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    called = getattr(function, "__call__", function)  # noqa: B004 - an object may be callable
+    called = getattr(function, "__call__", function)  # noqa: B004 - for callable objects
     return any(
         test(f)
         for f in (function, called)

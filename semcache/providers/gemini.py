@@ -1,4 +1,4 @@
-"""Google's Gemini: generateContent and its stream.
+"""Google's Gemini API: generateContent and streamGenerateContent.
 
 Source: Gemini API reference, "Generating content".
 """
@@ -53,9 +53,10 @@ _CONFIG = {
     "stop": "stopSequences",
     "stop_sequences": "stopSequences",
 }
-"""What the parameters of others are called in `generationConfig`."""
-_BESIDE = frozenset({"safetySettings", "safety_settings", "cachedContent", "cached_content"})
-_NOT_HERE = frozenset(
+"""The names in `generationConfig` for other providers' parameters."""
+_TOP_LEVEL = frozenset({"safetySettings", "safety_settings", "cachedContent", "cached_content"})
+"""Parameters that belong next to `generationConfig`, not into it."""
+_UNSUPPORTED = frozenset(
     {
         "logit_bias",
         "metadata",
@@ -73,7 +74,7 @@ _NOT_HERE = frozenset(
         "verbosity",
     }
 )
-"""Parameters of others that this API refuses. Left out, so that a fallback works."""
+"""Other providers' parameters that this API rejects. Left out, so that a fallback works."""
 
 
 class Gemini(base.HTTPProvider):
@@ -112,14 +113,14 @@ class Gemini(base.HTTPProvider):
         choice = base.tool_choice_of(request.params.get("tool_choice"))
         if choice is not None:
             body["toolConfig"] = {"functionCallingConfig": _mode(choice)}
-        config, beside = _params(request)
-        body.update(beside)
+        config, top_level = _params(request)
+        body.update(top_level)
         if config:
             body["generationConfig"] = config
-        how = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
         name = quote(model.removeprefix("models/"), safe="")
         secrets = {} if self._key is None else {"x-goog-api-key": self._key}
-        return self._sent(f"/v1beta/models/{name}:{how}", body, secrets)
+        return self._post(f"/v1beta/models/{name}:{method}", body, secrets)
 
     def read(self, reply: HTTPReply) -> Completion:
         return self._answer(reply, completion_of)
@@ -127,14 +128,14 @@ class Gemini(base.HTTPProvider):
     def reader(self) -> EventReader:
         calls = 0
 
-        def numbered(chunk: Mapping[str, Any]) -> Delta:
-            """Calls come whole and unnumbered; each is the next one."""
+        def numbered_delta(chunk: Mapping[str, Any]) -> Delta:
+            """Number the tool calls: each comes whole, and without an index."""
             nonlocal calls
             delta = delta_of(chunk, first=calls)
             calls += len(delta.tools)
             return delta
 
-        return self._events(numbered)
+        return self._events(numbered_delta)
 
     def _contents(self, turns: Sequence[Message]) -> list[dict[str, Any]]:
         names: dict[str, str] = {}
@@ -155,21 +156,20 @@ class Gemini(base.HTTPProvider):
             case TextPart(text):
                 yield {"text": text}
             case MediaPart(data=None, reference=reference):
-                told = {"mimeType": part.media_type} if part.media_type else {}
-                yield {"fileData": {**told, "fileUri": reference}}
+                media_type = {"mimeType": part.media_type} if part.media_type else {}
+                yield {"fileData": {**media_type, "fileUri": reference}}
             case MediaPart():
-                kind = base.media_type_of(part)
-                if part.kind == "audio" and "/" not in kind:
-                    kind = f"audio/{kind}"
-                yield {"inlineData": {"mimeType": kind, "data": base.base64_of(part)}}
+                mime_type = base.media_type_of(part)
+                if part.kind == "audio" and "/" not in mime_type:
+                    mime_type = f"audio/{mime_type}"
+                yield {"inlineData": {"mimeType": mime_type, "data": base.base64_of(part)}}
             case ToolCallPart(call_id, name, arguments):
                 names[call_id] = name
-                given = arguments if isinstance(arguments, Mapping) else {"arguments": arguments}
-                yield {"functionCall": {"name": name, "args": given}}
+                args = arguments if isinstance(arguments, Mapping) else {"arguments": arguments}
+                yield {"functionCall": {"name": name, "args": args}}
             case ToolResultPart(call_id, parts, is_error):
                 name = names.get(call_id, call_id)
-                said = base.text_of(parts)
-                response = {"error" if is_error else "result": said}
+                response = {"error" if is_error else "result": base.text_of(parts)}
                 yield {"functionResponse": {"name": name, "response": response}}
                 media = [inner for inner in parts if not isinstance(inner, TextPart)]
                 for inner in media:
@@ -178,16 +178,16 @@ class Gemini(base.HTTPProvider):
                 yield dict(value)
 
 
-def _tools(given: Any) -> list[Mapping[str, Any]]:
-    found = base.tools_of(given)
-    declared = [_declaration(tool) for tool in found if isinstance(tool, base.Tool)]
-    others = [tool for tool in found if not isinstance(tool, base.Tool)]
+def _tools(value: Any) -> list[Mapping[str, Any]]:
+    tools = base.tools_of(value)
+    declared = [_declaration(tool) for tool in tools if isinstance(tool, base.Tool)]
+    others = [tool for tool in tools if not isinstance(tool, base.Tool)]
     return [{"functionDeclarations": declared}, *others] if declared else others
 
 
 def _declaration(tool: base.Tool) -> dict[str, Any]:
-    told = {} if tool.description is None else {"description": tool.description}
-    return {"name": tool.name, **told, "parametersJsonSchema": tool.schema}
+    description = {} if tool.description is None else {"description": tool.description}
+    return {"name": tool.name, **description, "parametersJsonSchema": tool.schema}
 
 
 def _mode(choice: str | Mapping[str, str]) -> dict[str, Any]:
@@ -197,35 +197,38 @@ def _mode(choice: str | Mapping[str, str]) -> dict[str, Any]:
 
 
 def _params(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(generationConfig, what stands beside it)."""
+    """(generationConfig, fields next to it)."""
     config: dict[str, Any] = {}
-    beside: dict[str, Any] = {}
+    top_level: dict[str, Any] = {}
     for name, value in request.params.items():
-        if name in _BESIDE:
-            beside[_camel(name)] = value
+        if name in _TOP_LEVEL:
+            top_level[_camel_case(name)] = value
         elif name in ("stop", "stop_sequences"):
             config["stopSequences"] = [value] if isinstance(value, str) else list(value)
         elif name in ("generationConfig", "generation_config"):
             config.update(mapping(value))
-        elif name not in _NOT_HERE:
-            config[_CONFIG.get(name) or _camel(name)] = value
-    schema, wanted = base.schema_of(request.response_format)
-    if wanted:
+        elif name not in _UNSUPPORTED:
+            config[_CONFIG.get(name) or _camel_case(name)] = value
+    schema, wants_json = base.schema_of(request.response_format)
+    if wants_json:
         config["responseMimeType"] = "application/json"
     if schema is not None:
         config["responseJsonSchema"] = schema
-    return config, beside
+    return config, top_level
 
 
-def _camel(name: str) -> str:
-    return re.sub(r"_([a-z])", lambda found: found.group(1).upper(), name)
+def _camel_case(name: str) -> str:
+    return re.sub(r"_([a-z])", lambda match: match.group(1).upper(), name)
 
 
 # ---------------------------------------------------------------------------- reading
 
 
 def completion_of(answer: Mapping[str, Any]) -> Completion | None:
-    """An answer of generateContent (also of the SDK, in snake case); None if it is no such."""
+    """The completion in a generateContent answer; None if the answer has another form.
+
+    Field names may also be in snake case, as in the SDK's objects.
+    """
     if not mappings(answer.get("candidates")) and not _blocked(answer):
         return None
     delta = delta_of(answer)
@@ -241,7 +244,11 @@ def completion_of(answer: Mapping[str, Any]) -> Completion | None:
 
 
 def delta_of(chunk: Mapping[str, Any], first: int = 0) -> Delta:
-    """What a chunk of the stream adds; the whole answer has the same form."""
+    """What a chunk of the stream adds to the answer; a whole answer has the same form.
+
+    Args:
+        first: the index of the chunk's first tool call.
+    """
     model = _either(chunk, "modelVersion", "model_version")
     counts = usage(_either(chunk, "usageMetadata", "usage_metadata"))
     if _blocked(chunk):
@@ -268,21 +275,21 @@ def delta_of(chunk: Mapping[str, Any], first: int = 0) -> Delta:
 
 
 def usage(metadata: Any) -> Usage:
-    """Tokens of an answer; its thoughts are paid for like its words."""
+    """The usage of an answer; thinking is billed, and counted, as part of the answer."""
     counts = mapping(metadata)
-    said = _either(counts, "candidatesTokenCount", "candidates_token_count")
-    thought = _either(counts, "thoughtsTokenCount", "thoughts_token_count")
-    if isinstance(thought, int):
-        said = thought + (said if isinstance(said, int) else 0)
+    answer = _either(counts, "candidatesTokenCount", "candidates_token_count")
+    thoughts = _either(counts, "thoughtsTokenCount", "thoughts_token_count")
+    if isinstance(thoughts, int):
+        answer = thoughts + (answer if isinstance(answer, int) else 0)
     return usage_of(
         _either(counts, "promptTokenCount", "prompt_token_count"),
-        said,
+        answer,
         _either(counts, "cachedContentTokenCount", "cached_content_token_count"),
     )
 
 
 def _blocked(answer: Mapping[str, Any]) -> bool:
-    """The prompt itself was refused: there are no candidates."""
+    """Whether the prompt itself was blocked, so that there are no candidates."""
     feedback = mapping(_either(answer, "promptFeedback", "prompt_feedback"))
     return bool(_either(feedback, "blockReason", "block_reason"))
 

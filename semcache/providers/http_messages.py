@@ -1,4 +1,4 @@
-"""What goes over HTTP, as values. A provider builds and reads these; the router carries them."""
+"""HTTP messages as values: a provider builds and reads them, the router transfers them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HTTPRequest:
-    """A request that has not been sent.
+    """An HTTP request to be sent.
 
     Attributes:
-        secrets: headers whose values nobody may see; they are opened only to be sent.
+        secrets: headers with secret values, which are revealed only when they are sent.
     """
 
     url: str
@@ -27,9 +27,9 @@ class HTTPRequest:
 
 @dataclass(frozen=True, slots=True)
 class HTTPReply:
-    """An answer that has arrived whole. Names of headers are in lower case.
+    """A whole HTTP reply. Header names are in lower case.
 
-    It does not show its content, which may quote the key it was sent.
+    The repr leaves out the content, which may quote the API key.
     """
 
     status: int
@@ -38,13 +38,13 @@ class HTTPReply:
 
     @property
     def content_type(self) -> str:
-        """Without its parameters, in lower case; "" where there is none."""
+        """The media type in lower case, without parameters; "" if there is none."""
         return self.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One server-sent event (WHATWG HTML, section 9.2). It does not show its data either."""
+    """One server-sent event (WHATWG HTML, section 9.2). The repr leaves out the data."""
 
     name: str
     data: str = field(repr=False)

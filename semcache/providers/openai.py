@@ -1,7 +1,7 @@
-"""OpenAI's chat completions, and everything that speaks them.
+"""OpenAI's chat completions API, and the many servers that are compatible with it.
 
-OpenRouter (and DeepSeek through it), Ollama, vLLM, llama.cpp and many others differ in
-their address alone. Source: OpenAI API reference, "Chat" and "Chat streaming".
+OpenRouter (and DeepSeek through it), Ollama, vLLM, llama.cpp and others differ only in
+their address. Source: OpenAI API reference, "Chat" and "Chat streaming".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from semcache.providers.answers import (
     finish_reason,
     mapping,
     mappings,
-    parsed,
+    parse_arguments,
     usage_of,
 )
 from semcache.providers.http_messages import HTTPReply, HTTPRequest
@@ -43,18 +43,18 @@ OPENAI_URL = "https://api.openai.com/v1"
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 OLLAMA_URL = "http://localhost:11434/v1"
 
-_OTHER_NAMES = {"stop_sequences": "stop", "max_output_tokens": "max_tokens"}
-"""Parameters of other providers that mean the same."""
+_PARAMETER_NAMES = {"stop_sequences": "stop", "max_output_tokens": "max_tokens"}
+"""OpenAI's names for other providers' parameters with the same meaning."""
 
 
 class OpenAICompatible(base.HTTPProvider):
-    """A provider that speaks OpenAI's chat completions. See `base.HTTPProvider`.
+    """A provider with OpenAI's chat completions API. See `base.HTTPProvider`.
 
     Args:
-        stream_usage: ask for the usage at the end of a stream.
-        max_tokens_name: what the limit on the answer is called; OpenAI's newer models take
-            "max_completion_tokens" alone, many others only "max_tokens". None: the first at
-            OpenAI's own address, and elsewhere as the caller wrote it.
+        stream_usage: whether to ask for the usage at the end of a stream.
+        max_tokens_name: the name of the parameter that limits the answer. OpenAI's newer
+            models accept only "max_completion_tokens", many other servers only "max_tokens".
+            None means the former at OpenAI's own address, and the caller's name elsewhere.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class OpenAICompatible(base.HTTPProvider):
             body["tool_choice"] = (
                 choice if isinstance(choice, str) else {"type": "function", "function": choice}
             )
-        if (form := _response_format(request.response_format)) is not None:
-            body["response_format"] = form
+        if (response_format := _response_format(request.response_format)) is not None:
+            body["response_format"] = response_format
         if stream:
             body["stream"] = True
             if self._stream_usage:
                 body["stream_options"] = {"include_usage": True}
-        return self._sent("/chat/completions", body, self._bearer())
+        return self._post("/chat/completions", body, self._bearer())
 
     def messages(self, request: Request) -> list[dict[str, Any]]:
         """The conversation in OpenAI's form."""
@@ -114,7 +114,7 @@ class OpenAICompatible(base.HTTPProvider):
         for name, value in request.params.items():
             if name in ("tool_choice", "stream", "stream_options"):
                 continue
-            name = _OTHER_NAMES.get(name, name)
+            name = _PARAMETER_NAMES.get(name, name)
             if name in ("max_tokens", "max_completion_tokens") and self._max_tokens_name:
                 name = self._max_tokens_name
             params[name] = value
@@ -123,7 +123,7 @@ class OpenAICompatible(base.HTTPProvider):
     def _messages(self, message: Message) -> Iterator[dict[str, Any]]:
         results = [part for part in message.parts if isinstance(part, ToolResultPart)]
         for result in results:
-            text = base.words(result.parts)
+            text = base.text_only(result.parts)
             content = [self._block(part) for part in result.parts] if text is None else text
             yield {"role": "tool", "tool_call_id": result.call_id, "content": content}
         rest = [part for part in message.parts if not isinstance(part, ToolResultPart)]
@@ -132,15 +132,15 @@ class OpenAICompatible(base.HTTPProvider):
 
     def _message(self, message: Message, parts: Sequence[Part]) -> dict[str, Any]:
         calls = [part for part in parts if isinstance(part, ToolCallPart)]
-        said = [part for part in parts if not isinstance(part, ToolCallPart)]
+        others = [part for part in parts if not isinstance(part, ToolCallPart)]
         built: dict[str, Any] = {"role": message.role, **(message.extra or {})}
         if message.name is not None:
             built["name"] = message.name
-        content = base.words(said)
-        if content is None:
-            built["content"] = [self._block(part) for part in said]
-        elif said or not calls:
-            built["content"] = content
+        text = base.text_only(others)
+        if text is None:
+            built["content"] = [self._block(part) for part in others]
+        elif others or not calls:
+            built["content"] = text
         else:
             built["content"] = None
         if calls:
@@ -154,24 +154,26 @@ class OpenAICompatible(base.HTTPProvider):
             case MediaPart(kind="image"):
                 return {"type": "image_url", "image_url": {"url": _url(part), **part.detail}}
             case MediaPart(kind="audio"):
-                kind = (part.media_type or "wav").removeprefix("audio/")
-                data = {"data": base.base64_of(part), "format": kind}
-                return {"type": "input_audio", "input_audio": data}
+                audio_format = (part.media_type or "wav").removeprefix("audio/")
+                audio = {"data": base.base64_of(part), "format": audio_format}
+                return {"type": "input_audio", "input_audio": audio}
             case MediaPart():
                 return {"type": "file", "file": _file(part)}
             case OpaquePart(value):
                 return dict(value)
             case ToolCallPart() | ToolResultPart():
-                raise RejectedError("a tool call stands inside a tool's result", provider=self.name)
+                raise RejectedError(
+                    "a tool result contains a tool call or another result", provider=self.name
+                )
 
 
 def _price_list(base_url: str) -> str | None:
-    hosts = {
+    price_lists = {
         OPENAI_URL: "openai",
         OPENROUTER_URL: "openrouter",
         "https://api.deepseek.com": "deepseek",
     }
-    return next((found for url, found in hosts.items() if base_url.startswith(url)), None)
+    return next((name for url, name in price_lists.items() if base_url.startswith(url)), None)
 
 
 def _url(part: MediaPart) -> str:
@@ -182,16 +184,16 @@ def _url(part: MediaPart) -> str:
 
 def _file(part: MediaPart) -> dict[str, Any]:
     name = part.detail.get("filename") or part.detail.get("title")
-    named = {"filename": name} if name else {}
+    filename = {"filename": name} if name else {}
     if part.data is not None:
-        return {"file_data": _url(part), **named}
-    return {"file_id": part.reference, **named}
+        return {"file_data": _url(part), **filename}
+    return {"file_id": part.reference, **filename}
 
 
 def _call(call: ToolCallPart) -> dict[str, Any]:
     arguments = call.arguments
     if not isinstance(arguments, str):
-        arguments = base.encoded(arguments).decode()
+        arguments = base.encode(arguments).decode()
     return {
         "id": call.id,
         "type": "function",
@@ -210,11 +212,11 @@ def _tool(tool: base.Tool | Mapping[str, Any]) -> Mapping[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _response_format(given: Any) -> Any:
-    schema, wanted = base.schema_of(given)
+def _response_format(value: Any) -> Any:
+    schema, wants_json = base.schema_of(value)
     if schema is None:
-        return {"type": "json_object"} if wanted else given
-    inner = mapping(mapping(given).get("json_schema"))
+        return {"type": "json_object"} if wants_json else value
+    inner = mapping(mapping(value).get("json_schema"))
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, **inner}}
 
 
@@ -222,18 +224,19 @@ def _response_format(given: Any) -> Any:
 
 
 def completion_of(answer: Mapping[str, Any]) -> Completion | None:
-    """A chat completion's answer; None if it is no such."""
+    """The completion in a chat completion; None if the answer has another form."""
     choices = mappings(answer.get("choices"))
     if not choices:
         return None
     first = choices[0]
     message = mapping(first.get("message"))
     reasons = [choice.get("finish_reason") for choice in choices]
-    cut = next((reason for reason in reasons if reason not in (None, "stop")), reasons[0])
+    # If any choice was cut off, that is the reason for the whole answer.
+    reason = next((reason for reason in reasons if reason not in (None, "stop")), reasons[0])
     calls = _calls(message)
     return Completion(
         _text(message.get("content")) or str(first.get("text") or ""),
-        finish_reason="content_filter" if message.get("refusal") else finish_reason(cut),
+        finish_reason="content_filter" if message.get("refusal") else finish_reason(reason),
         usage=usage(answer.get("usage")),
         model=answer.get("model"),
         has_tool_calls=bool(calls),
@@ -242,7 +245,7 @@ def completion_of(answer: Mapping[str, Any]) -> Completion | None:
 
 
 def response_of(answer: Mapping[str, Any]) -> Completion | None:
-    """An answer of OpenAI's responses API; None if it is no such."""
+    """The completion in an answer of OpenAI's responses API; None if it has another form."""
     if not isinstance(answer.get("output"), list) or "status" not in answer:
         return None
     items = mappings(answer["output"])
@@ -250,7 +253,7 @@ def response_of(answer: Mapping[str, Any]) -> Completion | None:
     counts = mapping(answer.get("usage"))
     refused = any(block.get("type") == "refusal" for block in blocks)
     calls = tuple(
-        ToolCallPart(str(i.get("call_id")), str(i.get("name")), parsed(i.get("arguments")))
+        ToolCallPart(str(i.get("call_id")), str(i.get("name")), parse_arguments(i.get("arguments")))
         for i in items
         if i.get("type") == "function_call"
     )
@@ -265,7 +268,7 @@ def response_of(answer: Mapping[str, Any]) -> Completion | None:
 
 
 def usage(counts: Any) -> Usage:
-    """Tokens of a chat completion."""
+    """The usage of a chat completion."""
     counts = mapping(counts)
     details = mapping(counts.get("prompt_tokens_details"))
     return usage_of(
@@ -277,28 +280,28 @@ def usage(counts: Any) -> Usage:
 
 
 def delta_of(chunk: Mapping[str, Any]) -> Delta:
-    """What a chat completion chunk adds."""
+    """What a chat completion chunk adds to the answer."""
     choices = mappings(chunk.get("choices"))
-    counted = usage(chunk["usage"]) if chunk.get("usage") else NO_USAGE
-    if not choices:  # the last one has usage and no choices
-        return Delta(usage=counted, model=chunk.get("model"))
+    counts = usage(chunk["usage"]) if chunk.get("usage") else NO_USAGE
+    if not choices:  # the last chunk has the usage and no choices
+        return Delta(usage=counts, model=chunk.get("model"))
     first = next((c for c in choices if c.get("index", 0) == 0), None)
-    if first is None:  # of another choice than the one that is read
-        return Delta(usage=counted)
-    said = mapping(first.get("delta"))
+    if first is None:  # only the first choice is read
+        return Delta(usage=counts)
+    delta = mapping(first.get("delta"))
     reason = finish_reason(first.get("finish_reason"))
     return Delta(
-        _text(said.get("content")) or str(first.get("text") or ""),
-        "content_filter" if said.get("refusal") else reason,
-        counted,
+        _text(delta.get("content")) or str(first.get("text") or ""),
+        "content_filter" if delta.get("refusal") else reason,
+        counts,
         chunk.get("model"),
-        tuple(_tool_deltas(said)),
+        tuple(_tool_deltas(delta)),
         ends=reason is not None,
     )
 
 
 def _text(content: Any) -> str:
-    if isinstance(content, list):  # some servers answer in blocks
+    if isinstance(content, list):  # some servers send blocks
         return "".join(str(block.get("text") or "") for block in mappings(content))
     return str(content or "")
 
@@ -311,7 +314,7 @@ def _calls(message: Mapping[str, Any]) -> tuple[ToolCallPart, ...]:
         ToolCallPart(
             str(call_id or ""),
             str(function.get("name")),
-            parsed(function.get("arguments", function.get("input"))),
+            parse_arguments(function.get("arguments", function.get("input"))),
         )
         for call_id, function in calls
     )
@@ -321,8 +324,8 @@ def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
     return mapping(call.get("function") or call.get("custom"))
 
 
-def _tool_deltas(said: Mapping[str, Any]) -> Iterator[ToolDelta]:
-    for call in mappings(said.get("tool_calls")):
+def _tool_deltas(delta: Mapping[str, Any]) -> Iterator[ToolDelta]:
+    for call in mappings(delta.get("tool_calls")):
         function = _function(call)
         index = call.get("index")
         yield ToolDelta(
@@ -331,6 +334,6 @@ def _tool_deltas(said: Mapping[str, Any]) -> Iterator[ToolDelta]:
             str(function.get("name") or ""),
             function.get("arguments") or function.get("input") or "",
         )
-    if said.get("function_call"):
-        function = mapping(said["function_call"])
+    if delta.get("function_call"):
+        function = mapping(delta["function_call"])
         yield ToolDelta(0, "", str(function.get("name") or ""), function.get("arguments") or "")

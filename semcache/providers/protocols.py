@@ -1,4 +1,4 @@
-"""What the router asks of a provider."""
+"""The interfaces that a provider implements for the router."""
 
 from __future__ import annotations
 
@@ -16,99 +16,118 @@ if TYPE_CHECKING:
 
 
 class Named(Protocol):
-    """What every provider says of itself."""
+    """The properties of every provider."""
 
     @property
     def name(self) -> str:
-        """What routes, limits and messages call it."""
+        """The name that routes, limits and messages use."""
         ...
 
     @property
     def default_model(self) -> str:
-        """The model for requests and routes that name none; "" where there is none."""
+        """The model for requests and routes that name none; "" if there is no default."""
         ...
 
     @property
     def models(self) -> Sequence[str]:
-        """Patterns ("gpt-*") of models that are its own: requests for these come here."""
+        """Patterns ("gpt-*") of the models it offers; requests that name one are sent to it."""
         ...
 
     @property
     def price_list(self) -> str | None:
-        """The provider's id in the list of prices; None: its prices are not known."""
+        """The provider's id in genai-prices; None means that its prices are not known."""
         ...
 
     @property
     def key_id(self) -> str | None:
-        """Equal for providers that use one API key, and tells nothing of it; None: no key."""
+        """An id that equals that of providers with the same API key, and does not reveal the key.
+
+        None means that there is no key.
+        """
         ...
 
 
 @runtime_checkable
 class Provider(Named, Protocol):
-    """A codec: requests to HTTP and HTTP to answers. Owns no client, no retry, no clock.
+    """Translates requests to HTTP and replies to answers. Has no client, retries or clock.
 
-    - Pure: the same arguments, the same result; may be called from many threads at once.
-    - No key in any message, log or repr: secrets go into `HTTPRequest.secrets`.
+    - Pure: the same arguments give the same result, and threads may share it.
+    - Keys appear in no message, log or repr: secrets go into `HTTPRequest.secrets`.
     """
 
     def build(self, request: Request, *, model: str, stream: bool) -> HTTPRequest:
-        """The HTTP request. Raises `RejectedError` for what this provider cannot be asked."""
+        """Build the HTTP request.
+
+        Raises:
+            RejectedError: the provider does not support the request.
+        """
         ...
 
     def read(self, reply: HTTPReply) -> Completion:
-        """The answer in a reply of status 2xx. Raises `UnavailableError` if it is none."""
+        """Read the answer in a reply with a 2xx status.
+
+        Raises:
+            ProviderError: the reply reports an error, or contains no answer.
+        """
         ...
 
     def error(self, reply: HTTPReply, *, now: float) -> ProviderError:
-        """What a reply of another status means. now: seconds since the epoch."""
+        """The error that a reply with another status means. `now`: seconds since the epoch."""
         ...
 
     def reader(self) -> StreamReader:
-        """For the events of one stream."""
+        """A new reader for the events of one stream."""
         ...
 
 
 class StreamReader(Protocol):
-    """Reads one stream of events. Used by one caller, once."""
+    """Reads one stream of events, once, for one caller."""
 
     def feed(self, event: ServerEvent) -> str:
-        """The words that an event adds. Raises `ProviderError` if it tells of a failure."""
+        """Read an event and return the text that it adds to the answer.
+
+        Raises:
+            ProviderError: the event reports a failure.
+        """
         ...
 
     @property
     def ended(self) -> bool:
-        """The provider has said that the answer is whole; nothing more is to be read."""
+        """Whether the provider has marked the end of the stream; nothing more needs reading."""
         ...
 
     def finish(self) -> Completion:
-        """The whole answer. Raises `UnavailableError` if the stream broke off before its end."""
+        """The whole answer.
+
+        Raises:
+            UnavailableError: the stream broke off before its end.
+        """
         ...
 
 
 @runtime_checkable
 class DirectProvider(Named, Protocol):
-    """A provider that is called and not sent to: a function, an SDK's client.
+    """A provider that the router calls, instead of sending HTTP: a function, an SDK's client.
 
-    - Raises `ProviderError` for the provider's failures; whatever else it raises passes
-      through to the caller, and nobody else is asked.
-    - timeout: seconds left for the call, or None.
+    - It raises `ProviderError` for the provider's failures. Any other exception passes through
+      to the caller, and no other provider is tried.
+    - `timeout` is the time left for the call, in seconds; None means no limit.
     """
 
     def call(self, request: Request, *, model: str, timeout: float | None) -> Completion:
-        """The answer."""
+        """Get the answer."""
         ...
 
     async def acall(self, request: Request, *, model: str, timeout: float | None) -> Completion:
-        """The answer."""
+        """Get the answer without blocking."""
         ...
 
     def stream(self, request: Request, *, model: str, timeout: float | None) -> Iterator[Chunk]:
-        """The answer in pieces, the last with the completion."""
+        """Get the answer in chunks, the last one with the completion."""
         ...
 
     def astream(
         self, request: Request, *, model: str, timeout: float | None
     ) -> AsyncIterator[Chunk]:
-        """The answer in pieces, the last with the completion."""
+        """Get the answer in chunks without blocking, the last one with the completion."""
         ...

@@ -1,4 +1,4 @@
-"""Answers in whatever provider's form, told apart by the fields they hold."""
+"""Reads answers in any known provider's form, which is recognised by its fields."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semcache.providers import anthropic, gemini, openai
-from semcache.providers.answers import Delta, Gathered, finish_reason, mapping, usage_of
+from semcache.providers.answers import (
+    Delta,
+    StreamedAnswer,
+    ToolDelta,
+    finish_reason,
+    mapping,
+    usage_of,
+)
 from semcache.types import Completion
 
 
 def read_answer(answer: Mapping[str, Any]) -> Completion | None:
-    """Text, finish reason, usage, model and tool calls of an answer; None if it is no such.
+    """The completion in an answer; None if its form is unknown.
 
-    Knows OpenAI's chat completions and responses, Anthropic's messages, Gemini's
+    Known forms are OpenAI's chat completions and responses, Anthropic's messages, Gemini's
     generateContent and Ollama's chat.
     """
     for reader in (
@@ -23,18 +30,18 @@ def read_answer(answer: Mapping[str, Any]) -> Completion | None:
         gemini.completion_of,
         _ollama,
     ):
-        found = reader(answer)
-        if found is not None:
-            return found
+        completion = reader(answer)
+        if completion is not None:
+            return completion
     return Completion("", finish_reason="error") if answer.get("error") else None
 
 
 def read_stream(chunks: Sequence[Any]) -> Completion:
     """The whole answer from the chunks of a stream: text, or events in a provider's form."""
-    gathered = Gathered()
+    answer = StreamedAnswer()
     for chunk in chunks:
-        gathered.add(_delta(chunk) if isinstance(chunk, Mapping) else Delta(str(chunk or "")))
-    return gathered.completion()
+        answer.add(_delta(chunk) if isinstance(chunk, Mapping) else Delta(str(chunk or "")))
+    return answer.completion()
 
 
 def _ollama(answer: Mapping[str, Any]) -> Completion | None:
@@ -52,33 +59,36 @@ def _ollama(answer: Mapping[str, Any]) -> Completion | None:
 def _delta(chunk: Mapping[str, Any]) -> Delta:
     if isinstance(chunk.get("choices"), list) and (chunk["choices"] or chunk.get("usage")):
         return openai.delta_of(chunk)
-    whole = chunk.get("response")
-    if isinstance(whole, Mapping):
-        return _end_of_response(chunk, whole)
+    response = chunk.get("response")
+    if isinstance(response, Mapping):
+        return _response_event(chunk, response)
     if "candidates" in chunk:
         return gemini.delta_of(chunk)
     if "done" in chunk:
-        return _of(_ollama({"done_reason": None, **chunk}))
+        return _as_delta(_ollama({"done_reason": None, **chunk}))
     kind = str(chunk.get("type"))
     if isinstance(chunk.get("delta"), str):  # OpenAI responses
         text = chunk["delta"] if kind == "response.output_text.delta" else ""
-        return _of(Completion(text, has_tool_calls="function_call" in kind))
+        return _as_delta(Completion(text, has_tool_calls="function_call" in kind))
     if kind == "error" or chunk.get("error"):
         return Delta(finish_reason="error")
     return anthropic.delta_of(chunk)
 
 
-def _end_of_response(chunk: Mapping[str, Any], whole: Mapping[str, Any]) -> Delta:
-    """OpenAI responses: the last event repeats all the words."""
-    found = read_answer(whole) or Completion("")
-    ended = chunk.get("type") in ("response.completed", "response.incomplete")
-    delta = _of(found)
-    return Delta("", found.finish_reason if ended else None, found.usage, found.model, delta.tools)
+def _response_event(event: Mapping[str, Any], response: Mapping[str, Any]) -> Delta:
+    """An event of OpenAI's responses API with the response so far, whose text is a repetition."""
+    completion = read_answer(response) or Completion("")
+    at_end = event.get("type") in ("response.completed", "response.incomplete")
+    return Delta(
+        "",
+        completion.finish_reason if at_end else None,
+        completion.usage,
+        completion.model,
+        _as_delta(completion).tools,
+    )
 
 
-def _of(completion: Completion | None) -> Delta:
-    from semcache.providers.answers import ToolDelta
-
+def _as_delta(completion: Completion | None) -> Delta:
     if completion is None:
         return Delta()
     calls = [ToolDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(completion.tool_calls)]

@@ -1,4 +1,4 @@
-"""A client object of the `openai` or `anthropic` package as a provider."""
+"""`SDKProvider`: a client object of the `openai` or `anthropic` package as a provider."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from typing import Any
 
 from semcache.errors import ConfigError, UnavailableError
 from semcache.providers import anthropic, openai
-from semcache.providers.answers import Delta, Gathered
+from semcache.providers.answers import Delta, StreamedAnswer
 from semcache.providers.functions import (
-    blocking,
+    as_chunks,
     completion_of,
     in_thread,
     plain,
+    run_blocking,
     translating,
-    whole,
 )
 from semcache.types import Chunk, Completion, Request
 
 
 class SDKProvider:
-    """A client of the `openai` or `anthropic` package, with its keys and settings.
+    """Uses a client of the `openai` or `anthropic` package, with its keys and settings.
 
-    Its own retries are switched off: the router retries. An async client serves tasks, of one
-    event loop, or else blocking calls, through a loop beside them; a blocking client serves
-    both, tasks through threads.
+    The client's own retries are switched off, since the router retries. An async client can
+    be used from one event loop, or else from blocking calls, for which it runs in a background
+    loop. A blocking client can be used from both; async calls run it in threads.
 
     Args:
-        client: an `OpenAI`, `AsyncOpenAI`, `Anthropic` or `AsyncAnthropic`.
-        name: by default the package's name.
-        model, models, price_list: see `protocols.Named`; by default the provider's.
+        client: an `OpenAI`, `AsyncOpenAI`, `Anthropic` or `AsyncAnthropic` object.
+        name: the provider's name; None means the package's name.
+        model, models, price_list: see `protocols.Named`; `models` and `price_list` default to
+            those of `OpenAICompatible` or `Anthropic`.
 
     Raises:
-        ConfigError: it is no such client.
+        ConfigError: `client` is not one of these.
     """
 
     key_id = None
@@ -62,8 +63,8 @@ class SDKProvider:
             )
         else:
             raise ConfigError(
-                f"{type(client).__name__} is no client of the openai or anthropic package; give "
-                "CallableProvider a function that uses it."
+                f"{type(client).__name__} is not a client of the openai or anthropic package; "
+                "wrap a function that uses it in a CallableProvider."
             )
         self.name = self._codec.name
         self.models = self._codec.models
@@ -78,7 +79,7 @@ class SDKProvider:
 
     def call(self, request: Request, *, model: str, timeout: float | None) -> Completion:
         if self._async:
-            return blocking(self.acall(request, model=model, timeout=timeout), timeout)
+            return run_blocking(self.acall(request, model=model, timeout=timeout), timeout)
         with translating(self.name):
             answer = self._create(timeout)(**self._arguments(request, model, stream=False))
         return completion_of(answer, self.name)
@@ -91,36 +92,36 @@ class SDKProvider:
         return completion_of(answer, self.name)
 
     def stream(self, request: Request, *, model: str, timeout: float | None) -> Iterator[Chunk]:
-        if self._async:  # a loop of its own cannot be left and come back to: the answer as one
-            yield from whole(self.call(request, model=model, timeout=timeout))
+        if self._async:  # the background loop can only hand over a whole answer
+            yield from as_chunks(self.call(request, model=model, timeout=timeout))
             return
-        gathered = Gathered()
+        answer = StreamedAnswer()
         with translating(self.name):
             events = self._create(timeout)(**self._arguments(request, model, stream=True))
             try:
                 for event in events:
-                    yield Chunk(self._add(gathered, event))
+                    yield Chunk(self._add(answer, event))
             finally:
                 events.close()
-        yield Chunk("", self._end(gathered))
+        yield Chunk("", self._finish(answer))
 
     async def astream(
         self, request: Request, *, model: str, timeout: float | None
     ) -> AsyncIterator[Chunk]:
         if not self._async:
             completion = await self.acall(request, model=model, timeout=timeout)
-            for chunk in whole(completion):
+            for chunk in as_chunks(completion):
                 yield chunk
             return
-        gathered = Gathered()
+        answer = StreamedAnswer()
         with translating(self.name):
             events = await self._create(timeout)(**self._arguments(request, model, stream=True))
             try:
                 async for event in events:
-                    yield Chunk(self._add(gathered, event))
+                    yield Chunk(self._add(answer, event))
             finally:
                 await events.close()
-        yield Chunk("", self._end(gathered))
+        yield Chunk("", self._finish(answer))
 
     def _create(self, timeout: float | None) -> Any:
         options: dict[str, Any] = {"max_retries": 0}
@@ -130,24 +131,24 @@ class SDKProvider:
         return client.chat.completions.create if self._openai else client.messages.create
 
     def _arguments(self, request: Request, model: str, *, stream: bool) -> dict[str, Any]:
-        """The body that the codec builds, as arguments; what the SDK does not know, beside them."""
+        """The request body as arguments; fields unknown to the SDK go into `extra_body`."""
         body = json.loads(self._codec.build(request, model=model, stream=stream).content)
         resource = self._client.chat.completions if self._openai else self._client.messages
         known = inspect.signature(resource.create).parameters
         rest = {name: body.pop(name) for name in list(body) if name not in known}
         return {**body, "extra_body": rest} if rest else body
 
-    def _add(self, gathered: Gathered, event: Any) -> str:
+    def _add(self, answer: StreamedAnswer, event: Any) -> str:
         delta = self._delta(plain(event))
-        gathered.add(delta)
+        answer.add(delta)
         return delta.text
 
-    def _end(self, gathered: Gathered) -> Completion:
-        if not gathered.ended:
+    def _finish(self, answer: StreamedAnswer) -> Completion:
+        if not answer.complete:
             raise UnavailableError(
-                "its stream broke off before the answer's end", provider=self.name
+                "its stream broke off before the end of the answer", provider=self.name
             )
-        return gathered.completion()
+        return answer.completion()
 
     def _delta(self, event: Mapping[str, Any]) -> Delta:
         return openai.delta_of(event) if self._openai else anthropic.delta_of(event)

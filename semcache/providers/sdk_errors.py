@@ -1,4 +1,4 @@
-"""What a function or an SDK raises, as an error of ours where it is the provider's failure."""
+"""Translates the exceptions of functions and SDKs into a `ProviderError`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 from typing import Any
 
 from semcache.errors import ProviderError, UnavailableError
-from semcache.providers.failures import error_of, scrubbed
+from semcache.providers.failures import error_of, redact
 from semcache.providers.http_messages import HTTPReply
 
-_CONNECTION = frozenset(
+_CONNECTION_ERRORS = frozenset(
     {"APIConnectionError", "APITimeoutError", "TransportError", "TimeoutException", "ConnectError"}
 )
-"""Names of classes that mean: no answer came. SDKs bring HTTP clients of their own."""
+"""Names of exceptions for a failed connection. By name, because each SDK has its own classes."""
 
 
-def translated(error: Exception, provider: str) -> ProviderError | None:
-    """The `ProviderError` that an exception amounts to; None for a bug of the caller's.
+def translate(error: Exception, provider: str) -> ProviderError | None:
+    """The `ProviderError` for an exception; None if the provider did not cause it.
 
-    Known are our own errors, those of the `openai` and `anthropic` packages and of HTTP
-    clients like httpx (by their status and response), and what Python raises for connections.
+    Recognises semcache's own errors, those of the `openai` and `anthropic` packages and of
+    HTTP clients such as httpx (by their status and response), and Python's connection errors.
     """
     if isinstance(error, ProviderError):
         return error
@@ -36,12 +36,12 @@ def translated(error: Exception, provider: str) -> ProviderError | None:
         reply = HTTPReply(status, headers, json.dumps(_wrapped(body), default=str).encode())
         return error_of(reply, provider=provider, now=time.time())
     names = {cls.__name__ for cls in type(error).__mro__}
-    if isinstance(error, ConnectionError | TimeoutError) or names & _CONNECTION:
-        said = scrubbed(str(error) or type(error).__name__, ())
-        return UnavailableError(said, provider=provider)
+    if isinstance(error, ConnectionError | TimeoutError) or names & _CONNECTION_ERRORS:
+        message = redact(str(error) or type(error).__name__, ())
+        return UnavailableError(message, provider=provider)
     return None
 
 
 def _wrapped(body: Any) -> Any:
-    """OpenAI's SDK gives the inside of "error" alone."""
+    """The body of an error reply; OpenAI's SDK keeps only what is inside its "error"."""
     return body if isinstance(body, dict) and "error" in body else {"error": body}

@@ -1,6 +1,7 @@
-"""The router: sends a request to the provider that should answer it, and handles what goes wrong.
+"""The router: sends a request to the right provider and handles its failures.
 
-Names are imported on first use: reading a price or a rate limit does not load an HTTP client.
+Names are imported on first use, so that code that only needs a price or a rate limit does
+not load an HTTP client.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""One call, whole: choosing, waiting in line, asking, reading, trying again, giving up.
+"""One call from start to end: choosing targets, waiting for admission, asking, retrying.
 
-It is a generator and does nothing itself: a driver (see `drivers`) does what it yields,
-blocking or for tasks. The order of attempts is `router.routing.walk`'s; what stands before
-each of them is the provider's `Admission`'s.
+A call is a generator of steps and does no I/O itself: a driver (see `drivers`) performs the
+steps, either blocking or async. `routing.attempt_steps` decides the order of the attempts,
+and each provider's `Admission` decides when an attempt may be made.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from semcache.errors import (
     SemcacheError,
     UnavailableError,
 )
-from semcache.providers.failures import scrubbed
+from semcache.providers.failures import redact
 from semcache.providers.protocols import DirectProvider, Provider
 from semcache.router import routing
-from semcache.router.gate import Admission
-from semcache.router.plan import Plans
+from semcache.router.admission import Admission
+from semcache.router.plan import RoutePlanner
 from semcache.router.prices import priced
 from semcache.router.resilience import Retry, Verdict
-from semcache.router.routing import Attempt, Report, Stop, Target
+from semcache.router.routing import Attempt, StepResult, Stop, Target
 from semcache.router.steps import (
-    Call,
+    DirectCall,
     Drain,
     Emit,
     Exchange,
     NextChunk,
     NextEvent,
-    Open,
-    OpenCall,
+    OpenDirectStream,
+    OpenStream,
     Sleep,
     Steps,
     Timeouts,
@@ -52,13 +52,16 @@ from semcache.types import AttemptReport, AttemptResult, Chunk, Completion, Requ
 
 @dataclass(slots=True)
 class RoutedCall:
-    """What one call is, and what it has come to so far.
+    """A request on its way through the router, and its progress.
 
     Attributes:
-        chunks: the caller wants the answer in pieces. live: providers are asked for pieces.
-        prompt_tokens, answer_tokens: what it is taken to need of a limit.
-        deadline: by the router's clock.
-        emitted: a piece has been handed out: nobody else can be asked.
+        chunks: whether the caller wants the answer in chunks.
+        live: whether providers are asked to stream their answers.
+        prompt_tokens, answer_tokens: estimates, to be counted against rate limits.
+        deadline: in seconds of the router's clock; None means no deadline.
+        attempts: the attempts so far.
+        emitted: whether text has been handed out, so that no other provider can be tried.
+        on_first_text: called before the first text is handed out.
     """
 
     request: Request
@@ -69,29 +72,32 @@ class RoutedCall:
     deadline: float | None
     attempts: list[AttemptReport] = field(default_factory=list)
     emitted: bool = False
-    first_words: Callable[[], None] = lambda: None
+    on_first_text: Callable[[], None] = lambda: None
 
     def emit(self, text: str) -> Emit:
-        """A piece of the answer, on its way to the caller."""
+        """The step that hands text to the caller."""
         if not self.emitted:
             self.emitted = True
-            self.first_words()
+            self.on_first_text()
         return Emit(Chunk(text))
 
 
 class Calls:
-    """Makes the steps of a router's calls.
+    """Creates the steps of a router's calls.
 
     Args:
-        told: hears of every attempt.
-        clock: seconds, on a clock that does not step. wall: seconds since the epoch.
+        planner: finds the targets of a request.
+        admissions: the admission to each provider, by the provider's name.
+        on_event: called with a `RouteEvent` for each attempt.
+        clock: monotonic, in seconds.
+        wall: seconds since the epoch.
         draw: uniform in [0, 1).
     """
 
     def __init__(
         self,
-        plans: Plans,
-        gates: Mapping[str, Admission],
+        planner: RoutePlanner,
+        admissions: Mapping[str, Admission],
         *,
         retry: Retry,
         timeouts: Timeouts,
@@ -100,151 +106,148 @@ class Calls:
         wall: Callable[[], float],
         draw: Callable[[], float],
     ) -> None:
-        self._plans = plans
-        self._gates = gates
+        self._planner = planner
+        self._admissions = admissions
         self._retry = retry
         self._timeouts = timeouts
         self._on_event = on_event
         self._clock, self._wall, self._draw = clock, wall, draw
 
-    def steps(self, trip: RoutedCall) -> Steps:
-        """Everything that a call is; returns the completion."""
-        targets = self._plans.targets(trip.request, trip.prompt_tokens, self._draw())
-        walk = routing.walk(targets, self._retry, trip.deadline)
-        report: Any = None
+    def steps(self, call: RoutedCall) -> Steps:
+        """All steps of a call; returns the completion."""
+        targets = self._planner.targets(call.request, call.prompt_tokens, self._draw())
+        steps = routing.attempt_steps(targets, self._retry, call.deadline)
+        result: Any = None
         while True:
             try:
-                step = walk.send(report)
+                step = steps.send(result)
             except StopIteration as stop:
                 if stop.value.reason == "rejected":
                     raise stop.value.error from None
-                raise self._failure(stop.value, trip) from stop.value.error
+                raise self._failure(stop.value, call) from stop.value.error
             error: SemcacheError | None = None
             if isinstance(step, Attempt):
                 try:
-                    return (yield from self._attempt(step, trip))
+                    return (yield from self._attempt(step, call))
                 except (ProviderError, BreakerOpenError) as failed:
-                    if trip.emitted and not self._late(trip):
+                    if call.emitted and not self._past_deadline(call):
                         raise
-                    if trip.emitted:
-                        raise self._failure(Stop("deadline", failed), trip) from failed
+                    if call.emitted:
+                        raise self._failure(Stop("deadline", failed), call) from failed
                     error = failed
             else:
                 yield Sleep(step.seconds)
-            report = Report(self._clock(), self._draw(), error)
+            result = StepResult(self._clock(), self._draw(), error)
 
-    def _attempt(self, attempt: Attempt, trip: RoutedCall) -> Steps:
-        """One call to one provider, with what stands before it."""
+    def _attempt(self, attempt: Attempt, call: RoutedCall) -> Steps:
+        """Call one provider, once it admits the call."""
         target = attempt.target
-        gate = self._gates[target.provider]
+        admission = self._admissions[target.provider]
         start, waited = self._clock(), 0.0
         try:
-            leave = yield from gate.enter(
+            token = yield from admission.enter(
                 retry=attempt.number > 1,
-                tokens=trip.prompt_tokens + trip.answer_tokens,
-                deadline=trip.deadline,
+                tokens=call.prompt_tokens + call.answer_tokens,
+                deadline=call.deadline,
             )
-            waited = leave.waited
-            trip.first_words = leave.answering
+            waited = token.waited
+            call.on_first_text = token.on_first_text
             verdict: Verdict = "neutral"
             completion: Completion | None = None
             try:
-                completion = yield from self._ask(target, trip)
+                completion = yield from self._ask(target, call)
                 verdict = "good"
             except UnavailableError:
                 verdict = "fault"
                 raise
             finally:
-                leave.leave(verdict, None if completion is None else _tokens(completion))
+                token.release(verdict, None if completion is None else _total_tokens(completion))
         except BaseException as error:
-            self._note(trip, target, start, waited, error)
+            self._report(call, target, start, waited, error)
             raise
-        self._note(trip, target, start, waited, None)
-        price_list = self._plans.providers[target.provider].price_list
+        self._report(call, target, start, waited, None)
+        price_list = self._planner.providers[target.provider].price_list
         completion = replace(
             completion,
-            text=whole_text(completion.text),
+            text=_encodable(completion.text),
             provider=target.provider,
             model=completion.model or target.model,
-            usage=_usage(completion, target, price_list),
-            attempts=tuple(trip.attempts),
+            usage=_priced_usage(completion, target, price_list),
+            attempts=tuple(call.attempts),
         )
-        if trip.chunks:
-            if completion.text and not trip.emitted:
+        if call.chunks:
+            if completion.text and not call.emitted:
                 yield Emit(Chunk(completion.text))
             yield Emit(Chunk("", completion))
         return completion
 
-    def _ask(self, target: Target, trip: RoutedCall) -> Steps:
-        """The answer of one provider; errors of ours for its failures."""
-        provider = self._plans.providers[target.provider]
-        left = None if trip.deadline is None else trip.deadline - self._clock()
+    def _ask(self, target: Target, call: RoutedCall) -> Steps:
+        """Get the answer of one provider; its failures become a `ProviderError`."""
+        provider = self._planner.providers[target.provider]
+        left = None if call.deadline is None else call.deadline - self._clock()
         try:
-            if self._plans.over_http(provider):
-                return (yield from self._over_http(provider, target, trip, left))
-            return (yield from self._directly(provider, target, trip, left))
+            if self._planner.uses_http(provider):
+                return (yield from self._ask_over_http(provider, target, call, left))
+            return (yield from self._ask_directly(provider, target, call, left))
         except ProviderError as error:
             raise error.asked(target.model) from None
         except httpx.HTTPError as error:
-            # Alone: frames below hold the headers of what was sent, and keys among them.
-            raise _unreached(error, target) from None
+            # Hide the original error: its traceback holds the request headers, and so the key.
+            raise _transport_failure(error, target) from None
 
-    def _over_http(
-        self, provider: Provider, target: Target, trip: RoutedCall, left: float | None
+    def _ask_over_http(
+        self, provider: Provider, target: Target, call: RoutedCall, left: float | None
     ) -> Steps:
-        sent = provider.build(trip.request, model=target.model, stream=trip.live)
-        times = self._timeouts.within(left)
-        reply = yield Open(sent, times) if trip.live else Exchange(sent, times)
+        http_request = provider.build(call.request, model=target.model, stream=call.live)
+        timeouts = self._timeouts.within(left)
+        reply = yield (OpenStream if call.live else Exchange)(http_request, timeouts)
         if not 200 <= reply.status < 300:
             raise provider.error(reply, now=self._wall())
-        if not trip.live or reply.content_type != "text/event-stream":
+        if not call.live or reply.content_type != "text/event-stream":
             return provider.read(reply)
         reader = provider.reader()
         try:
             while not reader.ended and (event := (yield NextEvent())) is not None:
                 if text := reader.feed(event):
-                    yield trip.emit(whole_text(text))
+                    yield call.emit(_encodable(text))
             if reader.ended:
                 yield Drain()
         except httpx.HTTPError:
             with suppress(UnavailableError):
-                return reader.finish()  # all of it had come
+                return reader.finish()  # the answer was complete before the connection failed
             raise
         return reader.finish()
 
-    def _directly(
-        self, provider: DirectProvider, target: Target, trip: RoutedCall, left: float | None
+    def _ask_directly(
+        self, provider: DirectProvider, target: Target, call: RoutedCall, left: float | None
     ) -> Steps:
-        if not trip.live:
-            return (yield Call(provider, trip.request, target.model, left))
-        yield OpenCall(provider, trip.request, target.model, left)
+        if not call.live:
+            return (yield DirectCall(provider, call.request, target.model, left))
+        yield OpenDirectStream(provider, call.request, target.model, left)
         completion: Completion | None = None
         while (chunk := (yield NextChunk())) is not None:
             completion = chunk.completion or completion
             if chunk.text:
-                yield trip.emit(whole_text(chunk.text))
+                yield call.emit(_encodable(chunk.text))
         if completion is None:
             raise UnavailableError("its stream ended without an answer", provider=target.provider)
         return completion
 
-    def _failure(self, stop: Stop, trip: RoutedCall) -> SemcacheError:
-        """What a call in vain ends with."""
+    def _failure(self, stop: Stop, call: RoutedCall) -> SemcacheError:
+        """The error for a call that no provider has answered."""
         after = getattr(stop.error, "retry_after", None)
         kind: type[RouteExhaustedError] = RouteExhaustedError
-        said = "Nobody could answer."
-        if stop.reason == "deadline" or self._late(trip):
-            kind, said = (
-                DeadlineExceededError,
-                "The time for the call was up before an answer came.",
-            )
-        return kind(said, attempts=trip.attempts, retry_after=after)
+        reason = "No provider could answer."
+        if stop.reason == "deadline" or self._past_deadline(call):
+            kind, reason = DeadlineExceededError, "The deadline passed before an answer arrived."
+        return kind(reason, attempts=call.attempts, retry_after=after)
 
-    def _late(self, trip: RoutedCall) -> bool:
-        return trip.deadline is not None and self._clock() >= trip.deadline
+    def _past_deadline(self, call: RoutedCall) -> bool:
+        return call.deadline is not None and self._clock() >= call.deadline
 
-    def _note(
+    def _report(
         self,
-        trip: RoutedCall,
+        call: RoutedCall,
         target: Target,
         start: float,
         waited: float,
@@ -259,18 +262,18 @@ class Calls:
             waited,
             "" if error is None else getattr(error, "detail", "") or str(error),
         )
-        trip.attempts.append(report)
-        self._on_event(RouteEvent(trip.request.namespace, trip.request.task_type, report))
+        call.attempts.append(report)
+        self._on_event(RouteEvent(call.request.namespace, call.request.task_type, report))
 
 
-def _tokens(completion: Completion) -> int | None:
+def _total_tokens(completion: Completion) -> int | None:
     counts = (completion.usage.prompt_tokens, completion.usage.completion_tokens)
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
 
 
-def whole_text(text: str) -> str:
-    """Text that can be written down: halves of surrogate pairs, as JSON may hold them, are not."""
+def _encodable(text: str) -> str:
+    """The text with lone surrogates replaced: JSON may contain them, but UTF-8 cannot."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
@@ -294,23 +297,23 @@ def _result(error: BaseException | None) -> AttemptResult:
             return "failed"
 
 
-def _unreached(error: httpx.HTTPError, target: Target) -> ProviderError:
+def _transport_failure(error: httpx.HTTPError, target: Target) -> ProviderError:
     if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
-        # Not its words: they may quote a header.
+        # Without httpx's own message, which may quote a header.
         return RejectedError(
             f"the request cannot be sent ({type(error).__name__})",
             provider=target.provider,
             model=target.model,
             status=None,
         )
-    said = scrubbed(str(error), ()) or "no word of why"
+    reason = redact(str(error), ()) or "no details given"
     return UnavailableError(
-        f"{type(error).__name__}: {said}", provider=target.provider, model=target.model
+        f"{type(error).__name__}: {reason}", provider=target.provider, model=target.model
     )
 
 
-def _usage(completion: Completion, target: Target, price_list: str | None) -> Usage:
-    """With its cost, by the model that answered, or else by the one that was asked."""
+def _priced_usage(completion: Completion, target: Target, price_list: str | None) -> Usage:
+    """The usage with its cost, priced by the model that answered, or else by the one asked for."""
     usage = completion.usage
     for model in dict.fromkeys((completion.model or target.model, target.model)):
         usage = priced(usage, model=model, price_list=price_list)

@@ -1,9 +1,8 @@
-"""HTTP clients: made when they are needed, kept small, closed with the router.
+"""HTTP clients: created on demand, with few connections each, closed with the router.
 
-A pool of httpx looks at each of its connections, and for each of these at all of them
-again, whenever a request begins or ends. With 32 connections that takes longer than the
-request itself; so there are several pools with a few connections each, and a call takes
-the first one that has room.
+Whenever a request begins or ends, an httpx pool compares each of its connections with all
+the others. With 32 connections that takes longer than the request itself. So there are
+several clients with a few connections each, and a call uses the first that has room.
 """
 
 from __future__ import annotations
@@ -17,49 +16,52 @@ import httpx
 
 C = TypeVar("C", bound="httpx.Client | httpx.AsyncClient")
 
-ROOM = 8
-"""Calls at once in one pool."""
-_POOL = httpx.Limits(max_connections=4 * ROOM, max_keepalive_connections=ROOM, keepalive_expiry=30)
+_CALLS_PER_CLIENT = 8
+_LIMITS = httpx.Limits(
+    max_connections=4 * _CALLS_PER_CLIENT,
+    max_keepalive_connections=_CALLS_PER_CLIENT,
+    keepalive_expiry=30,
+)
 _HEADERS = {"user-agent": "semcache", "accept": "application/json, text/event-stream"}
 
 
-class Pools(Generic[C]):
-    """Clients of one kind. A call takes one and gives it back."""
+class ClientPool(Generic[C]):
+    """Clients of one kind. A call acquires one and releases it."""
 
     def __init__(self, make: Callable[[], C]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._pools: list[C] = []
-        self._taken: list[int] = []
+        self._clients: list[C] = []
+        self._calls: list[int] = []
 
-    def take(self) -> C:
-        """The first client with room for a call."""
+    def acquire(self) -> C:
+        """The first client with room for a call; a new one if all are full."""
         with self._lock:
-            for place, count in enumerate(self._taken):
-                if count < ROOM:
-                    self._taken[place] += 1
-                    return self._pools[place]
+            for index, count in enumerate(self._calls):
+                if count < _CALLS_PER_CLIENT:
+                    self._calls[index] += 1
+                    return self._clients[index]
             client = self._make()
-            self._pools.append(client)
-            self._taken.append(1)
+            self._clients.append(client)
+            self._calls.append(1)
             return client
 
-    def give_back(self, client: C) -> None:
-        """A call has ended."""
+    def release(self, client: C) -> None:
+        """End a call that acquired the client."""
         with self._lock:
-            for place, pool in enumerate(self._pools):
-                if pool is client:
-                    self._taken[place] -= 1
+            for index, other in enumerate(self._clients):
+                if other is client:
+                    self._calls[index] -= 1
 
-    def emptied(self) -> list[C]:
-        """All clients, to be closed; the next call makes new ones."""
+    def clear(self) -> list[C]:
+        """Remove all clients and return them to be closed; the next call creates a new one."""
         with self._lock:
-            pools, self._pools, self._taken = self._pools, [], []
-            return pools
+            clients, self._clients, self._calls = self._clients, [], []
+            return clients
 
 
 class Clients:
-    """Clients for all threads, and for each event loop its own, whose sockets belong to it."""
+    """One pool of clients for all threads, and one for each event loop, which owns its sockets."""
 
     def __init__(
         self,
@@ -67,37 +69,38 @@ class Clients:
         async_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._transport, self._async_transport = transport, async_transport
-        self.blocking = Pools(lambda: httpx.Client(**self._options(transport)))
-        self._loops: dict[asyncio.AbstractEventLoop, Pools[httpx.AsyncClient]] = {}
+        self.blocking = ClientPool(lambda: httpx.Client(**self._options(transport)))
+        self._loops: dict[asyncio.AbstractEventLoop, ClientPool[httpx.AsyncClient]] = {}
         self._lock = threading.Lock()
 
     @staticmethod
     def _options(transport: Any) -> dict[str, Any]:
-        return {"transport": transport, "limits": _POOL, "headers": _HEADERS}
+        return {"transport": transport, "limits": _LIMITS, "headers": _HEADERS}
 
-    def anew(self) -> Clients:
-        """The same with no connections: in a child process they are the parent's."""
+    def without_connections(self) -> Clients:
+        """A copy without connections, for a child process: open ones belong to the parent."""
         return Clients(self._transport, self._async_transport)
 
-    def of_loop(self) -> Pools[httpx.AsyncClient]:
-        """The clients of the running event loop."""
+    def of_running_loop(self) -> ClientPool[httpx.AsyncClient]:
+        """The pool of the running event loop."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            pools = self._loops.get(loop)
-            if pools is None:
-                for ended in [one for one in self._loops if one.is_closed()]:
-                    del self._loops[ended]  # nothing can be awaited there; the sockets close
+            pool = self._loops.get(loop)
+            if pool is None:
+                for closed in [other for other in self._loops if other.is_closed()]:
+                    # Nothing can be awaited in a closed loop; dropping the clients closes them.
+                    del self._loops[closed]
                 options = self._options(self._async_transport)
-                pools = self._loops[loop] = Pools(lambda: httpx.AsyncClient(**options))
-            return pools
+                pool = self._loops[loop] = ClientPool(lambda: httpx.AsyncClient(**options))
+            return pool
 
     def close(self) -> None:
-        """Close the connections of the threads."""
-        for client in self.blocking.emptied():
+        """Close the connections that threads use."""
+        for client in self.blocking.clear():
             client.close()
 
     async def aclose(self) -> None:
-        """`close`, and close those of the running event loop."""
+        """Close the connections that threads and the running event loop use."""
         self.close()
-        for client in self.of_loop().emptied():
+        for client in self.of_running_loop().clear():
             await client.aclose()

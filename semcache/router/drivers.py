@@ -1,7 +1,7 @@
-"""Doing what the router asks for: once blocking, once for tasks. Nothing is decided here.
+"""Drivers perform the steps of a call, blocking or async. They decide nothing.
 
-A driver serves one call. It owns the reply or stream that is open and closes it, whichever
-way the call ends; a cancelled task leaves nothing running.
+A driver serves one call. It owns the open reply or stream and closes it, however the call
+ends; a cancelled task leaves nothing running.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 from httpx_sse import EventSource
 
 from semcache.providers.http_messages import HTTPReply, HTTPRequest, ServerEvent
-from semcache.router.clients import Pools
+from semcache.router.clients import ClientPool
 from semcache.router.steps import (
-    Call,
+    DirectCall,
     Drain,
     Emit,
     Exchange,
     NextChunk,
     NextEvent,
-    Open,
-    OpenCall,
+    OpenDirectStream,
+    OpenStream,
     Sleep,
     Step,
     Steps,
@@ -38,40 +38,45 @@ from semcache.router.steps import (
 from semcache.sansio import Turn, adrive, drive
 from semcache.types import Chunk
 
-_EVENTS = "text/event-stream"
+_EVENT_STREAM = "text/event-stream"
 
 
-def _built(client: httpx.Client | httpx.AsyncClient, step: Exchange | Open) -> httpx.Request:
-    sent: HTTPRequest = step.request
-    secrets = {name: secret.get_secret_value() for name, secret in sent.secrets.items()}
-    times = step.timeouts
+def _build(client: httpx.Client | httpx.AsyncClient, step: Exchange | OpenStream) -> httpx.Request:
+    request: HTTPRequest = step.request
+    secrets = {name: secret.get_secret_value() for name, secret in request.secrets.items()}
+    timeouts = step.timeouts
     return client.build_request(
-        sent.method,
-        sent.url,
-        headers={**sent.headers, **secrets},
-        content=sent.content,
-        timeout=httpx.Timeout(times.read, connect=times.connect, pool=times.total or times.read),
+        request.method,
+        request.url,
+        headers={**request.headers, **secrets},
+        content=request.content,
+        timeout=httpx.Timeout(
+            timeouts.read, connect=timeouts.connect, pool=timeouts.total or timeouts.read
+        ),
     )
 
 
-def _checked(client: httpx.Client | httpx.AsyncClient, step: Exchange | Open) -> httpx.Request:
+def _http_request(
+    client: httpx.Client | httpx.AsyncClient, step: Exchange | OpenStream
+) -> httpx.Request:
     try:
-        return _built(client, step)
+        return _build(client, step)
     except (httpx.InvalidURL, ValueError):
-        # Alone: what it complains of stands beside the keys.
+        # Hide the original error: its traceback holds the keys.
         raise httpx.LocalProtocolError("its address or a header cannot be sent") from None
 
 
-_drainers: tuple[int, ThreadPoolExecutor] | None = None
-_DRAINING = 0.25
-"""Seconds that a task waits for the end of a stream whose answer is whole."""
+_drain_pool: tuple[int, ThreadPoolExecutor] | None = None
+"""The process that created the threads, and the threads: they do not survive a fork."""
+_DRAIN_TIMEOUT = 0.25
+"""Seconds that an async driver waits for the end of a stream whose answer is complete."""
 
 
 def _in_background(work: Callable[[], object]) -> None:
-    global _drainers
-    if _drainers is None or _drainers[0] != os.getpid():
-        _drainers = (os.getpid(), ThreadPoolExecutor(4, thread_name_prefix="semcache-drain"))
-    _drainers[1].submit(work)
+    global _drain_pool
+    if _drain_pool is None or _drain_pool[0] != os.getpid():
+        _drain_pool = (os.getpid(), ThreadPoolExecutor(4, thread_name_prefix="semcache-drain"))
+    _drain_pool[1].submit(work)
 
 
 def _reply(response: httpx.Response, content: bytes) -> HTTPReply:
@@ -79,24 +84,24 @@ def _reply(response: httpx.Response, content: bytes) -> HTTPReply:
 
 
 def _is_stream(response: httpx.Response) -> bool:
-    kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-    return response.is_success and kind == _EVENTS
+    content_type = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    return response.is_success and content_type == _EVENT_STREAM
 
 
-def _timed_out() -> httpx.ReadTimeout:
-    return httpx.ReadTimeout("it took longer than the time that was left for it")
+def _timeout_error() -> httpx.ReadTimeout:
+    return httpx.ReadTimeout("the response took longer than the time that was left")
 
 
-class Blocking:
-    """Does one step at a time, on the caller's thread."""
+class BlockingDriver:
+    """Performs one step at a time, on the caller's thread."""
 
     def __init__(
         self,
-        pools: Pools[httpx.Client],
+        clients: ClientPool[httpx.Client],
         *,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._pools = pools
+        self._clients = clients
         self._client: httpx.Client | None = None
         self._sleep = sleep
         self._response: httpx.Response | None = None
@@ -114,24 +119,24 @@ class Blocking:
                 return False
             case Exchange():
                 return self._exchange(step)
-            case Open():
+            case OpenStream():
                 return self._open(step)
-            case Call(provider, request, model, seconds):
+            case DirectCall(provider, request, model, seconds):
                 return provider.call(request, model=model, timeout=seconds)
-            case OpenCall(provider, request, model, seconds):
+            case OpenDirectStream(provider, request, model, seconds):
                 self._items = provider.stream(request, model=model, timeout=seconds)
                 return None
             case NextEvent() | NextChunk():
                 item = next(self._items, None)
-                self._check()
+                self._check_time()
                 return item
             case Drain():
                 return self._drain()
             case Emit():
-                raise AssertionError("a chunk is handed out by the loop itself")
+                raise AssertionError("`stream` handles Emit")
 
     def _drain(self) -> None:
-        """In another thread, since a blocking read cannot be given up."""
+        """Drain the stream in another thread, since a blocking read cannot be interrupted."""
         items, response, client = self._items, self._response, self._client
         self._items, self._response, self._client = iter(()), None, None
         assert client is not None
@@ -144,12 +149,12 @@ class Blocking:
                         pass
                 response.close()
             finally:
-                self._pools.give_back(client)
+                self._clients.release(client)
 
         _in_background(work)
 
     def close(self) -> None:
-        """Close what is open, and give back what was taken."""
+        """Close the open reply or stream, and release the client."""
         response, self._response = self._response, None
         client, self._client = self._client, None
         items, self._items = self._items, iter(())
@@ -160,76 +165,80 @@ class Blocking:
                 close()
         finally:
             if client is not None:
-                self._pools.give_back(client)
+                self._clients.release(client)
 
-    def _send(self, step: Exchange | Open) -> httpx.Response:
+    def _send(self, step: Exchange | OpenStream) -> httpx.Response:
         self.close()
         self._end = _end_of(step.timeouts, time.monotonic())
-        self._client = self._pools.take()
-        self._response = self._client.send(_checked(self._client, step), stream=True)
+        self._client = self._clients.acquire()
+        self._response = self._client.send(_http_request(self._client, step), stream=True)
         return self._response
 
     def _exchange(self, step: Exchange) -> HTTPReply:
         try:
-            return self._whole(self._send(step))
+            return self._read_all(self._send(step))
         finally:
             self.close()
 
-    def _open(self, step: Open) -> HTTPReply:
+    def _open(self, step: OpenStream) -> HTTPReply:
         response = self._send(step)
         if not _is_stream(response):
-            reply = self._whole(response)
+            reply = self._read_all(response)
             self.close()
             return reply
         self._items = self._events(response)
         return _reply(response, b"")
 
-    def _whole(self, response: httpx.Response) -> HTTPReply:
+    def _read_all(self, response: httpx.Response) -> HTTPReply:
         content = []
         for piece in response.iter_bytes():
             content.append(piece)
-            self._check()
+            self._check_time()
         return _reply(response, b"".join(content))
 
     def _events(self, response: httpx.Response) -> Iterator[ServerEvent]:
-        for event in EventSource(_Watched(response, self._check)).iter_sse():  # type: ignore[arg-type]
+        timed: Any = _TimedResponse(response, self._check_time)
+        for event in EventSource(timed).iter_sse():
             yield ServerEvent(event.event, event.data)
 
-    def _check(self) -> None:
+    def _check_time(self) -> None:
         if self._end is not None and time.monotonic() > self._end:
-            raise _timed_out()
+            raise _timeout_error()
 
 
-class _Watched:
-    """A response of which every piece is held against the time: a server that dribbles never
-    exceeds the time between two pieces."""
+class _TimedResponse:
+    """A response that checks the time at every piece it receives.
 
-    def __init__(self, response: httpx.Response, check: Callable[[], None]) -> None:
+    A server that sends a little at a time never exceeds the read timeout between two pieces.
+    """
+
+    def __init__(self, response: httpx.Response, check_time: Callable[[], None]) -> None:
         self._response = response
-        self._check = check
-        self.headers = {"content-type": _EVENTS}  # however the server spells it
+        self._check_time = check_time
+        # httpx-sse compares this value exactly, and servers spell it in different ways.
+        self.headers = {"content-type": _EVENT_STREAM}
 
     def iter_text(self) -> Iterator[str]:
         for text in self._response.iter_text():
-            self._check()
+            self._check_time()
             yield text
 
     async def aiter_text(self) -> AsyncIterator[str]:
         async for text in self._response.aiter_text():
-            self._check()
+            self._check_time()
             yield text
 
 
-class Tasks:
-    """Does one step at a time, without blocking."""
+class AsyncDriver:
+    """Performs one step at a time, without blocking the event loop."""
 
     def __init__(
         self,
-        pools: Pools[httpx.AsyncClient],
+        clients: ClientPool[httpx.AsyncClient],
         *,
         sleep: Callable[[float], Any] = asyncio.sleep,
     ) -> None:
-        self._pools = pools
+        self._clients = clients
         self._client: httpx.AsyncClient | None = None
         self._sleep = sleep
         self._response: httpx.Response | None = None
@@ -247,13 +256,13 @@ class Tasks:
                     return True
                 return False
             case Exchange():
-                return await self._timed(step.timeouts, self._exchange(step))
-            case Open():
-                return await self._timed(step.timeouts, self._open(step))
-            case Call(provider, request, model, seconds):
+                return await self._with_timeout(step.timeouts, self._exchange(step))
+            case OpenStream():
+                return await self._with_timeout(step.timeouts, self._open(step))
+            case DirectCall(provider, request, model, seconds):
                 call = provider.acall(request, model=model, timeout=seconds)
-                return await self._timed(Timeouts(total=seconds), call)
-            case OpenCall(provider, request, model, seconds):
+                return await self._with_timeout(Timeouts(total=seconds), call)
+            case OpenDirectStream(provider, request, model, seconds):
                 self._end = None if seconds is None else time.monotonic() + seconds
                 self._items = provider.astream(request, model=model, timeout=seconds)
                 return None
@@ -261,16 +270,16 @@ class Tasks:
                 return await self._next()
             case Drain():
                 with suppress(TimeoutError, httpx.HTTPError):
-                    async with asyncio.timeout(_DRAINING):
+                    async with asyncio.timeout(_DRAIN_TIMEOUT):
                         assert self._items is not None
                         async for _ in self._items:
                             pass
                 return None
             case Emit():
-                raise AssertionError("a chunk is handed out by the loop itself")
+                raise AssertionError("`astream` handles Emit")
 
     async def close(self) -> None:
-        """Close what is open, and give back what was taken."""
+        """Close the open reply or stream, and release the client."""
         response, self._response = self._response, None
         client, self._client = self._client, None
         items, self._items = self._items, None
@@ -281,15 +290,15 @@ class Tasks:
                 await response.aclose()
         finally:
             if client is not None:
-                self._pools.give_back(client)
+                self._clients.release(client)
 
-    async def _timed(self, times: Timeouts, work: Any) -> Any:
-        self._end = _end_of(times, time.monotonic())
+    async def _with_timeout(self, timeouts: Timeouts, work: Any) -> Any:
+        self._end = _end_of(timeouts, time.monotonic())
         try:
-            async with asyncio.timeout(times.total):
+            async with asyncio.timeout(timeouts.total):
                 return await work
         except TimeoutError as error:
-            raise _timed_out() from error
+            raise _timeout_error() from error
 
     async def _next(self) -> Any:
         assert self._items is not None
@@ -298,12 +307,12 @@ class Tasks:
             async with asyncio.timeout(left):
                 return await anext(self._items, None)
         except TimeoutError as error:
-            raise _timed_out() from error
+            raise _timeout_error() from error
 
-    async def _send(self, step: Exchange | Open) -> httpx.Response:
+    async def _send(self, step: Exchange | OpenStream) -> httpx.Response:
         await self.close()
-        self._client = self._pools.take()
-        self._response = await self._client.send(_checked(self._client, step), stream=True)
+        self._client = self._clients.acquire()
+        self._response = await self._client.send(_http_request(self._client, step), stream=True)
         return self._response
 
     async def _exchange(self, step: Exchange) -> HTTPReply:
@@ -313,7 +322,7 @@ class Tasks:
         finally:
             await self.close()
 
-    async def _open(self, step: Open) -> HTTPReply:
+    async def _open(self, step: OpenStream) -> HTTPReply:
         response = await self._send(step)
         if not _is_stream(response):
             reply = _reply(response, await response.aread())
@@ -323,63 +332,69 @@ class Tasks:
         return _reply(response, b"")
 
     async def _events(self, response: httpx.Response) -> AsyncIterator[ServerEvent]:
-        watched: Any = _Watched(response, lambda: None)
-        async for event in EventSource(watched).aiter_sse():
+        # No check at each piece: `_next` already limits the time.
+        timed: Any = _TimedResponse(response, lambda: None)
+        async for event in EventSource(timed).aiter_sse():
             yield ServerEvent(event.event, event.data)
 
 
-def _end_of(times: Timeouts, now: float) -> float | None:
-    return None if times.total is None else now + times.total
+def _end_of(timeouts: Timeouts, now: float) -> float | None:
+    return None if timeouts.total is None else now + timeouts.total
 
 
-# -------------------------------------------------------------------------- the loops
+# ------------------------------------------------------------------- running all steps
 
 
-def run(steps: Steps, driver: Blocking) -> Any:
-    """Do all steps; the value that they come to."""
+def run(steps: Steps, driver: BlockingDriver) -> Any:
+    """Perform all steps; returns their result."""
     try:
         return drive(steps, driver.perform)
     finally:
         driver.close()
 
 
-async def arun(steps: Steps, driver: Tasks) -> Any:
-    """`run` for tasks."""
+async def arun(steps: Steps, driver: AsyncDriver) -> Any:
+    """Perform all steps without blocking; returns their result."""
     try:
         return await adrive(steps, driver.perform)
     finally:
         await driver.close()
 
 
-def stream(steps: Steps, driver: Blocking) -> Generator[Chunk, None, None]:
-    """Do all steps, handing out the chunks."""
+@contextmanager
+def _error_into(turn: Turn) -> Iterator[None]:
+    """Pass the error of a step to the generator that yielded the step."""
+    try:
+        yield
+    except BaseException as error:
+        turn.error = error
+
+
+def stream(steps: Steps, driver: BlockingDriver) -> Generator[Chunk, None, None]:
+    """Perform all steps, yielding the chunks they emit."""
     turn = Turn(steps)
     try:
         while (step := turn.next()) is not None:
             if isinstance(step, Emit):
                 yield step.chunk
-                continue
-            try:
-                turn.result = driver.perform(step)
-            except BaseException as error:
-                turn.error = error
-    finally:  # also when the reader has seen enough: the steps give back what they hold
+            else:
+                with _error_into(turn):
+                    turn.result = driver.perform(step)
+    finally:  # also if the reader stops early: the steps must release what they hold
         steps.close()
         driver.close()
 
 
-async def astream(steps: Steps, driver: Tasks) -> AsyncGenerator[Chunk, None]:
-    """`stream` for tasks."""
+async def astream(steps: Steps, driver: AsyncDriver) -> AsyncGenerator[Chunk, None]:
+    """Perform all steps without blocking, yielding the chunks they emit."""
     turn = Turn(steps)
     try:
         while (step := turn.next()) is not None:
             if isinstance(step, Emit):
                 yield step.chunk
-                continue
-            try:
-                turn.result = await driver.perform(step)
-            except BaseException as error:
-                turn.error = error
+            else:
+                with _error_into(turn):
+                    turn.result = await driver.perform(step)
     finally:
         steps.close()
         await driver.close()

@@ -1,4 +1,4 @@
-"""What an answer cost, from its tokens. The list of prices is `genai-prices`'."""
+"""The cost of an answer, from its tokens and the price lists of the `genai-prices` package."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from semcache.types import Usage
 
 
 def priced(usage: Usage, *, model: str, price_list: str | None) -> Usage:
-    """A usage with its cost in USD, where that is not known yet and the model has a price.
+    """The usage with its cost in USD, unless it already has one.
 
-    An unknown model, provider or number of tokens costs None, and never 0.
+    The cost stays None, never 0, if the model, the provider or a number of tokens is unknown.
 
     Args:
-        price_list: the provider's id in the list of prices; None: it has none.
+        price_list: the provider's id in genai-prices; None means that it has no prices.
     """
     if usage.cost_usd is not None or price_list is None:
         return usage
@@ -42,10 +42,10 @@ def cost_usd(
     cached_tokens: int | None = None,
     cache_write_tokens: int | None = None,
 ) -> float | None:
-    """The cost of so many tokens in USD; None where it is not known.
+    """The cost of so many tokens in USD; None if it is not known.
 
     Args:
-        prompt_tokens: all of the prompt, what was read from or written to a cache included.
+        prompt_tokens: the whole prompt, including tokens read from or written to a cache.
     """
     from genai_prices import Usage as Tokens
     from genai_prices import calc_price
@@ -65,10 +65,10 @@ def cost_usd(
 
 
 def per_million(model: str, price_list: str | None) -> tuple[float, float] | None:
-    """(USD for a million tokens read, for a million written); None where they are not known."""
+    """(USD per million prompt tokens, per million completion tokens); None if not known."""
     if price_list is None:
         return None
-    # A thousand and not a million: some prices rise with the length of the prompt.
-    read = cost_usd(model, price_list, 1_000, 0)
-    written = cost_usd(model, price_list, 0, 1_000)
-    return None if read is None or written is None else (read * 1_000, written * 1_000)
+    # Ask for a thousand tokens, not a million: some prices rise with the length of the prompt.
+    prompt = cost_usd(model, price_list, 1_000, 0)
+    completion = cost_usd(model, price_list, 0, 1_000)
+    return None if prompt is None or completion is None else (prompt * 1_000, completion * 1_000)

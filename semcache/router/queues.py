@@ -1,9 +1,9 @@
-"""Waiting in line: rate limits and places at a provider, first come, first served.
+"""Queues for rate limits and concurrency limits, first come, first served.
 
-A call books its turn: it is told when it may go, counting those who wait before it, and
-is refused at once if that is too late. When its time has come it departs, which is checked
-again against what has really departed, so that a limit holds however late anybody wakes.
-Whoever leaves the line gives its booking back.
+A call reserves its turn in the queues of all its rate limits. It learns at once how long it
+would wait behind the calls ahead of it, and fails if that is too long. At its turn it is
+checked again against what has really been sent, so that a limit holds however late a waiting
+caller wakes up. A call that gives up releases its reservation.
 """
 
 from __future__ import annotations
@@ -20,236 +20,249 @@ from semcache.router.rate_limits import Limit, RateState, Unit, rate_state
 
 @dataclass(slots=True)
 class LimitQueue:
-    """One limit, and who waits for it: amounts by booking, the first to come first.
+    """One rate limit and the calls that wait for it.
 
     Attributes:
-        booked: all that is waiting. promised: the turn of the last who waits; whoever comes
-            later goes no earlier, even if somebody between them has left.
+        waiting: amounts by reservation number, in order of arrival.
+        queued: the sum of the waiting amounts.
+        last_turn: the turn promised to the last call in the queue. Later calls go no earlier,
+            even if a call between them has given up.
     """
 
     limit: Limit
     state: RateState
     waiting: dict[int, float] = field(default_factory=dict)
-    booked: float = 0.0
-    promised: float = 0.0
+    queued: float = 0.0
+    last_turn: float = 0.0
 
 
 @dataclass(slots=True)
 class Reservation:
-    """A call's place in all its lines.
+    """The turn of one call in the queues of all its rate limits.
 
     Attributes:
-        amounts: what it takes of each line.
-        latest: when it gives up (seconds).
-        departed: when it went, or None.
+        amounts: what the call takes of each limit.
+        expires: when the call stops waiting (seconds).
+        sent_at: when the call was let through; None while it waits.
     """
 
     number: int
-    lines: tuple[LimitQueue, ...]
+    queues: tuple[LimitQueue, ...]
     amounts: tuple[float, ...]
-    latest: float
-    departed: float | None = None
+    expires: float
+    sent_at: float | None = None
 
 
 class RateLimiter:
-    """The rate limits of a router's providers, under one lock.
+    """The rate limits of all providers of a router, under one lock.
 
     Args:
-        clock: seconds, on a clock that does not step.
+        clock: monotonic, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._lines: dict[tuple[str, Limit], LimitQueue] = {}
-        self._numbers = 0
+        self._queues: dict[tuple[str, Limit], LimitQueue] = {}
+        self._last_number = 0
 
-    def of(
+    def queues_for(
         self, limits: Sequence[Limit], *, provider: str, key: str | None
     ) -> tuple[LimitQueue, ...]:
-        """The lines for a provider's limits; those for a key are shared by all who use it."""
-        found = []
+        """The queues of a provider's limits; limits per key are shared by all who use the key."""
+        queues = []
         for limit in limits:
             owner = f"key {key}" if limit.per == "key" and key is not None else provider
             state = rate_state(limit, self._clock())
-            found.append(self._lines.setdefault((owner, limit), LimitQueue(limit, state)))
-        return tuple(found)
+            queues.append(self._queues.setdefault((owner, limit), LimitQueue(limit, state)))
+        return tuple(queues)
 
-    def book(
+    def reserve(
         self,
-        lines: Sequence[LimitQueue],
+        queues: Sequence[LimitQueue],
         sizes: Mapping[Unit, float],
         deadline: float | None,
-        who: str,
+        provider: str,
     ) -> tuple[Reservation, float]:
-        """Take a place in all the lines; return it and the seconds until its turn.
+        """Reserve a turn in all the queues; returns it and the seconds until it comes.
 
         Raises:
-            RateLimitedError: it would wait too long. RejectedError: it never has its turn.
+            RateLimitedError: the call would have to wait too long.
+            RejectedError: the call is larger than a limit ever allows.
         """
-        amounts = tuple(sizes[line.limit.unit] for line in lines)
+        amounts = tuple(sizes[queue.limit.unit] for queue in queues)
         with self._lock:
             now = self._clock()
             turns: list[float] = []
-            for line, amount in zip(lines, amounts, strict=True):
-                if amount > line.limit.most:
+            for queue, amount in zip(queues, amounts, strict=True):
+                if amount > queue.limit.capacity:
                     raise RejectedError(
-                        f"the call takes {amount:,.0f} {line.limit.unit}, more than the limit of "
-                        f"{line.limit} lets go at once",
-                        provider=who,
+                        f"the call takes {amount:,.0f} {queue.limit.unit}, more than the limit of "
+                        f"{queue.limit} allows at once",
+                        provider=provider,
                         held_back=True,
                     )
-                ready = line.state.ready_at(now, amount, line.booked)
-                if line.waiting:
-                    ready = max(ready, line.promised)
-                if ready - now > line.limit.wait or (deadline is not None and ready > deadline):
-                    raise _too_late(line, who, ready - now)
+                ready = queue.state.ready_at(now, amount, queue.queued)
+                if queue.waiting:
+                    ready = max(ready, queue.last_turn)
+                if ready - now > queue.limit.wait or (deadline is not None and ready > deadline):
+                    raise _too_late(queue, provider, ready - now)
                 turns.append(ready)
-            self._numbers += 1
-            latest = now + min((line.limit.wait for line in lines), default=0.0)
+            self._last_number += 1
+            expires = now + min((queue.limit.wait for queue in queues), default=0.0)
             if deadline is not None:
-                latest = min(latest, deadline)
-            booking = Reservation(self._numbers, tuple(lines), amounts, latest)
-            for line, amount, turn in zip(lines, amounts, turns, strict=True):
-                line.waiting[booking.number] = amount
-                line.booked += amount
-                line.promised = turn
-            return booking, max(turns, default=now) - now
+                expires = min(expires, deadline)
+            reservation = Reservation(self._last_number, tuple(queues), amounts, expires)
+            for queue, amount, turn in zip(queues, amounts, turns, strict=True):
+                queue.waiting[reservation.number] = amount
+                queue.queued += amount
+                queue.last_turn = turn
+            return reservation, max(turns, default=now) - now
 
-    def depart(self, booking: Reservation, who: str) -> float:
-        """Go, if all the lines let it: 0.0. Otherwise the seconds until the next try.
+    def try_send(self, reservation: Reservation, provider: str) -> float:
+        """Let the call through if all limits allow it now.
+
+        Returns:
+            0.0 if it may be sent, otherwise the seconds until it should try again.
 
         Raises:
-            RateLimitedError: its turn does not come in time. The booking is given back.
+            RateLimitedError: its turn does not come in time; the reservation is released.
         """
         with self._lock:
             now = self._clock()
-            pairs = tuple(zip(booking.lines, booking.amounts, strict=True))
-            taken = [line.state.take(now, amount) for line, amount in pairs]
-            if None not in taken:
-                for (line, _), state in zip(pairs, taken, strict=True):
+            pairs = tuple(zip(reservation.queues, reservation.amounts, strict=True))
+            states = [queue.state.take(now, amount) for queue, amount in pairs]
+            if None not in states:
+                for (queue, _), state in zip(pairs, states, strict=True):
                     assert state is not None
-                    line.state = state
-                self._unbook(booking)
-                booking.departed = now
+                    queue.state = state
+                self._remove(reservation)
+                reservation.sent_at = now
                 return 0.0
-            turn, slowest = now, booking.lines[0]
-            for (line, amount), state in zip(pairs, taken, strict=True):
-                ready = line.state.ready_at(now, amount, _ahead(line, booking.number))
+            turn, slowest = now, reservation.queues[0]
+            for (queue, amount), state in zip(pairs, states, strict=True):
+                ready = queue.state.ready_at(now, amount, _ahead_of(reservation.number, queue))
                 if state is None and ready > turn:
-                    turn, slowest = ready, line
-            if turn > booking.latest + _SLACK:
-                self._unbook(booking)
-                raise _too_late(slowest, who, turn - now)
-            return max(turn - now, _SLACK)
+                    turn, slowest = ready, queue
+            if turn > reservation.expires + _SLEEP_ERROR:
+                self._remove(reservation)
+                raise _too_late(slowest, provider, turn - now)
+            return max(turn - now, _SLEEP_ERROR)
 
-    def leave(self, booking: Reservation) -> None:
-        """Give up a place before its turn."""
+    def release(self, reservation: Reservation) -> None:
+        """Give up a turn that has not come yet."""
         with self._lock:
-            self._unbook(booking)
+            self._remove(reservation)
 
-    def correct(self, booking: Reservation, unit: Unit, actual: float) -> None:
-        """What the call really took, now that it is known."""
-        if booking.departed is None:
+    def correct(self, reservation: Reservation, unit: Unit, actual: float) -> None:
+        """Replace the estimate of a sent call with what it really took."""
+        if reservation.sent_at is None:
             return
         with self._lock:
             now = self._clock()
-            for line, amount in zip(booking.lines, booking.amounts, strict=True):
-                if line.limit.unit == unit and actual != amount:
-                    line.state = line.state.correct(booking.departed, now, actual - amount)
+            for queue, amount in zip(reservation.queues, reservation.amounts, strict=True):
+                if queue.limit.unit == unit and actual != amount:
+                    queue.state = queue.state.correct(reservation.sent_at, now, actual - amount)
 
-    def free(self, lines: Sequence[LimitQueue]) -> list[tuple[Limit, float, int]]:
-        """(limit, what could go at once, how many wait) of each line."""
+    def available(self, queues: Sequence[LimitQueue]) -> list[tuple[Limit, float, int]]:
+        """(limit, amount that could be sent now, callers waiting) for each queue."""
         with self._lock:
             now = self._clock()
-            return [(line.limit, line.state.free(now), len(line.waiting)) for line in lines]
+            return [
+                (queue.limit, queue.state.available(now), len(queue.waiting)) for queue in queues
+            ]
 
     def after_fork(self) -> None:
-        """In a child process: the parent's callers are not here."""
+        """Forget the parent's waiting callers in a child process."""
         self._lock = threading.Lock()
-        for line in self._lines.values():
-            line.waiting.clear()
-            line.booked = 0.0
+        for queue in self._queues.values():
+            queue.waiting.clear()
+            queue.queued = 0.0
 
-    def _unbook(self, booking: Reservation) -> None:
-        for line in booking.lines:
-            amount = line.waiting.pop(booking.number, None)
+    def _remove(self, reservation: Reservation) -> None:
+        for queue in reservation.queues:
+            amount = queue.waiting.pop(reservation.number, None)
             if amount is not None:
-                line.booked = line.booked - amount if line.waiting else 0.0
+                queue.queued = queue.queued - amount if queue.waiting else 0.0
 
 
-_SLACK = 0.001
-"""Seconds: what a sleep may be off."""
+_SLEEP_ERROR = 0.001
+"""Seconds by which a sleep may end early or late."""
 
 
-def _ahead(line: LimitQueue, number: int) -> float:
-    """What those who came before this booking still wait to take."""
+def _ahead_of(number: int, queue: LimitQueue) -> float:
+    """The sum of the amounts that wait ahead of this reservation."""
     total = 0.0
-    for other, amount in line.waiting.items():
+    for other, amount in queue.waiting.items():
         if other >= number:
             break
         total += amount
     return total
 
 
-def _too_late(line: LimitQueue, who: str, seconds: float) -> RateLimitedError:
+def _too_late(queue: LimitQueue, provider: str, seconds: float) -> RateLimitedError:
     return RateLimitedError(
-        f"its limit here of {line.limit} is used up; the call's turn would come in "
+        f"the configured limit of {queue.limit} is used up; the call's turn would come in "
         f"{seconds:.1f} s, which is too late",
-        provider=who,
+        provider=provider,
         retry_after=seconds,
         held_back=True,
     )
 
 
 class ConcurrencyLimiter:
-    """At most so many calls at once; the others wait in line.
+    """Limits the calls in flight; further calls wait in a queue.
 
     Args:
-        count: how many; None: as many as come.
+        count: the most calls in flight at once; None means unlimited.
     """
 
     def __init__(self, count: int | None) -> None:
         self.count = count
         self._free = count or 0
         self._lock = threading.Lock()
-        self._line: deque[Future[None]] = deque()
+        self._waiters: deque[Future[None]] = deque()
 
     @property
-    def taken(self) -> int:
+    def in_use(self) -> int:
+        """Calls in flight; always 0 if their number is not limited."""
         return 0 if self.count is None else self.count - self._free
 
     def enter(self) -> Future[None] | None:
-        """Take a place: None. If there is none, what becomes done when there is."""
+        """Take a slot, or join the queue.
+
+        Returns:
+            None if a slot was free; otherwise a future that completes when one is assigned.
+        """
         if self.count is None:
             return None
         with self._lock:
             if self._free > 0:
                 self._free -= 1
                 return None
-            place: Future[None] = Future()
-            self._line.append(place)
-            return place
+            waiter: Future[None] = Future()
+            self._waiters.append(waiter)
+            return waiter
 
-    def give_up(self, place: Future[None]) -> None:
-        """Leave the line; a place that was given meanwhile goes to the next."""
-        if not place.cancel():
+    def give_up(self, waiter: Future[None]) -> None:
+        """Stop waiting; a slot that was assigned in the meantime goes to the next waiter."""
+        if not waiter.cancel():
             self.leave()
 
     def leave(self) -> None:
-        """Give a place back."""
+        """Give a slot back."""
         if self.count is None:
             return
         with self._lock:
-            while self._line:
-                place = self._line.popleft()
-                if place.set_running_or_notify_cancel():
-                    place.set_result(None)
+            while self._waiters:
+                waiter = self._waiters.popleft()
+                if waiter.set_running_or_notify_cancel():
+                    waiter.set_result(None)
                     return
             self._free += 1
 
     def after_fork(self) -> None:
-        """In a child process: the parent's calls are not here."""
+        """Forget the parent's calls in a child process."""
         self._lock = threading.Lock()
-        self._line.clear()
+        self._waiters.clear()
         self._free = self.count or 0

@@ -1,21 +1,20 @@
-"""Rate limits as values: how much may go out in any stretch of time.
+"""Rate limits as immutable values: how much may be sent in any window of time.
 
-The promise is strict: in every window of `seconds`, wherever it begins, no more than
-`amount` departs. Two ways to keep it:
+The guarantee is strict: in every window of `seconds`, wherever it begins, no more than
+`amount` is sent. There are two ways to keep it:
 
-- The token bucket departs evenly. It holds `burst` at the most and refills so slowly that
-  a full bucket and a window's refill together make `amount`:
-  rate = (amount - burst) / seconds.
-- The sliding window remembers what departed and lets go whatever still fits. Departures
-  close together are remembered as one, which expires with the last of them: a little too
-  cautious, never too bold, and bounded in memory.
+- The token bucket sends evenly. It holds at most `burst` and refills so slowly that a full
+  bucket plus the refill of one window equals `amount`: rate = (amount - burst) / seconds.
+- The sliding window remembers what was sent and allows whatever still fits. Sends close
+  together are remembered as one, which expires with the last of them. That errs on the side
+  of caution and bounds the memory.
 
-A call reaches its provider a little after it departed, and not all of them equally late; so
-each window is taken for `LATENESS` longer than it is.
+Calls reach the provider a little after they are sent, and not all with the same delay, so
+each window is taken to be longer than it is, by a factor of 1 + `DELAY_ALLOWANCE`.
 
-Times (seconds, on any clock that does not step) are arguments; a change gives a new value.
-`take` decides, on what has departed. `ready_at` only foretells, for those who wait: when
-`amount` could depart if `ahead` departs before it.
+Times (seconds, on any monotonic clock) are arguments; a change returns a new value. `take`
+decides, from what has been sent. `ready_at` only predicts, for callers that wait: when
+`amount` could be sent if `ahead` is sent first.
 
 Sources: J. Turner, "New directions in communications", 1986 (leaky and token bucket).
 """
@@ -31,10 +30,10 @@ from semcache.errors import ConfigError
 Unit: TypeAlias = Literal["requests", "tokens"]
 Shape: TypeAlias = Literal["token_bucket", "sliding_window"]
 
-LATENESS = 0.005
-"""Share of a window by which a departure may reach the provider late: 0.3 s of a minute."""
+DELAY_ALLOWANCE = 0.005
+"""The delay that is allowed for, as a fraction of the window: 0.3 s for a minute."""
 _SLOTS = 128
-"""Departures remembered apart within one window."""
+"""How many sends within one window are remembered separately."""
 _ROUNDING = 1e-9
 
 
@@ -43,15 +42,17 @@ class Limit:
     """At most `amount` requests or tokens in any `seconds`.
 
     Attributes:
-        shape: "token_bucket" departs evenly, "sliding_window" as fast as it may; None: a
-            bucket for requests, a window for tokens.
-        burst: what a full bucket lets go at once; None: a hundredth of `amount`, at least 1.
-        per: "provider": one limit for the provider; "key": shared by all providers that use
-            one API key.
-        wait: the longest that a call waits for its turn (seconds); 0: it fails at once.
+        shape: "token_bucket" sends evenly, "sliding_window" as fast as possible; None means a
+            bucket for requests and a window for tokens.
+        burst: the amount that a full bucket sends at once; None means a hundredth of `amount`,
+            at least 1.
+        per: "provider" for a limit of its own, "key" for one that is shared by all providers
+            that use the same API key.
+        wait: the longest that a call waits for its turn (seconds); 0 means that it fails at
+            once.
 
     Raises:
-        ConfigError: a value makes no sense.
+        ConfigError: a value is out of range.
     """
 
     amount: float
@@ -64,24 +65,28 @@ class Limit:
 
     def __post_init__(self) -> None:
         if self.unit not in ("requests", "tokens") or self.per not in ("provider", "key"):
-            raise ConfigError(f"{self}: unit is 'requests' or 'tokens', per 'provider' or 'key'.")
+            raise ConfigError(
+                f"{self}: unit must be 'requests' or 'tokens', and per 'provider' or 'key'."
+            )
         if self.shape not in (None, "token_bucket", "sliding_window"):
-            raise ConfigError(f"{self}: shape is 'token_bucket' or 'sliding_window'.")
+            raise ConfigError(f"{self}: shape must be 'token_bucket' or 'sliding_window'.")
         if not (self.amount >= 1 and self.seconds > 0 and self.wait >= 0):
-            raise ConfigError(f"{self}: amount is at least 1, seconds above 0, wait not below 0.")
-        if self.bucket and not 1 <= self.most <= max(self.amount - _ROUNDING, 1):
-            raise ConfigError(f"{self}: burst is at least 1 and less than amount.")
+            raise ConfigError(
+                f"{self}: amount must be at least 1, seconds above 0, and wait not below 0."
+            )
+        if self.is_bucket and not 1 <= self.capacity <= max(self.amount - _ROUNDING, 1):
+            raise ConfigError(f"{self}: burst must be at least 1 and less than amount.")
 
     @property
-    def bucket(self) -> bool:
-        """Whether it is kept by a token bucket (one departure in all needs none)."""
-        chosen = self.shape or ("token_bucket" if self.unit == "requests" else "sliding_window")
-        return chosen == "token_bucket" and self.amount > 1
+    def is_bucket(self) -> bool:
+        """Whether a token bucket keeps the limit; an amount of 1 always uses a window."""
+        shape = self.shape or ("token_bucket" if self.unit == "requests" else "sliding_window")
+        return shape == "token_bucket" and self.amount > 1
 
     @property
-    def most(self) -> float:
-        """The largest single departure."""
-        if not self.bucket:
+    def capacity(self) -> float:
+        """The largest amount that can be sent at once."""
+        if not self.is_bucket:
             return self.amount
         return max(1.0, self.amount / 100) if self.burst is None else self.burst
 
@@ -100,27 +105,27 @@ class TokenBucket:
 
     @classmethod
     def of(cls, limit: Limit, now: float) -> TokenBucket:
-        rate = (limit.amount - limit.most) / (limit.seconds * (1 + LATENESS))
-        return cls(rate, limit.most, limit.most, now)
+        rate = (limit.amount - limit.capacity) / (limit.seconds * (1 + DELAY_ALLOWANCE))
+        return cls(rate, limit.capacity, limit.capacity, now)
 
     def ready_at(self, now: float, amount: float, ahead: float = 0.0) -> float:
         missing = amount + ahead - self._level(now)
         return now if missing <= 0 else now + missing / self.rate
 
     def take(self, now: float, amount: float) -> TokenBucket | None:
-        """After `amount` has departed; None: it may not yet."""
+        """The state after sending `amount`; None if it may not be sent yet."""
         level = self._level(now)
         if level + _ROUNDING < amount:
             return None
         return replace(self, level=level - amount, at=max(now, self.at))
 
-    def correct(self, departed: float, now: float, delta: float) -> TokenBucket:  # noqa: ARG002 - a bucket forgets when
-        """What departed turned out to be larger by `delta` than was said."""
+    def correct(self, sent_at: float, now: float, delta: float) -> TokenBucket:  # noqa: ARG002 - a bucket does not know when
+        """The state if what was sent turns out to be larger than estimated by `delta`."""
         level = min(self.burst, self._level(now) - delta)
         return replace(self, level=level, at=max(now, self.at))
 
-    def free(self, now: float) -> float:
-        """What could depart at once."""
+    def available(self, now: float) -> float:
+        """The amount that could be sent now."""
         return max(0.0, self._level(now))
 
     def _level(self, now: float) -> float:
@@ -129,7 +134,7 @@ class TokenBucket:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Departures between `first` and `last` (seconds), `amount` in all."""
+    """What was sent between `first` and `last` (seconds), `amount` in total."""
 
     first: float
     last: float
@@ -138,7 +143,7 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class SlidingWindow:
-    """Remembers the departures of the last `seconds`, the oldest first."""
+    """Remembers what was sent in the last `seconds`, oldest first."""
 
     amount: float
     seconds: float
@@ -146,14 +151,15 @@ class SlidingWindow:
 
     @classmethod
     def of(cls, limit: Limit, now: float) -> SlidingWindow:  # noqa: ARG003 - as TokenBucket.of
-        return cls(limit.amount, limit.seconds * (1 + LATENESS))
+        return cls(limit.amount, limit.seconds * (1 + DELAY_ALLOWANCE))
 
     def ready_at(self, now: float, amount: float, ahead: float = 0.0) -> float:
         slots = self._within(now)
         missing = amount + ahead + sum(s.amount for s in slots) - self.amount
         if missing <= 0:
             return now
-        # What is ahead departs in its turn and comes back a window later; so does the pattern.
+        # The amounts ahead are sent first and expire one window later, so the pattern of the
+        # slots repeats with every full window's worth of waiting amounts.
         rounds, missing = divmod(missing, self.amount) if slots else (0.0, missing)
         at = now
         for slot in slots:
@@ -165,7 +171,7 @@ class SlidingWindow:
         return at + rounds * self.seconds
 
     def take(self, now: float, amount: float) -> SlidingWindow | None:
-        """After `amount` has departed; None: it may not yet."""
+        """The state after sending `amount`; None if it may not be sent yet."""
         slots = self._within(now)
         if sum(s.amount for s in slots) + amount > self.amount * (1 + _ROUNDING):
             return None
@@ -175,20 +181,21 @@ class SlidingWindow:
             return replace(self, slots=(*slots[:-1], merged))
         return replace(self, slots=(*slots, _Slot(now, now, amount)))
 
-    def correct(self, departed: float, now: float, delta: float) -> SlidingWindow:
-        """What departed at `departed` turned out to be larger by `delta` than was said."""
+    def correct(self, sent_at: float, now: float, delta: float) -> SlidingWindow:
+        """The state if what was sent at `sent_at` turns out to be larger than estimated by
+        `delta`."""
         changed = tuple(
-            replace(s, amount=max(0.0, s.amount + delta)) if s.first <= departed <= s.last else s
+            replace(s, amount=max(0.0, s.amount + delta)) if s.first <= sent_at <= s.last else s
             for s in self._within(now)
         )
         return replace(self, slots=changed)
 
-    def free(self, now: float) -> float:
-        """What could depart at once."""
+    def available(self, now: float) -> float:
+        """The amount that could be sent now."""
         return max(0.0, self.amount - sum(s.amount for s in self._within(now)))
 
     def _within(self, now: float) -> tuple[_Slot, ...]:
-        # A window is half-open: what departed exactly `seconds` ago is out of it.
+        # A window is half-open: what was sent exactly `seconds` ago is outside.
         return tuple(s for s in self.slots if s.last > now - self.seconds)
 
 
@@ -196,5 +203,5 @@ RateState: TypeAlias = TokenBucket | SlidingWindow
 
 
 def rate_state(limit: Limit, now: float) -> RateState:
-    """A limit of which nothing is used."""
-    return TokenBucket.of(limit, now) if limit.bucket else SlidingWindow.of(limit, now)
+    """The state of a limit of which nothing is used yet."""
+    return TokenBucket.of(limit, now) if limit.is_bucket else SlidingWindow.of(limit, now)

@@ -1,7 +1,8 @@
-"""`Router`: asks providers for answers, and knows what to do when they give none.
+"""`Router`: gets answers from several providers and handles their failures.
 
-The doors differ in their driver alone: what a call is stands in `calls`, what it may have to
-wait for in `gate` and `lines`, and how a request finds its providers in `plan`.
+Its methods differ only in the driver they use. `calls` describes a call from start to end,
+`admission` and `queues` what it may have to wait for, and `plan` how a request finds its
+providers.
 """
 
 from __future__ import annotations
@@ -24,53 +25,60 @@ from semcache.keys.parse import RequestFields
 from semcache.keys.parse import request as make_request
 from semcache.providers.protocols import DirectProvider, Provider
 from semcache.router import drivers, routing
+from semcache.router.admission import Admission, AdmissionState
 from semcache.router.calls import Calls, RoutedCall
 from semcache.router.clients import Clients
-from semcache.router.gate import Admission, AdmissionState
-from semcache.router.plan import Plans
+from semcache.router.plan import RoutePlanner
 from semcache.router.queues import RateLimiter
 from semcache.router.rate_limits import Limit
 from semcache.router.resilience import BreakerRules, BreakerState, Retry
 from semcache.router.routing import Route, Target
-from semcache.router.steps import Timeouts
+from semcache.router.steps import Steps, Timeouts
 from semcache.telemetry.events import BreakerEvent, Event, Hook, Hooks, logging_hook
 from semcache.types import Chunk, Completion, Request
 
 UNSET: Any = object()
 
 M = TypeVar("M", bound=Callable[..., Any])
-_IGNORE = "__semcache_ignore__"
+_IGNORED_PARAMETERS = "__semcache_ignore__"
 
 
-def _door(method: M) -> M:
-    """How long one is ready to wait changes no answer; `@cached` looks at this."""
-    setattr(method, _IGNORE, frozenset({"deadline"}))
+def _deadline_ignored(method: M) -> M:
+    """Keep the deadline out of the key that `@cached` makes: it does not change the answer."""
+    setattr(method, _IGNORED_PARAMETERS, frozenset({"deadline"}))
     return method
 
 
 class Router:
     """Several providers behind one interface.
 
-    Safe to use from many threads, tasks and event loops. See `router.routing` for how a request
-    finds its provider, `router.resilience` and `router.rate_limits` for what happens when it fails.
+    Safe to use from many threads, tasks and event loops. `router.routing` describes how a
+    request finds its provider, and `router.resilience` and `router.rate_limits` how failures
+    and limits are handled.
 
     Args:
-        providers: `Provider`s and `DirectProvider`s; the first answers what no route is for.
-        routes: rules, the first that fits a request holds.
+        providers: `Provider`s and `DirectProvider`s, in the order to try them for requests that
+            match no route.
+        routes: the first route that matches a request applies.
         limits: rate limits by the provider's name.
-        concurrency: calls under way at once, by the provider's name, or one number for each.
-        retry, breaker: for every provider.
-        timeouts: for one attempt.
-        deadline: seconds for a call, with everything: waits, retries, all of a stream.
-        flags: `streaming_enabled` and `use_deepseek_for_bulk` are looked at.
-        hooks: called with a `RouteEvent` for each attempt and a `BreakerEvent` for each turn
-            of a breaker.
-        clock: seconds, on a clock that does not step. wall: seconds since the epoch.
-        draw: uniform in [0, 1). sleep, asleep: wait so many seconds.
-        transport, async_transport: for httpx, in tests.
+        concurrency: the most calls in flight at once, by the provider's name, or one number
+            for each provider; None means unlimited.
+        retry, breaker: retry and breaker settings, the same for every provider.
+        timeouts: timeouts of one attempt.
+        deadline: seconds for a whole call, including waits, retries and all of a stream; None
+            means no deadline.
+        flags: feature flags; the router reads `streaming_enabled` and those of
+            `providers.preferences`.
+        hooks: called with a `RouteEvent` for each attempt and a `BreakerEvent` for each state
+            change of a breaker.
+        clock: monotonic, in seconds.
+        wall: seconds since the epoch.
+        draw: random numbers, uniform in [0, 1).
+        sleep, asleep: functions that wait for so many seconds.
+        transport, async_transport: httpx transports, for tests.
 
     Raises:
-        ConfigError: a setting is wrong, or speaks of a provider that is not there.
+        ConfigError: a setting is invalid or names an unknown provider.
     """
 
     def __init__(
@@ -95,35 +103,35 @@ class Router:
         async_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if deadline is not None and not deadline > 0:
-            raise ConfigError(f"deadline is {deadline!r}; give seconds above 0, or None.")
+            raise ConfigError(f"deadline is {deadline!r}; it must be above 0 seconds, or None.")
         self.flags = flags or Flags()
-        self._plans = Plans(providers, routes, self.flags)
-        self.providers = self._plans.providers
+        self._planner = RoutePlanner(providers, routes, self.flags)
+        self.providers = self._planner.providers
         self.routes = tuple(routes)
         self._deadline = deadline
         self._hooks = Hooks(hooks)
         self._clock, self._draw = clock, draw
         self._sleep, self._asleep = sleep, asleep
-        self._lines = RateLimiter(clock)
-        self._plans.check_names(limits or {}, "limits")
-        places = concurrency if isinstance(concurrency, Mapping) else {}
-        self._plans.check_names(places, "concurrency")
-        self._gates = {
+        self._rate_limiter = RateLimiter(clock)
+        self._planner.check_names(limits or {}, "limits")
+        by_name = concurrency if isinstance(concurrency, Mapping) else {}
+        self._planner.check_names(by_name, "concurrency")
+        self._admissions = {
             name: Admission(
                 provider,
                 limits=(limits or {}).get(name, ()),
-                places=concurrency if isinstance(concurrency, int) else places.get(name),
+                max_concurrent=concurrency if isinstance(concurrency, int) else by_name.get(name),
                 breaker=breaker,
                 retry=retry,
-                lines=self._lines,
-                on_state_change=self._breaker_turned,
+                rate_limiter=self._rate_limiter,
+                on_state_change=self._on_state_change,
                 clock=clock,
             )
             for name, provider in self.providers.items()
         }
         self._calls = Calls(
-            self._plans,
-            self._gates,
+            self._planner,
+            self._admissions,
             retry=retry,
             timeouts=timeouts,
             on_event=self._on_event,
@@ -134,9 +142,9 @@ class Router:
         self._clients = Clients(transport, async_transport)
         _open_routers.add(self)
 
-    # ------------------------------------------------------------------------- asking
+    # ------------------------------------------------------------------------ calling
 
-    @_door
+    @_deadline_ignored
     def complete(
         self,
         prompt: str | Request | None = None,
@@ -144,23 +152,26 @@ class Router:
         deadline: float | None = UNSET,
         **fields: Unpack[RequestFields],
     ) -> Completion:
-        """An answer, with who gave it, what it cost and the attempts it took.
+        """Get an answer, with its provider, its cost and the attempts it took.
 
         Args:
-            prompt: a string, or a `Request`; or messages=[...] instead.
-            deadline: seconds for the call, instead of the router's own.
+            prompt: a string or a `Request`; leave it out to pass messages=[...].
+            deadline: seconds for the call, instead of the router's own deadline; None means no
+                deadline.
+            fields: the request's other fields, such as `model` or `task_type`.
 
         Raises:
-            RequestError: the request cannot be used.
-            ConfigError: nobody is there to answer it.
-            RejectedError: the request itself is at fault.
-            RouteExhaustedError: everybody was tried in vain; DeadlineExceededError: time is up.
+            RequestError: the request is invalid.
+            ConfigError: no provider can answer it.
+            RejectedError: a provider rejected the request as invalid.
+            RouteExhaustedError: all targets failed.
+            DeadlineExceededError: the deadline passed before an answer arrived.
         """
-        steps = self._calls.steps(self._trip(prompt, fields, deadline, stream=False))
-        answer: Completion = drivers.run(steps, self._blocking())
+        steps = self._steps(prompt, fields, deadline, stream=False)
+        answer: Completion = drivers.run(steps, self._blocking_driver())
         return answer
 
-    @_door
+    @_deadline_ignored
     async def acomplete(
         self,
         prompt: str | Request | None = None,
@@ -168,12 +179,12 @@ class Router:
         deadline: float | None = UNSET,
         **fields: Unpack[RequestFields],
     ) -> Completion:
-        """`complete` for tasks."""
-        steps = self._calls.steps(self._trip(prompt, fields, deadline, stream=False))
-        answer: Completion = await drivers.arun(steps, self._tasks())
+        """Like `complete`, without blocking."""
+        steps = self._steps(prompt, fields, deadline, stream=False)
+        answer: Completion = await drivers.arun(steps, self._async_driver())
         return answer
 
-    @_door
+    @_deadline_ignored
     def stream(
         self,
         prompt: str | Request | None = None,
@@ -181,18 +192,18 @@ class Router:
         deadline: float | None = UNSET,
         **fields: Unpack[RequestFields],
     ) -> Iterator[Chunk]:
-        """An answer in pieces, as they arrive; the last one holds the whole `completion`.
+        """Stream an answer in chunks; the last chunk holds the whole `completion`.
 
-        Until the first piece has come, providers are tried as in `complete`; after it, a
-        failure is the caller's to know.
+        Until the first text arrives, failures are handled as in `complete`. After it, a failure
+        is raised to the caller, since another provider would start the answer again.
 
         Raises:
-            UnavailableError: the stream broke off. Otherwise as `complete`.
+            UnavailableError: the stream broke off. Other errors as in `complete`.
         """
-        steps = self._calls.steps(self._trip(prompt, fields, deadline, stream=True))
-        yield from drivers.stream(steps, self._blocking())
+        steps = self._steps(prompt, fields, deadline, stream=True)
+        yield from drivers.stream(steps, self._blocking_driver())
 
-    @_door
+    @_deadline_ignored
     async def astream(
         self,
         prompt: str | Request | None = None,
@@ -200,38 +211,38 @@ class Router:
         deadline: float | None = UNSET,
         **fields: Unpack[RequestFields],
     ) -> AsyncIterator[Chunk]:
-        """`stream` for tasks."""
-        steps = self._calls.steps(self._trip(prompt, fields, deadline, stream=True))
-        async with aclosing(drivers.astream(steps, self._tasks())) as chunks:
+        """Like `stream`, without blocking."""
+        steps = self._steps(prompt, fields, deadline, stream=True)
+        async with aclosing(drivers.astream(steps, self._async_driver())) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    # ------------------------------------------------------------------------- looking
+    # --------------------------------------------------------------------- inspecting
 
     def plan(self, request: Request) -> tuple[Target, ...]:
-        """Who would be asked, in order (a draw decides among weights).
+        """The targets that would be tried, in order (weighted targets are drawn each time).
 
         Raises:
-            ConfigError: nobody is there for it.
+            ConfigError: no provider can answer the request.
         """
-        return self._plans.targets(request, routing.prompt_tokens(request), self._draw())
+        return self._planner.targets(request, routing.prompt_tokens(request), self._draw())
 
     def state(self) -> dict[str, AdmissionState]:
-        """Breakers, limits and calls under way, by the provider's name."""
-        return {name: gate.state() for name, gate in self._gates.items()}
+        """The state of breakers, limits and calls in flight, by the provider's name."""
+        return {name: admission.state() for name, admission in self._admissions.items()}
 
     def listen(self, hook: Hook) -> None:
-        """Add a listener."""
+        """Add a hook."""
         self._hooks = Hooks((*self._hooks.all, hook))
 
-    # -------------------------------------------------------------------------- ending
+    # ------------------------------------------------------------------------ closing
 
     def close(self) -> None:
-        """Close idle connections. The router may be used again."""
+        """Close idle connections. The router can still be used; it opens new ones."""
         self._clients.close()
 
     async def aclose(self) -> None:
-        """`close`, and the connections of this event loop."""
+        """Like `close`, and close the connections of the running event loop too."""
         await self._clients.aclose()
 
     def __enter__(self) -> Router:
@@ -250,50 +261,55 @@ class Router:
         return f"Router({', '.join(self.providers)})"
 
     def after_fork(self) -> None:
-        """In a child process: connections and calls are the parent's."""
-        self._clients = self._clients.anew()
-        self._lines.after_fork()
-        for gate in self._gates.values():
-            gate.after_fork()
+        """Forget the parent's connections and calls in a child process."""
+        self._clients = self._clients.without_connections()
+        self._rate_limiter.after_fork()
+        for admission in self._admissions.values():
+            admission.after_fork()
 
-    # -------------------------------------------------------------------- the whole call
+    # ------------------------------------------------------------------------ internal
 
-    def _trip(
+    def _steps(
         self,
         prompt: str | Request | None,
         fields: RequestFields,
         deadline: float | None,
         *,
         stream: bool,
-    ) -> RoutedCall:
+    ) -> Steps:
+        """The steps of one call, for a driver to perform."""
         if isinstance(prompt, Request):
             task_type = fields.get("task_type")
-            if set(fields) - {"task_type"}:
-                raise ConfigError(f"A Request already says everything; leave out {sorted(fields)}.")
+            if extra := sorted(set(fields) - {"task_type"}):
+                raise ConfigError(
+                    f"A Request cannot be combined with other fields; leave out {extra}."
+                )
             request = prompt if task_type is None else replace(prompt, task_type=task_type)
         else:
             request = make_request(prompt, **fields)
         seconds = self._deadline if deadline is UNSET else deadline
-        return RoutedCall(
-            request,
-            stream,
-            stream and self.flags.enabled("streaming_enabled"),
-            routing.prompt_tokens(request),
-            routing.answer_tokens(request),
-            None if seconds is None else self._clock() + seconds,
+        return self._calls.steps(
+            RoutedCall(
+                request,
+                chunks=stream,
+                live=stream and self.flags.enabled("streaming_enabled"),
+                prompt_tokens=routing.prompt_tokens(request),
+                answer_tokens=routing.answer_tokens(request),
+                deadline=None if seconds is None else self._clock() + seconds,
+            )
         )
 
     def _on_event(self, event: Event) -> None:
-        self._hooks.emit(event)  # its listeners may change
+        self._hooks.emit(event)  # looked up at each event, since `listen` replaces the hooks
 
-    def _breaker_turned(self, provider: str, state: BreakerState) -> None:
+    def _on_state_change(self, provider: str, state: BreakerState) -> None:
         self._on_event(BreakerEvent(provider, state))
 
-    def _blocking(self) -> drivers.Blocking:
-        return drivers.Blocking(self._clients.blocking, sleep=self._sleep)
+    def _blocking_driver(self) -> drivers.BlockingDriver:
+        return drivers.BlockingDriver(self._clients.blocking, sleep=self._sleep)
 
-    def _tasks(self) -> drivers.Tasks:
-        return drivers.Tasks(self._clients.of_loop(), sleep=self._asleep)
+    def _async_driver(self) -> drivers.AsyncDriver:
+        return drivers.AsyncDriver(self._clients.of_running_loop(), sleep=self._asleep)
 
 
 _open_routers: WeakSet[Router] = WeakSet()

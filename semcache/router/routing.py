@@ -1,21 +1,21 @@
-"""Who is asked, in which order, and how often: rules, and the walk along them.
+"""Routes: which targets are tried for a request, in which order, and how often.
 
-A rule is a `Route`; the first one that fits a request gives the targets to try, in order.
-A request that names a model is only rerouted by a rule that speaks of that model; one that
-names none, only by a rule that speaks of none.
+The first `Route` that matches a request supplies the targets to try, in order. A request
+that names a model is only matched by routes with a model pattern; one that names no model,
+only by routes without.
 
-`walk` is a generator that knows no provider, no clock and no network. It yields what is to
-be done, `Attempt` or `Pause`, is told how it went, and ends with why it gave up; whoever
-drives it stops when an attempt succeeds::
+`attempt_steps` is a generator that knows no provider, no clock and no network. It yields the
+next step, `Attempt` or `Pause`, receives its result, and returns the reason when it gives
+up. Its caller stops as soon as an attempt succeeds::
 
-    Attempt --answered--------------------------> the driver stops
-            --rejected, the request's fault-----> Stop: nobody else is asked
-            --rejected for another reason-------> the next target
-            --held back here, breaker open------> the next target
-            --rate limited, unavailable---------> Pause, Attempt again; after the last
-                                                  attempt, or where the pause would be too
-                                                  long, the next target
-    no target left, or the deadline has passed -> Stop
+    Attempt --answered----------------------------> the caller stops
+            --rejected: the request is at fault---> Stop: no other target is tried
+            --rejected for another reason---------> the next target
+            --held back here, breaker open--------> the next target
+            --rate limited, unavailable-----------> Pause, then Attempt again; after the last
+                                                    attempt, or if the pause would be too
+                                                    long, the next target
+    no target left, or the deadline has passed ---> Stop
 """
 
 from __future__ import annotations
@@ -38,23 +38,24 @@ from semcache.router.resilience import Retry
 from semcache.types import Part, Request, TextPart, ToolCallPart, ToolResultPart
 
 TASK_TYPES = ("complex_reasoning", "bulk_processing", "long_context", "general")
-"""Known to every router; users add their own by naming them in a route."""
+"""Task types that every router knows; a route that names another one adds it."""
 
 _CHARS_PER_TOKEN = 4
-"""Of English, roughly; estimates are corrected by the usage that comes back."""
+"""Roughly, in English; estimates are corrected by the usage that the provider reports."""
 _MEDIA_TOKENS = 1_000
 _ANSWER_TOKENS = 256
-"""What an answer is taken to be where no maximum is given."""
+"""The estimated length of an answer if the request sets no maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A provider and a model of it.
+    """A provider and one of its models.
 
     Attributes:
         provider: the provider's name.
-        model: "": the model that the request names, or else the provider's own default.
-        weight: how often it is asked first, relative to the other targets with a weight.
+        model: the model's name; "" means the model that the request names, or else the
+            provider's default model.
+        weight: how often it is tried first, relative to the other targets with a weight.
     """
 
     provider: str
@@ -63,18 +64,18 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read "provider", "provider/model" or "provider/model@weight".
+        """Parse "provider", "provider/model" or "provider/model@weight".
 
         Raises:
-            ConfigError: it is none of these.
+            ConfigError: the text has none of these forms.
         """
-        name, _, last = text.strip().rpartition("@")
-        weight = _weight(last) if name else None
+        name, _, suffix = text.strip().rpartition("@")
+        weight = _parse_weight(suffix) if name else None
         provider, _, model = (text.strip() if weight is None else name).partition("/")
         if not provider or "@" in provider:
             raise ConfigError(
-                f'target {text!r} is not "provider/model" or "provider/model@weight" (weights are '
-                f"0 to {_MOST_WEIGHT:g})."
+                f'target {text!r} is not "provider/model" or "provider/model@weight" (with a '
+                f"weight from 0 to {_MAX_WEIGHT:g})."
             )
         return cls(provider, model, weight)
 
@@ -84,15 +85,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A rule: requests that fit all its conditions try its targets in order.
+    """Requests that match all conditions of a route try its targets in order.
 
     Attributes:
-        targets: who is tried; those with weights take turns at being first.
-        task_type: of the request; None: any.
-        model: a pattern such as "gpt-4*" for the model that the request names; None: only
-            requests that name none.
-        min_tokens, max_tokens: the prompt's estimated length.
-        when: asked with the request.
+        targets: the targets to try; one of those with a weight is drawn to go first.
+        task_type: the request's task type; None matches any.
+        model: a pattern such as "gpt-4*" for the model that the request names; None matches
+            only requests that name no model.
+        min_tokens, max_tokens: bounds on the prompt's estimated length; None means unbounded.
+        when: a predicate of the request.
+
+    Raises:
+        ConfigError: there are no targets.
     """
 
     targets: tuple[Target, ...]
@@ -106,8 +110,8 @@ class Route:
         if not self.targets:
             raise ConfigError(f"The {self.describe()} has no targets.")
 
-    def fits(self, request: Request, tokens: int) -> bool:
-        """Whether a request of so many prompt tokens goes this way."""
+    def matches(self, request: Request, tokens: int) -> bool:
+        """Whether the route applies to a request with so many prompt tokens."""
         if request.model:
             if self.model is None or not fnmatchcase(request.model, self.model):
                 return False
@@ -121,8 +125,8 @@ class Route:
         )
 
     def describe(self) -> str:
-        """The conditions in words."""
-        said = [
+        """The conditions as text, for messages."""
+        conditions = [
             f"{name} {value}"
             for name, value in (
                 ("task type", self.task_type),
@@ -133,43 +137,47 @@ class Route:
             )
             if value is not None
         ]
-        return "route for " + (", ".join(said) or "everything else")
+        return "route for " + (", ".join(conditions) or "everything else")
 
 
-_MOST_WEIGHT = 1000.0
+_MAX_WEIGHT = 1000.0
 
 
-def _weight(text: str) -> float | None:
-    """A weight; None for what belongs to the model's name ("@20240620")."""
+def _parse_weight(text: str) -> float | None:
+    """A weight; None if the text is part of the model's name ("@20240620")."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if 0 <= value <= _MOST_WEIGHT else None
+    return value if 0 <= value <= _MAX_WEIGHT else None
 
 
 def choose(routes: Sequence[Route], request: Request, tokens: int) -> Route | None:
-    """The first route that a request fits."""
-    return next((route for route in routes if route.fits(request, tokens)), None)
+    """The first route that matches a request; None if none does."""
+    return next((route for route in routes if route.matches(request, tokens)), None)
 
 
 def ordered(targets: Sequence[Target], draw: float) -> tuple[Target, ...]:
-    """Targets in the order to try them: one of those with weights, drawn, goes first."""
+    """The targets in the order to try them: one with a weight is drawn to go first.
+
+    Args:
+        draw: uniform in [0, 1).
+    """
     weights = [target.weight or 0.0 for target in targets]
     total, left = sum(weights), draw * sum(weights)
     if total <= 0:
         return tuple(targets)
-    chosen = max(place for place, weight in enumerate(weights) if weight > 0)
-    for place, weight in enumerate(weights):
+    chosen = max(index for index, weight in enumerate(weights) if weight > 0)
+    for index, weight in enumerate(weights):
         left -= weight
         if left < 0:
-            chosen = place
+            chosen = index
             break
     return (targets[chosen], *targets[:chosen], *targets[chosen + 1 :])
 
 
 def prompt_tokens(request: Request) -> int:
-    """About how many tokens the prompt is; never 0."""
+    """The estimated number of tokens of the prompt, at least 1."""
     chars = sum(_chars(part) for message in request.messages for part in message.parts)
     if request.tools is not None:
         chars += len(repr(request.tools))
@@ -177,7 +185,7 @@ def prompt_tokens(request: Request) -> int:
 
 
 def answer_tokens(request: Request) -> int:
-    """About how many tokens the answer takes of a limit: the most that is asked for."""
+    """The number of tokens to reserve for the answer: the most that the request allows."""
     return next(
         (
             value
@@ -200,12 +208,12 @@ def _chars(part: Part) -> int:
             return _MEDIA_TOKENS * _CHARS_PER_TOKEN
 
 
-# --------------------------------------------------------------------------- the walk
+# -------------------------------------------------------------------------- attempts
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Ask this target, for the `number`th time (from 1)."""
+    """Call this target for the `number`th time (from 1)."""
 
     target: Target
     number: int
@@ -213,17 +221,18 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait so many seconds."""
+    """Wait for so many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """How a step went.
+class StepResult:
+    """The result of a step that did not produce an answer.
 
     Attributes:
-        now: when it ended (seconds). draw: uniform in [0, 1).
+        now: when it ended (seconds).
+        draw: uniform in [0, 1), for the jitter of the next pause.
         error: why an attempt failed; None after a pause.
     """
 
@@ -234,7 +243,12 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The walk is over without an answer."""
+    """Why there are no further attempts.
+
+    Attributes:
+        reason: the request was rejected, all targets failed, or the deadline has passed.
+        error: the error to report.
+    """
 
     reason: Literal["rejected", "exhausted", "deadline"]
     error: SemcacheError | None = None
@@ -243,44 +257,46 @@ class Stop:
 Step: TypeAlias = Attempt | Pause
 
 
-def walk(
+def attempt_steps(
     targets: Sequence[Target], retry: Retry, deadline: float | None
-) -> Generator[Step, Report, Stop]:
-    """Try the targets in order; see the head of the module. `deadline` is in seconds."""
+) -> Generator[Step, StepResult, Stop]:
+    """Try the targets in order, as the module describes. `deadline` is in seconds."""
     last: SemcacheError | None = None
     for target in targets:
         for number in range(1, retry.attempts + 1):
-            report = yield Attempt(target, number)
-            last = _worth_telling(last, report.error)
-            if deadline is not None and report.now >= deadline:
+            result = yield Attempt(target, number)
+            last = _more_informative(last, result.error)
+            if deadline is not None and result.now >= deadline:
                 return Stop("deadline", last)
-            error = report.error
+            error = result.error
             if isinstance(error, RejectedError) and not error.elsewhere:
                 return Stop("rejected", error)
-            if number == retry.attempts or not _may_pass(error, retry):
+            if number == retry.attempts or not _is_transient(error, retry):
                 break
             assert isinstance(error, ProviderError)
-            pause = retry.pause(number, report.draw, error.retry_after)
-            if deadline is not None and report.now + pause >= deadline:
-                break  # there may be time for somebody else
+            pause = retry.pause(number, result.draw, error.retry_after)
+            if deadline is not None and result.now + pause >= deadline:
+                break  # another target may still answer in time
             yield Pause(pause)
     return Stop("exhausted", last)
 
 
-def _may_pass(error: SemcacheError | None, retry: Retry) -> bool:
-    """Whether asking the same target again, soon, may help."""
+def _is_transient(error: SemcacheError | None, retry: Retry) -> bool:
+    """Whether calling the same target again soon may help."""
     if not isinstance(error, RateLimitedError | UnavailableError) or error.held_back:
         return False
     return error.retry_after is None or error.retry_after <= retry.patience
 
 
-def _worth_telling(last: SemcacheError | None, error: SemcacheError | None) -> SemcacheError | None:
-    """What a provider said tells more than that it was not asked."""
+def _more_informative(
+    last: SemcacheError | None, error: SemcacheError | None
+) -> SemcacheError | None:
+    """The newer error, except that an open breaker does not hide a provider's own error."""
     if isinstance(last, ProviderError) and not isinstance(error, ProviderError):
         return last
     return error
 
 
 def with_model(target: Target, model: str) -> Target:
-    """A target with its model filled in."""
+    """The target with its model filled in."""
     return replace(target, model=model)

@@ -1,4 +1,4 @@
-"""What the router asks its driver to do. The router decides, the driver waits and sends."""
+"""The steps that a call yields to its driver: the call decides, the driver waits and sends."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from semcache.types import Chunk, Request
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long one attempt may take, in seconds; None: no limit.
+    """How long one attempt may take, in seconds; None means no limit.
 
     Attributes:
-        connect: until there is a connection.
-        read: between two pieces of the answer, and until the first.
-        total: for the attempt as a whole. The deadline of the call limits it further.
+        connect: to establish a connection.
+        read: between two pieces of the response, and before the first.
+        total: for the whole attempt. The deadline of the call limits it further.
 
     Raises:
-        ConfigError: one is not above 0.
+        ConfigError: one of them is not above 0.
     """
 
     connect: float | None = 10.0
@@ -32,28 +32,29 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         if not all(t is None or t > 0 for t in (self.connect, self.read, self.total)):
-            raise ConfigError(f"{self}: time-outs are above 0 (or None).")
+            raise ConfigError(f"{self}: timeouts must be above 0 (or None).")
 
     def within(self, left: float | None) -> Timeouts:
-        """The same, with no more than `left` seconds for each."""
+        """The same timeouts, each limited to `left` seconds; None changes nothing."""
         if left is None:
             return self
-        least = max(left, 0.001)
+        most = max(left, 0.001)
         return Timeouts(
-            *(least if t is None else min(t, least) for t in (self.connect, self.read, self.total))
+            *(most if t is None else min(t, most) for t in (self.connect, self.read, self.total))
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait so many seconds."""
+    """Sleep for so many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class WaitFor:
-    """Wait for a future, for at most `seconds`; True if it is done."""
+    """Wait for a future, at most `seconds` (None means no limit); the result is True if it is
+    done."""
 
     future: Future[None]
     seconds: float | None
@@ -61,15 +62,18 @@ class WaitFor:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Send a request and give the reply, read to its end."""
+    """Send an HTTP request and return the whole reply."""
 
     request: HTTPRequest
     timeouts: Timeouts
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
-    """Send a request and give the reply; if it is a stream of events, they are left unread."""
+class OpenStream:
+    """Send an HTTP request; return the reply without its body if that is an event stream.
+
+    Any other reply is returned whole.
+    """
 
     request: HTTPRequest
     timeouts: Timeouts
@@ -77,18 +81,18 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class NextEvent:
-    """Read one event of the open stream; None at its end."""
+    """Read the next event of the open stream; None at its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """The answer is whole: read what little is left of the stream, so that its connection can be
-    used again. Nobody waits for that long."""
+    """Read what is left of a stream whose answer is complete, so that the connection can be
+    reused. The driver does not wait long for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """Ask a provider that is called directly."""
+class DirectCall:
+    """Call a direct provider; `seconds` is the time left, None if there is no deadline."""
 
     provider: DirectProvider
     request: Request
@@ -97,8 +101,8 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenCall:
-    """Begin the stream of a provider that is called directly."""
+class OpenDirectStream:
+    """Start a direct provider's stream; `seconds` as in `DirectCall`."""
 
     provider: DirectProvider
     request: Request
@@ -108,7 +112,7 @@ class OpenCall:
 
 @dataclass(frozen=True, slots=True)
 class NextChunk:
-    """The next chunk of that stream; None at its end."""
+    """Read the next chunk of the direct provider's stream; None at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,15 @@ class Emit:
 
 
 Step: TypeAlias = (
-    Sleep | WaitFor | Exchange | Open | NextEvent | Drain | Call | OpenCall | NextChunk | Emit
+    Sleep
+    | WaitFor
+    | Exchange
+    | OpenStream
+    | NextEvent
+    | Drain
+    | DirectCall
+    | OpenDirectStream
+    | NextChunk
+    | Emit
 )
 Steps: TypeAlias = Generator[Step, Any, Any]

@@ -1,4 +1,4 @@
-"""Answers and streams in the providers' wire formats, as their references document them."""
+"""Answers and streams in the providers' wire formats, as documented in their references."""
 
 from __future__ import annotations
 

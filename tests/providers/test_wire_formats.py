@@ -1,4 +1,4 @@
-"""What we send is held against the official SDKs' types, and what they return we read."""
+"""Requests are validated against the official SDKs' types; recorded answers are read."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ REQUESTS: dict[str, Request] = {
     ),
     "a JSON schema": request("Where?", response_format=JSON_SCHEMA),
     "JSON": request("Where? As JSON.", response_format={"type": "json_object"}),
-    "a system prompt apart": request("Hello!", system="Be kind."),
+    "a separate system prompt": request("Hello!", system="Be kind."),
     "an image by URL": request(
         messages=[
             {
@@ -142,12 +142,12 @@ def forced(value: Any) -> Any:
 
 @cache
 def adapter(kind: Any) -> TypeAdapter[Any]:
-    """Kept: what is validated lazily needs its adapter to live."""
+    """Cached, because lazily validated values need their adapter to stay alive."""
     return TypeAdapter(kind)
 
 
 class GeminiBody(BaseModel):
-    """The REST body, of the SDK's own types."""
+    """The REST body, made of the SDK's own types."""
 
     model_config = ConfigDict(extra="forbid")
     contents: list[genai.Content]  # type: ignore[name-defined]
@@ -166,7 +166,7 @@ def sent(codec: Any, asked: Request, *, stream: bool = False) -> dict[str, Any]:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
 def test_openai_accepts_what_we_send(asked: Request, stream: bool) -> None:
-    """Every field is one that its SDK's type knows, of the right form."""
+    """Every field is known to the SDK's type, with a valid value."""
     from openai.types.chat import completion_create_params as params
 
     kind = (
@@ -181,7 +181,7 @@ def test_openai_accepts_what_we_send(asked: Request, stream: bool) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
 def test_anthropic_accepts_what_we_send(asked: Request, stream: bool) -> None:
-    """Every field is one that its SDK's type knows, of the right form."""
+    """Every field is known to the SDK's type, with a valid value."""
     from anthropic.types import message_create_params as params
 
     kind = params.MessageCreateParamsStreaming if stream else params.MessageCreateParamsNonStreaming
@@ -191,12 +191,12 @@ def test_anthropic_accepts_what_we_send(asked: Request, stream: bool) -> None:
 
 @pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
 def test_gemini_accepts_what_we_send(asked: Request) -> None:
-    """Every field is one that its SDK's types know, of the right form."""
+    """Every field is known to the SDK's types, with a valid value."""
     GeminiBody.model_validate(sent(Gemini(api_key="k"), asked))
 
 
-def test_words_are_sent_as_they_were_written() -> None:
-    """Spaces and line breaks are the caller's; only keys are made of smoothed text."""
+def test_text_is_sent_unchanged() -> None:
+    """Spaces and line breaks are kept; only cache keys use normalised text."""
     asked = REQUESTS["a conversation"]
     for body in (
         sent(codec(api_key="k"), asked) for codec in (OpenAICompatible, Anthropic, Gemini)
@@ -205,7 +205,7 @@ def test_words_are_sent_as_they_were_written() -> None:
 
 
 def test_tool_results_stay_together() -> None:
-    """Anthropic wants the results of one turn's calls in one message."""
+    """Anthropic requires the results of one turn's calls in one message."""
     messages = sent(Anthropic(api_key="k"), REQUESTS["a conversation"])["messages"]
     assert [m["role"] for m in messages] == ["user", "assistant", "user"]
     kinds = [block["type"] for block in messages[2]["content"]]
@@ -213,7 +213,7 @@ def test_tool_results_stay_together() -> None:
 
 
 def test_gemini_knows_the_names_of_results() -> None:
-    """A result there carries the function's name, which is found by the call's id."""
+    """A tool result needs the function's name, which is looked up by the call's id."""
     contents = sent(Gemini(api_key="k"), REQUESTS["a conversation"])["contents"]
     results = [p["functionResponse"] for p in contents[2]["parts"] if "functionResponse" in p]
     assert results == [
@@ -223,7 +223,7 @@ def test_gemini_knows_the_names_of_results() -> None:
 
 
 def test_anthropic_versions() -> None:
-    """The new version refuses sampling parameters and takes a bearer token; the old does not."""
+    """Only the new version leaves sampling parameters out and sends a bearer token."""
     asked = REQUESTS["parameters"]
     new, old = Anthropic(api_key="k"), Anthropic(api_key="k", version="2023-06-01")
     assert "temperature" not in sent(new, asked)
@@ -233,17 +233,17 @@ def test_anthropic_versions() -> None:
 
 
 def test_openai_s_own_limit_is_renamed() -> None:
-    """Its newer models take max_completion_tokens alone; other servers get what was written."""
+    """OpenAI gets max_completion_tokens; other servers get the name that the caller used."""
     asked = REQUESTS["parameters"]
     assert sent(OpenAICompatible(api_key="k"), asked)["max_completion_tokens"] == 100
     assert sent(OpenAICompatible(base_url="http://localhost:1/v1"), asked)["max_tokens"] == 100
 
 
-def test_what_cannot_be_asked_is_said() -> None:
-    """Anthropic takes no sound."""
-    sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
-    asked = request(messages=[{"role": "user", "content": [sound]}])
-    with pytest.raises(RejectedError, match="does not take audio"):
+def test_unsupported_parts_are_rejected() -> None:
+    """Anthropic does not support audio; the others do."""
+    audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    asked = request(messages=[{"role": "user", "content": [audio]}])
+    with pytest.raises(RejectedError, match="does not support audio"):
         Anthropic(api_key="k").build(asked, model="m", stream=False)
     assert "input_audio" in json.dumps(sent(OpenAICompatible(api_key="k"), asked))
     assert "audio/wav" in json.dumps(sent(Gemini(api_key="k"), asked))
@@ -291,8 +291,8 @@ def read_all(codec: Any, events: list[dict[str, Any]]) -> Any:
     return whole
 
 
-def test_the_recordings_are_what_the_sdks_know() -> None:
-    """Each recorded answer and event is one that the provider's own SDK reads."""
+def test_the_recordings_are_valid() -> None:
+    """The provider's own SDK accepts each recorded answer and event."""
     for answer in (recorded.OPENAI, recorded.OPENAI_TOOLS):
         openai_chat.ChatCompletion.model_validate(answer, strict=True)
     for event in recorded.OPENAI_STREAM + recorded.OPENAI_TOOL_STREAM:
@@ -301,7 +301,7 @@ def test_the_recordings_are_what_the_sdks_know() -> None:
         anthropic_types.Message.model_validate(answer, strict=True)
     events = TypeAdapter(anthropic_types.RawMessageStreamEvent)
     for event in recorded.ANTHROPIC_STREAM + recorded.ANTHROPIC_TOOL_STREAM:
-        if event["type"] != "ping":  # the SDK takes these out before it reads them
+        if event["type"] != "ping":  # the SDK filters these out before it parses events
             events.validate_python(event)
     for answer in [recorded.GEMINI, recorded.GEMINI_TOOLS, recorded.GEMINI_BLOCKED]:
         genai.GenerateContentResponse.model_validate(answer)
@@ -313,45 +313,47 @@ def test_the_recordings_are_what_the_sdks_know() -> None:
 def test_answers_are_read(
     codec: Any, answer: Any, stream: Any, tools: Any, tool_stream: Any
 ) -> None:
-    """Text, reason, usage with what was cached, and model; whole and streamed alike."""
-    for found in (codec.read(reply(answer)), read_all(codec, stream)):
-        assert found.text == "Hello! How can I assist you today?"
-        assert found.finish_reason == "stop"
-        assert (found.usage.prompt_tokens, found.usage.completion_tokens) == (19, 10)
-        assert found.usage.cached_tokens == 4
-        assert found.model
-        assert not found.has_tool_calls
+    """Text, finish reason, usage with cached tokens, and model; whole or streamed."""
+    for completion in (codec.read(reply(answer)), read_all(codec, stream)):
+        assert completion.text == "Hello! How can I assist you today?"
+        assert completion.finish_reason == "stop"
+        assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (19, 10)
+        assert completion.usage.cached_tokens == 4
+        assert completion.model
+        assert not completion.has_tool_calls
 
 
 @codecs
 def test_tool_calls_are_read(
     codec: Any, answer: Any, stream: Any, tools: Any, tool_stream: Any
 ) -> None:
-    """Name and arguments, put together from the pieces of a stream."""
-    for found in (codec.read(reply(tools)), read_all(codec, tool_stream)):
-        assert found.finish_reason == "tool_calls"
-        assert found.has_tool_calls
-        assert [(c.name, c.arguments) for c in found.tool_calls] == [("weather", {"city": "Bern"})]
+    """Name and arguments, also when they come in pieces of a stream."""
+    for completion in (codec.read(reply(tools)), read_all(codec, tool_stream)):
+        assert completion.finish_reason == "tool_calls"
+        assert completion.has_tool_calls
+        assert [(c.name, c.arguments) for c in completion.tool_calls] == [
+            ("weather", {"city": "Bern"})
+        ]
 
 
 @codecs
-def test_a_stream_cut_anywhere_is_no_answer(
+def test_a_truncated_stream_is_not_an_answer(
     codec: Any, answer: Any, stream: Any, tools: Any, tool_stream: Any
 ) -> None:
-    """Before the provider has said that the answer is whole, it is not."""
+    """Without the provider's end marker, an answer is not complete."""
     for end in range(len(stream)):
         cut = stream[:end]
-        said = json.dumps(cut)
-        if "message_stop" in said or '"STOP"' in said or '"finish_reason": "stop"' in said:
+        text = json.dumps(cut)
+        if "message_stop" in text or '"STOP"' in text or '"finish_reason": "stop"' in text:
             continue
         with pytest.raises(UnavailableError, match="broke off"):
             read_all(codec, cut)
 
 
 def test_a_blocked_prompt_is_an_empty_answer() -> None:
-    """Gemini answers a refused prompt without a candidate; it is not stored, being no whole one."""
-    found = Gemini(api_key="k").read(reply(recorded.GEMINI_BLOCKED))
-    assert (found.text, found.finish_reason) == ("", "content_filter")
+    """Gemini answers a blocked prompt without candidates; that is read as filtered."""
+    completion = Gemini(api_key="k").read(reply(recorded.GEMINI_BLOCKED))
+    assert (completion.text, completion.finish_reason) == ("", "content_filter")
 
 
 @pytest.mark.parametrize(
@@ -364,19 +366,19 @@ def test_a_blocked_prompt_is_an_empty_answer() -> None:
         ("pause_turn", "pause_turn"),
     ],
 )
-def test_stop_reasons_are_in_openai_s_words(reason: str, expected: str) -> None:
-    """Where there is a word for it."""
+def test_finish_reasons_use_openai_s_names(reason: str, expected: str) -> None:
+    """Reasons without an equivalent are kept."""
     answer = {**recorded.ANTHROPIC, "stop_reason": reason}
     assert Anthropic(api_key="k").read(reply(answer)).finish_reason == expected
 
 
 def test_tool_calls_without_an_index() -> None:
-    """Some servers leave it out: an id begins the next call, no id goes on with the last."""
+    """Some servers leave it out: an id starts the next call, no id continues the last one."""
 
     def event(**call: Any) -> dict[str, Any]:
         return {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
 
-    found = read_all(
+    completion = read_all(
         OpenAICompatible(api_key="k"),
         [
             event(id="c1", function={"name": "f", "arguments": '{"a"'}),
@@ -385,7 +387,7 @@ def test_tool_calls_without_an_index() -> None:
             {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
         ],
     )
-    assert found.tool_calls == (
+    assert completion.tool_calls == (
         ToolCallPart("c1", "f", {"a": 1}),
         ToolCallPart("c2", "g", {"b": 2}),
     )

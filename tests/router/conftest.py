@@ -5,20 +5,20 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults import FaultServer
-from tests.router.doors import MADE
+from tests.router.methods import OPEN_ROUTERS
 
 
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
-    """Every router is closed when its test has ended."""
+    """Close every router when its test has ended."""
     yield
-    while MADE:
-        MADE.pop().close()
+    while OPEN_ROUTERS:
+        OPEN_ROUTERS.pop().close()
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultServer]:
-    """A model server that misbehaves as it is told."""
+    """A model server that misbehaves on command."""
     started = FaultServer()
     yield started
     started.close()

@@ -1,4 +1,4 @@
-"""The cache in front of the router: answers, streams, decorators, money."""
+"""The cache in front of the router: answers, streams, decorators, costs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from semcache.providers import SDKProvider
 from semcache.types import Chunk, Completion
 from tests.faults import FaultServer, chunk, completion, events, ok, raw, status
 from tests.helpers import open_cache
-from tests.router.doors import DOORS, provider, router
+from tests.router.methods import METHODS, provider, router
 
 
-def opened(path: Path, server: FaultServer, *acts: Any, **options: Any) -> SemanticCache:
+def open_with(path: Path, server: FaultServer, *acts: Any, **options: Any) -> SemanticCache:
     url = server.case("model", acts or [ok])
     return open_cache(path, router=router(provider(url, price_list="openai")), **options)
 
 
-def test_misses_are_asked_and_kept(server: FaultServer, tmp_path: Path) -> None:
-    """One call for four answers; what the others would have cost is counted as saved."""
-    with opened(tmp_path, server) as cache:
+def test_misses_are_answered_and_stored(server: FaultServer, tmp_path: Path) -> None:
+    """One call for four answers; the cost of the other three is counted as saved."""
+    with open_with(tmp_path, server) as cache:
         first = cache.answer("How are you?", task_type="general")
         assert first.served_from is None
         assert first.usage.cost_usd == pytest.approx(4.5e-6)
@@ -41,8 +41,8 @@ def test_misses_are_asked_and_kept(server: FaultServer, tmp_path: Path) -> None:
 
 
 def test_a_task_type_is_part_of_the_scope(server: FaultServer, tmp_path: Path) -> None:
-    """It may lead to another model, whose answer is another."""
-    with opened(tmp_path, server) as cache:
+    """Another task type may lead to another model, with another answer."""
+    with open_with(tmp_path, server) as cache:
         cache.answer("How are you?", task_type="bulk_processing")
         assert cache.answer("How are you?", task_type="complex_reasoning").served_from is None
         assert cache.answer("How are you?").served_from is None
@@ -51,14 +51,14 @@ def test_a_task_type_is_part_of_the_scope(server: FaultServer, tmp_path: Path) -
 
 @pytest.mark.parametrize("reason", ["length", "content_filter", "tool_calls"])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_only_whole_answers_are_kept(
+def test_only_complete_answers_are_stored(
     server: FaultServer, tmp_path: Path, reason: str, streamed: bool
 ) -> None:
-    """A stream of the router's says how it ended, and one that was cut off is not kept."""
+    """An answer that was cut off, streamed or not, is returned but not stored."""
     whole = completion()
     whole["choices"][0]["finish_reason"] = reason
     act = events(chunk("Fi"), chunk("n", reason)) if streamed else raw(json.dumps(whole).encode())
-    with opened(tmp_path, server, act) as cache:
+    with open_with(tmp_path, server, act) as cache:
         for _ in range(2):
             if streamed:
                 assert "".join(cache.stream("How are you?")) == "Fin"
@@ -68,33 +68,33 @@ def test_only_whole_answers_are_kept(
         assert len(cache) == 0
 
 
-def test_a_broken_stream_is_not_kept(server: FaultServer, tmp_path: Path) -> None:
-    """The reader gets what came and the error; the next one asks again."""
-    with opened(tmp_path, server, events(chunk("Fi"), reset=True), ok) as cache:
-        batched = []
+def test_a_broken_stream_is_not_stored(server: FaultServer, tmp_path: Path) -> None:
+    """The reader gets the first part and the error; the next caller asks again."""
+    with open_with(tmp_path, server, events(chunk("Fi"), reset=True), ok) as cache:
+        pieces = []
         with pytest.raises(Exception, match=r"ReadError|broke off"):
-            batched.extend(cache.stream("How are you?"))
+            pieces.extend(cache.stream("How are you?"))
         assert "".join(cache.stream("How are you?")) == "Fine."
         assert len(cache) == 1
 
 
 def test_errors_pass_through(server: FaultServer, tmp_path: Path) -> None:
-    """They are the provider's and not the cache's; nothing is kept."""
-    with opened(tmp_path, server, status(400, "bad")) as cache:
+    """An error of the provider reaches the caller, and nothing is stored."""
+    with open_with(tmp_path, server, status(400, "bad")) as cache:
         with pytest.raises(RejectedError, match="bad"):
             cache.answer("How are you?")
         assert len(cache) == 0
 
 
 def test_without_a_router(tmp_path: Path) -> None:
-    """It is said what is missing."""
+    """The error says what is missing."""
     with open_cache(tmp_path) as cache, pytest.raises(ConfigError, match="router="):
         cache.answer("How are you?")
 
 
 def test_the_router_s_own_methods_are_decorated(server: FaultServer, tmp_path: Path) -> None:
-    """A cached function needs none of its own: all four shapes."""
-    with opened(tmp_path, server) as cache:
+    """All four methods of the router can be decorated directly."""
+    with open_with(tmp_path, server) as cache:
         assert cache.router is not None
         ask = cache.cached(name="m")(cache.router.complete)
         aask = cache.cached(name="m")(cache.router.acomplete)
@@ -122,11 +122,11 @@ def test_the_router_s_own_methods_are_decorated(server: FaultServer, tmp_path: P
         assert len(server.seen["model"]) == 2
 
 
-def test_breakers_are_noted_for_other_processes(server: FaultServer, tmp_path: Path) -> None:
-    """The command line shows them, although they live in the program."""
+def test_breaker_states_are_saved_for_other_processes(server: FaultServer, tmp_path: Path) -> None:
+    """The command line can show them, although it is another process."""
     from semcache.backends.local.opening import open_store
 
-    with opened(tmp_path, server, status(500)) as cache:
+    with open_with(tmp_path, server, status(500)) as cache:
         for number in range(2):
             with pytest.raises(RouteExhaustedError):
                 cache.answer(f"question {number}")
@@ -150,15 +150,15 @@ def client(kind: str, url: str) -> Any:
         return getattr(anthropic, kind)(base_url=url.removesuffix("/v1"), api_key="sk-secret")
 
 
-@pytest.mark.parametrize("door", ["complete", "stream"])
+@pytest.mark.parametrize("method", ["complete", "stream"])
 @pytest.mark.parametrize("kind", ["OpenAI", "Anthropic"])
 @pytest.mark.filterwarnings("ignore")
-def test_an_sdk_s_failures_are_ours(server: FaultServer, kind: str, door: str) -> None:
-    """Its own retries are off; its errors are retried, fallen back from, and told without keys."""
+def test_an_sdk_s_failures_are_ours(server: FaultServer, kind: str, method: str) -> None:
+    """Its own retries are off; its errors lead to retries and a fallback, and show no keys."""
     url = server.case("sdk", [status(429, "slow down", {"retry-after-ms": "10"}), status(500)])
     with client(kind, url) as inner:
         asked = router(SDKProvider(inner, model="m"), provider(server.case("up", [ok]), "backup"))
-        answer = DOORS[door](asked)
+        answer = METHODS[method](asked)
         assert [(a.provider, a.result, a.status) for a in answer.attempts[:3]] == [
             (kind.lower(), "rate_limited", 429),
             (kind.lower(), "unavailable", 500),
@@ -171,7 +171,7 @@ def test_an_sdk_s_failures_are_ours(server: FaultServer, kind: str, door: str) -
 
 @pytest.mark.filterwarnings("ignore")
 def test_parameters_that_an_sdk_does_not_know(server: FaultServer) -> None:
-    """They go into the body beside the others."""
+    """They go into the body next to the others."""
     with client("OpenAI", server.case("sdk", [ok])) as inner:
         asked = router(SDKProvider(inner, model="m"))
         asked.complete("hello", params={"temperature": 0.5, "top_k": 3, "min_p": 0.1})
@@ -180,6 +180,6 @@ def test_parameters_that_an_sdk_does_not_know(server: FaultServer) -> None:
 
 
 def test_other_clients_are_refused() -> None:
-    """With the way that is open to them."""
+    """The error names the alternative."""
     with pytest.raises(ConfigError, match="CallableProvider"):
         SDKProvider(object())

@@ -1,4 +1,4 @@
-"""What each fault of a provider leads to: a table, every row a test, by all four doors."""
+"""What each fault of a provider leads to: a table whose rows are tested with all four methods."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ from tests.faults import (
     slow_headers,
     status,
 )
-from tests.router.doors import DOORS, KEY, STREAMED, WHOLE, provider, router
+from tests.router.methods import KEY, METHODS, STREAMED, WHOLE, provider, router
 
 R, U, X = "rate_limited", "unavailable", "rejected"
 
 
 class Row(NamedTuple):
-    """What the server does, and what becomes of the call.
+    """What the server does, and how the call ends.
 
     Attributes:
-        results: of the attempts, in order; one that ends with "answered" is answered.
-        raises: the error that the caller gets, if it is not answered.
-        cause: the error of the provider behind a RouteExhaustedError.
+        acts: the replies of the server, in order; the last one repeats.
+        results: the results of the attempts, in order.
+        raises: the error that the caller gets; None if the call is answered.
+        cause: the class of the provider's error behind a RouteExhaustedError.
+        says: text that the error message contains.
     """
 
     acts: Sequence[Act]
@@ -62,21 +64,21 @@ async def _quota(exchange: Any) -> None:
 
 EVERYWHERE: dict[str, Row] = {
     "nothing": Row([ok], [ANSWERED]),
-    "429, come back soon": Row([status(429, headers={"retry-after": "0.1"}), ok], [R, ANSWERED]),
-    "429, in OpenAI's words": Row(
+    "429, retry soon": Row([status(429, headers={"retry-after": "0.1"}), ok], [R, ANSWERED]),
+    "429, with OpenAI's headers": Row(
         [status(429, headers={"x-ratelimit-reset-requests": "100ms"}), ok], [R, ANSWERED]
     ),
-    "429, come back tomorrow": Row(
+    "429, retry tomorrow": Row(
         [status(429, headers={"retry-after": "86400"})],
         [R],
         EXHAUSTED,
         RateLimitedError,
         "answered 429",
     ),
-    "429 for ever": Row([status(429)], [R] * 3, EXHAUSTED, RateLimitedError, "answered 429"),
-    "429, quota used up": Row([_quota], [X], EXHAUSTED, RejectedError, "quota"),
+    "429 forever": Row([status(429)], [R] * 3, EXHAUSTED, RateLimitedError, "answered 429"),
+    "429, quota exhausted": Row([_quota], [X], EXHAUSTED, RejectedError, "quota"),
     "500 twice": Row([status(500), status(500), ok], [U, U, ANSWERED]),
-    "500 for ever": Row([status(500, "boom")], [U] * 3, EXHAUSTED, UnavailableError, "boom"),
+    "500 forever": Row([status(500, "boom")], [U] * 3, EXHAUSTED, UnavailableError, "boom"),
     "503": Row([status(503), ok], [U, ANSWERED]),
     "529 overloaded": Row([status(529, "Overloaded"), ok], [U, ANSWERED]),
     "408": Row([status(408), ok], [U, ANSWERED]),
@@ -89,7 +91,7 @@ EVERYWHERE: dict[str, Row] = {
     "404": Row([status(404, "no such model")], [X], EXHAUSTED, RejectedError, "no such model"),
     "302": Row([status(302, headers={"location": "/elsewhere"})], [X], EXHAUSTED, RejectedError),
     "slow headers": Row([slow_headers(1.5), ok], [U, ANSWERED]),
-    "reset before a word": Row([reset, ok], [U, ANSWERED]),
+    "reset before any text": Row([reset, ok], [U, ANSWERED]),
     "an HTML page with 200": Row(
         [raw(b"<html><b>It works!</b></html>", "text/html")] * 3,
         [U] * 3,
@@ -108,13 +110,13 @@ WHOLE_ONLY: dict[str, Row] = {
     "a list": Row([raw(b"[1]"), ok], [U, ANSWERED]),
 }
 STREAMED_ONLY: dict[str, Row] = {
-    "an event that is no JSON, at once": Row([events("{nonsense"), ok], [U, ANSWERED]),
-    "an error event, at once": Row(
+    "a first event that is not JSON": Row([events("{nonsense"), ok], [U, ANSWERED]),
+    "an error as the first event": Row(
         [events({"error": {"message": "overloaded", "type": "overloaded_error"}}), ok],
         [U, ANSWERED],
     ),
     "an empty stream": Row([events(), ok], [U, ANSWERED]),
-    "a stream without its end, at once": Row([events(chunk("")), ok], [U, ANSWERED]),
+    "a stream that ends before any text": Row([events(chunk("")), ok], [U, ANSWERED]),
     "reset in mid-stream": Row(
         [events(chunk("Fi"), reset=True), ok], [U], UnavailableError, None, ""
     ),
@@ -128,34 +130,36 @@ STREAMED_ONLY: dict[str, Row] = {
         None,
         "overloaded",
     ),
-    "no [DONE], but a reason": Row([events(chunk("Fine."), chunk(None, "stop"))], [ANSWERED]),
-    "reset after the reason": Row(
+    "no [DONE], but a finish reason": Row(
+        [events(chunk("Fine."), chunk(None, "stop"))], [ANSWERED]
+    ),
+    "reset after the finish reason": Row(
         [events(chunk("Fine."), chunk(None, "stop"), reset=True)], [ANSWERED]
     ),
-    "a whole answer instead": Row([raw(json.dumps(completion()).encode())], [ANSWERED]),
+    "a whole answer instead of a stream": Row([raw(json.dumps(completion()).encode())], [ANSWERED]),
 }
 
-Door = Callable[..., Completion]
+Method = Callable[..., Completion]
 CASES = [
-    pytest.param(door, row, id=f"{name}: {fault}")
-    for table, doors in ((EVERYWHERE, DOORS), (WHOLE_ONLY, WHOLE), (STREAMED_ONLY, STREAMED))
-    for name, door in doors.items()
+    pytest.param(method, row, id=f"{name}: {fault}")
+    for table, methods in ((EVERYWHERE, METHODS), (WHOLE_ONLY, WHOLE), (STREAMED_ONLY, STREAMED))
+    for name, method in methods.items()
     for fault, row in table.items()
 ]
 
 
-@pytest.mark.parametrize(("door", "row"), CASES)
-def test_what_a_fault_leads_to(server: FaultServer, door: Door, row: Row) -> None:
-    """The answer with its attempts, or the documented error with the provider's own words."""
+@pytest.mark.parametrize(("method", "row"), CASES)
+def test_what_a_fault_leads_to(server: FaultServer, method: Method, row: Row) -> None:
+    """The answer with its attempts, or the documented error with the provider's message."""
     asked = router(provider(server.case("case", row.acts)))
     if row.raises is None:
-        answer = door(asked)
+        answer = method(asked)
         assert answer.text == "Fine."
         assert [attempt.result for attempt in answer.attempts] == list(row.results)
         assert answer.provider == "openai"
     else:
         with pytest.raises(row.raises) as caught:
-            door(asked)
+            method(asked)
         error = caught.value
         if isinstance(error, RouteExhaustedError):
             assert [attempt.result for attempt in error.attempts] == list(row.results)
@@ -164,37 +168,37 @@ def test_what_a_fault_leads_to(server: FaultServer, door: Door, row: Row) -> Non
         assert row.says in str(error)
         assert KEY not in str(error)
     assert len(server.seen["case"]) == len(row.results)
-    assert asked.state()["openai"].under_way == 0
+    assert asked.state()["openai"].in_flight == 0
     asked.close()
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-def test_connection_refused(door: Door) -> None:
-    """Nobody listens: three tries, and an error that names the provider."""
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_connection_refused(method: Method) -> None:
+    """No server listens: three attempts, and an error that names the provider."""
     asked = router(provider("http://127.0.0.1:1/v1"))
     with pytest.raises(RouteExhaustedError, match=r"openai/gpt-4o-mini.*ConnectError") as caught:
-        door(asked)
+        method(asked)
     assert len(caught.value.attempts) == 3
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-def test_a_dribbling_body_ends_at_the_deadline(server: FaultServer, door: Door) -> None:
-    """Each piece is in time, and all of them never end: the deadline holds all the same."""
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_trickling_body_ends_at_the_deadline(server: FaultServer, method: Method) -> None:
+    """Each piece arrives in time, but they never end: the deadline still holds."""
     asked = router(provider(server.case("slow", [slow_body(0.05)])))
     start = time.monotonic()
     with pytest.raises(DeadlineExceededError) as caught:
-        door(asked, deadline=0.5)
+        method(asked, deadline=0.5)
     assert time.monotonic() - start < 2.0
     assert isinstance(caught.value, TimeoutError)
     asked.close()
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-def test_retry_after_is_waited_for(server: FaultServer, door: Door) -> None:
-    """The second request goes out no earlier than the provider said."""
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_retry_after_is_waited_for(server: FaultServer, method: Method) -> None:
+    """The second request is sent no earlier than the provider asked for."""
     url = server.case("later", [status(429, headers={"retry-after-ms": "300"}), ok])
     asked = router(provider(url))
-    door(asked)
+    method(asked)
     first, second = server.seen["later"]
     assert second.at - first.at >= 0.3
     asked.close()

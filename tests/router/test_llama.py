@@ -1,4 +1,4 @@
-"""Against a real model server: llama.cpp's, with SmolLM2. Latency and wire, never quality."""
+"""Against a real model server, llama.cpp with SmolLM2: the wire format, not the quality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semcache.router import Router
 from semcache.types import Completion
 from tests import llama
 from tests.helpers import open_cache
-from tests.router.doors import DOORS, MADE, router
+from tests.router.methods import METHODS, OPEN_ROUTERS, router
 
 pytestmark = pytest.mark.skipif(llama.missing() is not None, reason=str(llama.missing()))
 
@@ -25,8 +25,8 @@ PARAMS = {"max_tokens": 24, "temperature": 0.0}
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    process, found = llama.start()
-    yield found
+    process, url = llama.start()
+    yield url
     process.terminate()
     process.wait(10)
     assert process.stdout is not None
@@ -56,13 +56,13 @@ def provider(kind: str, address: str) -> Any:
 KINDS = ["openai", "anthropic", "OpenAI", "AsyncOpenAI", "Anthropic", "AsyncAnthropic"]
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore")
-def test_a_real_answer(address: str, kind: str, door: Any) -> None:
-    """Whole and streamed, blocking and not: words, a reason, and tokens that were counted."""
-    asked = router(provider(kind, address), deadline=60.0, timeouts=_patient())
-    answer: Completion = door(asked, "Say hello to Ada, please.", params=PARAMS)
+def test_a_real_answer(address: str, kind: str, method: Any) -> None:
+    """Whole and streamed, blocking and async: text, a finish reason and token counts."""
+    asked = router(provider(kind, address), deadline=60.0, timeouts=_long_timeouts())
+    answer: Completion = method(asked, "Say hello to Ada, please.", params=PARAMS)
     assert answer.text.strip()
     assert answer.finish_reason in ("stop", "length")
     assert answer.usage.prompt_tokens is not None
@@ -71,27 +71,27 @@ def test_a_real_answer(address: str, kind: str, door: Any) -> None:
     assert 0 < answer.usage.completion_tokens <= 24
     assert answer.model == "smollm2"
     assert [attempt.result for attempt in answer.attempts] == ["answered"]
-    assert answer.usage.cost_usd is None, "nobody knows what this model costs"
-    MADE.clear()
+    assert answer.usage.cost_usd is None, "the model has no price"
+    OPEN_ROUTERS.clear()
     del asked
-    gc.collect()  # the SDKs' async clients leave their connections to the garbage
+    gc.collect()  # the SDKs' async clients close their connections when they are collected
 
 
-def _patient() -> Any:
+def _long_timeouts() -> Any:
     from semcache.router import Timeouts
 
     return Timeouts(read=60.0)
 
 
 def test_a_stream_arrives_in_pieces(address: str) -> None:
-    """Not held back until it is whole."""
-    asked = router(provider("openai", address), timeouts=_patient())
-    batched = [c.text for c in asked.stream("Count to ten.", params=PARAMS) if c.text]
-    assert len(batched) > 3
+    """The stream is not held back until it is complete."""
+    asked = router(provider("openai", address), timeouts=_long_timeouts())
+    pieces = [c.text for c in asked.stream("Count to ten.", params=PARAMS) if c.text]
+    assert len(pieces) > 3
 
 
 def test_the_same_prompt_again_comes_from_the_cache(address: str, tmp_path: Path) -> None:
-    """The first asks the model; the second, and another wording near enough, ask nobody."""
+    """Only the first call reaches the model; all repeats are exact hits."""
     with (
         Router([provider("openai", address)], deadline=60.0) as asked,
         open_cache(tmp_path, router=asked, store_truncated=True) as cache,
@@ -119,10 +119,10 @@ def test_the_same_prompt_again_comes_from_the_cache(address: str, tmp_path: Path
 
 
 def test_a_prompt_that_is_too_long_is_rejected(address: str) -> None:
-    """With the server's own words, and no retry; a larger model elsewhere might take it."""
+    """The error has the server's message, without a retry; another provider could be tried."""
     from semcache.errors import RejectedError, RouteExhaustedError
 
-    asked = router(provider("openai", address), timeouts=_patient())
+    asked = router(provider("openai", address), timeouts=_long_timeouts())
     with pytest.raises(RouteExhaustedError, match="context") as caught:
         asked.complete("word " * 6000)
     assert isinstance(caught.value.__cause__, RejectedError)

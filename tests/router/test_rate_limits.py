@@ -1,4 +1,4 @@
-"""Rate limits: in no window does more depart than the limit says."""
+"""Rate limits: in no window is more sent than the limit allows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,10 @@ limits = st.builds(
 steps = st.lists(st.tuples(st.floats(0, 30), st.floats(0.1, 20)), max_size=120)
 
 
-def most_in_a_window(departed: list[tuple[float, float]], seconds: float) -> float:
-    """The largest sum within any half-open window; it ends with a departure."""
+def most_in_a_window(sent: list[tuple[float, float]], seconds: float) -> float:
+    """The largest sum within any half-open window that ends when something is sent."""
     return max(
-        (
-            sum(amount for at, amount in departed if end - seconds + 1e-6 < at <= end)
-            for end, _ in departed
-        ),
+        (sum(amount for at, amount in sent if end - seconds + 1e-6 < at <= end) for end, _ in sent),
         default=0.0,
     )
 
@@ -34,25 +31,25 @@ def most_in_a_window(departed: list[tuple[float, float]], seconds: float) -> flo
 def test_no_window_holds_more_than_the_limit(
     limit: Limit, wanted: list[tuple[float, float]]
 ) -> None:
-    """Whoever asks, however fast: what departs within any window stays within the limit."""
+    """However fast the calls come, what is sent within any window stays within the limit."""
     state, now = rate_state(limit, 0.0), 0.0
-    departed = []
+    sent = []
     for pause, amount in wanted:
         now += pause
-        amount = min(amount, limit.most)
+        amount = min(amount, limit.capacity)
         after = state.take(now, amount)
         if after is not None:
             state = after
-            departed.append((now, amount))
-    assert most_in_a_window(departed, limit.seconds) <= limit.amount + 1e-6
+            sent.append((now, amount))
+    assert most_in_a_window(sent, limit.seconds) <= limit.amount + 1e-6
 
 
 @given(limits, st.lists(st.floats(0.1, 20), min_size=1, max_size=40))
-def test_ready_at_tells_the_truth_to_the_first_in_line(limit: Limit, wanted: list[float]) -> None:
-    """Whoever waits until then may go; nobody who is first is told a time that is too early."""
+def test_ready_at_is_exact_for_the_first_in_the_queue(limit: Limit, wanted: list[float]) -> None:
+    """Not before that time, and always after it, may the first call be sent."""
     state, now = rate_state(limit, 0.0), 0.0
     for amount in wanted:
-        amount = min(amount, limit.most)
+        amount = min(amount, limit.capacity)
         ready = state.ready_at(now, amount)
         assert ready >= now
         if ready > now:
@@ -65,20 +62,20 @@ def test_ready_at_tells_the_truth_to_the_first_in_line(limit: Limit, wanted: lis
 
 @given(limits, st.floats(0.1, 20), st.floats(-20, 20))
 def test_corrections_are_counted(limit: Limit, amount: float, delta: float) -> None:
-    """A call that took more leaves less for the others, and the other way round."""
-    amount = min(amount, limit.most)
+    """A call that took more than estimated leaves less for the others, and vice versa."""
+    amount = min(amount, limit.capacity)
     state = rate_state(limit, 0.0).take(0.0, amount)
     assert state is not None
     corrected = state.correct(0.0, 0.0, delta)
     if delta >= 0:
-        assert corrected.free(0.0) <= state.free(0.0)
+        assert corrected.available(0.0) <= state.available(0.0)
     else:
-        assert corrected.free(0.0) >= state.free(0.0)
+        assert corrected.available(0.0) >= state.available(0.0)
 
 
 @given(limits)
 def test_the_limit_is_reached(limit: Limit) -> None:
-    """A limit is not kept by letting nothing through: a window's worth departs in two windows."""
+    """The full amount is sent within two windows: a limit is not kept by sending nothing."""
     state, now, count = rate_state(limit, 0.0), 0.0, 0
     while now <= 2 * limit.seconds:
         after = state.take(now, 1.0)
@@ -103,6 +100,6 @@ def test_the_limit_is_reached(limit: Limit) -> None:
     ],
 )
 def test_wrong_limits_are_refused(options: dict[str, float]) -> None:
-    """A value that makes no sense is said at once."""
+    """A value that is out of range raises a ConfigError."""
     with pytest.raises(ConfigError):
         Limit(**options)  # type: ignore[arg-type]

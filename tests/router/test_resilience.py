@@ -1,4 +1,4 @@
-"""Backoff, the retry budget and the breaker, by properties, with time driven by hand."""
+"""Properties of backoff, the retry budget and the breaker, with time driven by hand."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ draws = st.floats(0, 1, exclude_max=True)
 def test_a_pause_is_full_jitter_under_a_cap(
     number: int, draw: float, base: float, cap: float
 ) -> None:
-    """Anywhere from nothing to the doubled base, and never above the cap."""
+    """Anywhere from 0 to the base doubled with each attempt, and never above the cap."""
     pause = Retry(base=base, cap=cap).pause(number, draw)
     assert 0 <= pause <= min(cap, base * 2.0 ** (number - 1))
 
 
 @given(st.integers(1, 10), draws, st.floats(0, 100))
 def test_a_pause_is_no_shorter_than_retry_after(number: int, draw: float, after: float) -> None:
-    """A server that says when is not asked earlier."""
+    """A provider is not called earlier than it asked for."""
     assert Retry().pause(number, draw, after) >= after
 
 
 @given(st.lists(st.booleans(), max_size=300), st.floats(0, 1), st.floats(0, 20))
-def test_the_budget_bounds_retries(calls: list[bool], share: float, reserve: float) -> None:
-    """However many fail, retries are no more than the reserve and a share of the calls."""
-    budget = RetryBudget.of(Retry(budget=share, reserve=reserve))
+def test_the_budget_bounds_retries(calls: list[bool], ratio: float, reserve: float) -> None:
+    """However many calls fail, retries stay within the reserve plus a fraction of the calls."""
+    budget = RetryBudget.of(Retry(budget=ratio, reserve=reserve))
     first, retries = 0, 0
     for retry in calls:
         if retry:
-            paid = budget.spent()
-            retries += paid is not None
-            budget = paid or budget
+            after = budget.withdraw()
+            retries += after is not None
+            budget = after or budget
         else:
             first += 1
-            budget = budget.earned()
-    assert retries <= reserve + share * first + 1e-6
+            budget = budget.deposit()
+    assert retries <= reserve + ratio * first + 1e-6
 
 
 @pytest.mark.parametrize("options", [{"attempts": 0}, {"base": -1.0}, {"budget": float("nan")}])
 def test_wrong_retries_are_refused(options: dict[str, float]) -> None:
-    """A value that makes no sense is said at once."""
+    """A value that is out of range raises a ConfigError."""
     with pytest.raises(ConfigError):
         Retry(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{"failures": 0}, {"cooldown": -1.0}, {"probes": 0}])
 def test_wrong_breakers_are_refused(options: dict[str, float]) -> None:
-    """A value that makes no sense is said at once."""
+    """A value that is out of range raises a ConfigError."""
     with pytest.raises(ConfigError):
         BreakerRules(**options)  # type: ignore[arg-type]
 
@@ -66,7 +66,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.rules_ = BreakerRules(failures=3, cooldown=10.0, probes=2, successes=2)
         self.breaker = Breaker(self.rules_)
         self.now = 0.0
-        self.out: list[Permit] = []
+        self.permits: list[Permit] = []
         self.in_a_row = 0
 
     @rule()
@@ -77,13 +77,13 @@ class BreakerMachine(RuleBasedStateMachine):
             assert permit is not None
         if permit is not None:
             assert self.breaker.state != "open"
-            self.out.append(permit)
+            self.permits.append(permit)
 
     @rule(verdict=st.sampled_from(["good", "fault", "neutral"]), pick=st.integers(0, 50))
     def answer(self, verdict: str, pick: int) -> None:
-        if not self.out:
+        if not self.permits:
             return
-        permit = self.out.pop(pick % len(self.out))
+        permit = self.permits.pop(pick % len(self.permits))
         before = self.breaker
         self.breaker = before.report(permit, verdict, self.now)  # type: ignore[arg-type]
         if permit.generation != before.generation:
@@ -91,7 +91,9 @@ class BreakerMachine(RuleBasedStateMachine):
         elif permit.probe and verdict == "fault":
             assert self.breaker.state == "open"
         elif verdict == "neutral":
-            assert self.breaker.state == before.state, "a caller's mistake moves no breaker"
+            assert self.breaker.state == before.state, (
+                "a caller's mistake does not change the state"
+            )
 
     @rule(seconds=st.floats(0, 12))
     def wait(self, seconds: float) -> None:
@@ -99,8 +101,8 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_more_probes_than_allowed(self) -> None:
-        probes = [p for p in self.out if p.probe and p.generation == self.breaker.generation]
-        assert len(probes) == self.breaker.out <= self.rules_.probes
+        probes = [p for p in self.permits if p.probe and p.generation == self.breaker.generation]
+        assert len(probes) == self.breaker.probes_in_flight <= self.rules_.probes
 
     @invariant()
     def an_open_breaker_waits_out_its_cooldown(self) -> None:
@@ -120,7 +122,7 @@ TestBreaker = BreakerMachine.TestCase
 
 
 def test_faults_in_a_row_open_and_a_good_probe_closes() -> None:
-    """The whole circle, once."""
+    """The whole cycle, once."""
     breaker = Breaker(BreakerRules(failures=2, cooldown=5.0))
     for _ in range(2):
         breaker, permit = breaker.admit(0.0)

@@ -1,4 +1,4 @@
-"""The router as its users see it."""
+"""The router through its public interface."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from semcache.telemetry.events import BreakerEvent, RouteEvent
 from semcache.types import Completion, Request
 from tests.faults import FaultServer, events, ok, raw, slow_body, slow_headers, status
 from tests.helpers import Heard
-from tests.router.doors import DOORS, KEY, provider, router
+from tests.router.methods import KEY, METHODS, provider, router
 
-Door = Callable[..., Completion]
-doors = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+Method = Callable[..., Completion]
+methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 
-@doors
-def test_fallback(server: FaultServer, door: Door) -> None:
-    """The next provider answers, and the answer says who failed before, and what it cost."""
+@methods
+def test_fallback(server: FaultServer, method: Method) -> None:
+    """The next provider answers; the answer lists the failed attempts and its cost."""
     asked = router(
         provider(server.case("down", [status(500)]), "first"),
         provider(server.case("up", [ok]), "second", price_list="openai"),
         retry=Retry(attempts=2, base=0.0),
     )
-    answer = door(asked)
+    answer = method(asked)
     assert [(a.provider, a.result, a.status) for a in answer.attempts] == [
         ("first", "unavailable", 500),
         ("first", "unavailable", 500),
@@ -56,16 +56,16 @@ def test_fallback(server: FaultServer, door: Door) -> None:
     assert answer.usage.cost_usd == pytest.approx(10 * 0.15e-6 + 5 * 0.6e-6)
 
 
-@doors
-def test_an_unknown_model_costs_none(server: FaultServer, door: Door) -> None:
-    """None, and never 0."""
+@methods
+def test_an_unknown_model_has_no_cost(server: FaultServer, method: Method) -> None:
+    """The cost is None, never 0."""
     asked = router(provider(server.case("up", [ok]), price_list="no-such-list"))
-    assert door(asked).usage.cost_usd is None
+    assert method(asked).usage.cost_usd is None
 
 
-@doors
-def test_a_request_s_own_fault_is_not_tried_elsewhere(server: FaultServer, door: Door) -> None:
-    """A 400 is the caller's to mend: nobody else is asked, and no breaker counts it."""
+@methods
+def test_a_request_s_own_fault_is_not_tried_elsewhere(server: FaultServer, method: Method) -> None:
+    """A 400 is the caller's to fix: no other provider is tried, and no breaker counts it."""
     asked = router(
         provider(server.case("picky", [status(400, "temperature is too high")]), "first"),
         provider(server.case("up", [ok]), "second"),
@@ -73,15 +73,15 @@ def test_a_request_s_own_fault_is_not_tried_elsewhere(server: FaultServer, door:
     )
     for _ in range(3):
         with pytest.raises(RejectedError, match="temperature is too high") as caught:
-            door(asked)
+            method(asked)
         assert (caught.value.provider, caught.value.status) == ("first", 400)
     assert server.seen["up"] == []
     assert asked.state()["first"].breaker == "closed"
 
 
-@doors
-def test_an_open_breaker_falls_back_at_once(server: FaultServer, door: Door) -> None:
-    """Nothing is sent to the provider that is left alone."""
+@methods
+def test_an_open_breaker_falls_back_at_once(server: FaultServer, method: Method) -> None:
+    """Nothing is sent to a provider whose breaker is open."""
     heard = Heard()
     asked = router(
         provider(server.case("down", [status(503)]), "first"),
@@ -91,15 +91,15 @@ def test_an_open_breaker_falls_back_at_once(server: FaultServer, door: Door) -> 
         hooks=[heard],
     )
     for _ in range(5):
-        answer = door(asked)
+        answer = method(asked)
     assert len(server.seen["down"]) == 2
     assert [attempt.result for attempt in answer.attempts] == ["breaker_open", "answered"]
     assert [e.state for e in heard.of(BreakerEvent)] == ["open"]
     assert len(heard.of(RouteEvent)) == 10
 
 
-def test_half_open_lets_one_probe_out(server: FaultServer) -> None:
-    """Of many threads at once, one goes to the provider that is being tried."""
+def test_half_open_lets_one_probe_through(server: FaultServer) -> None:
+    """Of many concurrent calls, one goes to the half-open provider."""
     asked = router(
         provider(server.case("sick", [status(500), slow_headers(0.2)]), "first"),
         provider(server.case("up", [ok]), "second"),
@@ -115,22 +115,22 @@ def test_half_open_lets_one_probe_out(server: FaultServer) -> None:
     assert asked.state()["first"].breaker == "closed"
 
 
-@doors
-def test_the_deadline_covers_waits(server: FaultServer, door: Door) -> None:
-    """A turn that would come too late is not waited for."""
+@methods
+def test_the_deadline_covers_waits(server: FaultServer, method: Method) -> None:
+    """A call does not wait for a turn that would come too late."""
     asked = router(
         provider(server.case("up", [ok])), limits={"openai": [Limit(1, 30.0, wait=60.0)]}
     )
-    door(asked)
+    method(asked)
     start = time.monotonic()
     with pytest.raises(RouteExhaustedError, match="too late") as caught:
-        door(asked, deadline=0.3)
+        method(asked, deadline=0.3)
     assert time.monotonic() - start < 1.0
     assert caught.value.retry_after == pytest.approx(30.0, abs=1.0)
 
 
 def test_the_deadline_is_for_everything(server: FaultServer) -> None:
-    """Retries, pauses and slow providers together end when it is over."""
+    """Retries, pauses and slow providers together end at the deadline."""
     asked = router(
         *(provider(server.case(f"slow{i}", [slow_headers(2.0)]), f"p{i}") for i in range(4))
     )
@@ -140,8 +140,8 @@ def test_the_deadline_is_for_everything(server: FaultServer) -> None:
     assert time.monotonic() - start < 1.5
 
 
-def test_calls_at_once_are_limited(server: FaultServer) -> None:
-    """No more than the places there are, and nobody is lost."""
+def test_concurrent_calls_are_limited(server: FaultServer) -> None:
+    """Never more calls in flight than allowed, and every call is answered."""
     now, most, lock = 0, 0, threading.Lock()
 
     def answer(request: Request) -> str:
@@ -158,7 +158,7 @@ def test_calls_at_once_are_limited(server: FaultServer) -> None:
     with ThreadPoolExecutor(12) as pool:
         assert len(list(pool.map(lambda i: asked.complete(f"q{i}"), range(24)))) == 24
     assert most == 3
-    assert asked.state()["f"].under_way == 0
+    assert asked.state()["f"].in_flight == 0
 
 
 def test_a_limit_under_concurrency(server: FaultServer) -> None:
@@ -180,12 +180,12 @@ def test_a_limit_under_concurrency(server: FaultServer) -> None:
             future.result()
     times = sorted(exchange.at for exchange in server.seen["up"])
     assert len(times) == 16
-    assert times[-1] - times[0] > 1.4, "sixteen calls at five in half a second"
+    assert times[-1] - times[0] > 1.4, "sixteen calls at five per half second"
 
 
-async def cancelled(asked: Any, door: str) -> None:
+async def cancelled(asked: Any, method: str) -> None:
     async def read() -> None:
-        if door == "acomplete":
+        if method == "acomplete":
             await asked.acomplete("hello")
         else:
             async for _ in asked.astream("hello"):
@@ -198,9 +198,9 @@ async def cancelled(asked: Any, door: str) -> None:
         await task
 
 
-@pytest.mark.parametrize("door", ["acomplete", "astream"])
-def test_cancellation_gives_everything_back(server: FaultServer, door: str) -> None:
-    """In flight, waiting for a place, waiting for a turn: nothing is left running or reserved."""
+@pytest.mark.parametrize("method", ["acomplete", "astream"])
+def test_cancellation_releases_everything(server: FaultServer, method: str) -> None:
+    """In flight, waiting for a slot or for a turn: nothing is left running or reserved."""
     url = server.case("slow", [slow_body(0.05)])
 
     async def main() -> None:
@@ -210,42 +210,42 @@ def test_cancellation_gives_everything_back(server: FaultServer, door: str) -> N
             limits={"openai": [Limit(1, 30.0, wait=60.0)]},
             deadline=None,
         )
-        await cancelled(asked, door)  # in flight
+        await cancelled(asked, method)  # in flight
         state = asked.state()["openai"]
-        assert state.under_way == 0
-        await cancelled(asked, door)  # waiting for its turn
+        assert state.in_flight == 0
+        await cancelled(asked, method)  # waiting for its turn
         state = asked.state()["openai"]
-        assert (state.under_way, state.limits[0][2]) == (0, 0)
+        assert (state.in_flight, state.limits[0][2]) == (0, 0)
         await asked.aclose()
         assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
 
         crowded = router(provider(url), concurrency=1, deadline=None)
         first = asyncio.create_task(crowded.acomplete("hello"))
         await asyncio.sleep(0.1)
-        await cancelled(crowded, door)  # waiting for a place
-        assert crowded.state()["openai"].under_way == 1
+        await cancelled(crowded, method)  # waiting for a slot
+        assert crowded.state()["openai"].in_flight == 1
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        assert crowded.state()["openai"].under_way == 0
+        assert crowded.state()["openai"].in_flight == 0
         await crowded.aclose()
 
     asyncio.run(main())
 
 
-def test_a_reader_who_stops_gives_everything_back(server: FaultServer) -> None:
-    """A stream that is not read to its end is closed with its connection."""
+def test_a_reader_who_stops_early_releases_everything(server: FaultServer) -> None:
+    """A stream that is not read to its end is closed, with its connection."""
     asked = router(provider(server.case("up", [ok])), concurrency=1)
     stream = asked.stream("hello")
     assert str(next(stream)) == "Fi"
-    assert asked.state()["openai"].under_way == 1
+    assert asked.state()["openai"].in_flight == 1
     stream.close()  # type: ignore[attr-defined]
-    assert asked.state()["openai"].under_way == 0
+    assert asked.state()["openai"].in_flight == 0
     assert asked.complete("hello").text == "Fine."
     asked.close()
 
 
 def test_one_router_in_many_event_loops(server: FaultServer) -> None:
-    """Connections belong to a loop; another loop has its own."""
+    """Each event loop has its own connections."""
     asked = router(provider(server.case("up", [ok])))
 
     async def main() -> str:
@@ -259,8 +259,8 @@ def test_one_router_in_many_event_loops(server: FaultServer) -> None:
         assert set(pool.map(lambda _: asyncio.run(main()), range(8))) == {"Fine."}
 
 
-def test_connections_are_used_again(server: FaultServer) -> None:
-    """Calls one after another share a connection."""
+def test_connections_are_reused(server: FaultServer) -> None:
+    """Consecutive calls share a connection."""
     asked = router(provider(server.case("up", [ok])))
     for _ in range(5):
         asked.complete("hello")
@@ -305,7 +305,7 @@ ROUTES = [
     ],
 )
 def test_routes(fields: dict[str, Any], expected: str) -> None:
-    """By task type, model, length and predicate; a model by name finds its own provider."""
+    """By task type, model, length and predicate; a named model finds its own provider."""
     asked = router(
         named("cheap", models=("gpt-*",)),
         named("big", models=("claude-*",)),
@@ -319,11 +319,11 @@ def test_routes(fields: dict[str, Any], expected: str) -> None:
     ("fields", "says"),
     [
         ({"task_type": "bulk_procesing"}, "Did you mean 'bulk_processing'"),
-        ({"model": "llama"}, "No provider is for the model 'llama'"),
+        ({"model": "llama"}, "No provider offers the model 'llama'"),
     ],
 )
-def test_no_way_to_go(fields: dict[str, Any], says: str) -> None:
-    """An error that says what is known."""
+def test_requests_that_no_provider_can_answer(fields: dict[str, Any], says: str) -> None:
+    """The error suggests or lists what is known."""
     asked = router(named("cheap", models=("gpt-*",)), routes=ROUTES[6:7][:0])
     with pytest.raises(ConfigError, match=says):
         asked.complete("hello", **fields)
@@ -342,13 +342,13 @@ def test_no_way_to_go(fields: dict[str, Any], says: str) -> None:
     ],
 )
 def test_wrong_routers_are_refused(build: Callable[[], Any], says: str) -> None:
-    """With what is wrong."""
+    """The error says what is wrong."""
     with pytest.raises(ConfigError, match=says):
         build()
 
 
 def test_flags_at_call_time() -> None:
-    """Bulk work goes to DeepSeek, and streams come in one piece, as long as the flag says so."""
+    """Bulk requests go to DeepSeek for as long as the flag is on."""
     flags = Flags()
     asked = router(named("cheap"), named("openrouter"), flags=flags)
     assert asked.complete("hello", task_type="bulk_processing").text == "cheap:m"
@@ -362,7 +362,7 @@ def test_flags_at_call_time() -> None:
 
 
 def test_streaming_may_be_switched_off(server: FaultServer) -> None:
-    """The provider is asked for a whole answer, and the caller gets one piece and the end."""
+    """The provider is asked for a whole answer, and the caller gets it in one piece."""
     asked = router(provider(server.case("up", [ok])))
     with asked.flags.override(streaming_enabled=False):
         chunks = list(asked.stream("hello"))
@@ -374,23 +374,23 @@ def test_streaming_may_be_switched_off(server: FaultServer) -> None:
 
 
 @pytest.mark.parametrize("kind", [OpenAICompatible, Anthropic, Gemini])
-@doors
-def test_keys_are_shown_to_nobody(
-    server: FaultServer, door: Door, kind: Any, caplog: pytest.LogCaptureFixture
+@methods
+def test_keys_are_never_shown(
+    server: FaultServer, method: Method, kind: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in a message, a repr, a log, nor among the locals of a trace."""
+    """Not in a message, a repr or a log, nor in a traceback with local variables."""
     caplog.set_level(logging.DEBUG)
     logging.getLogger("httpcore").setLevel(logging.INFO)  # it logs all headers, on purpose
     heard = Heard()
     for name, acts in (
-        ("said", [status(401, f"the key {KEY} is wrong, and so is Bearer {KEY}")]),
+        ("quoted", [status(401, f"the key {KEY} is wrong, and so is Bearer {KEY}")]),
         ("cut", [slow_body(0.6)]),
     ):
         url = server.case(name, acts)
         secret = kind(name="p", base_url=url, api_key=KEY, model="m")
         asked = router(secret, hooks=[heard], retry=Retry(attempts=1))
         with pytest.raises(SemcacheError) as caught:
-            door(asked)
+            method(asked)
         sent = server.seen[name][0]
         assert any(KEY in value for value in sent.headers.values()), "it was sent"
         assert KEY not in sent.path
@@ -405,7 +405,7 @@ def test_keys_are_shown_to_nobody(
         asked.close()
 
 
-def test_a_key_that_is_none_is_refused() -> None:
+def test_an_invalid_key_is_refused() -> None:
     """A key with a line break in it would break the request's headers; it is not shown."""
     with pytest.raises(ConfigError) as caught:
         provider("http://localhost", api_key="sk-secret\nmore")
@@ -416,12 +416,12 @@ def test_a_key_that_is_none_is_refused() -> None:
 
 
 def test_a_function_is_a_provider() -> None:
-    """Plain, async, generator, async generator; blocking and not."""
+    """Plain and async functions and generators, called with all four methods."""
 
     async def anything(request: Request) -> str:
         return f"async {request.model}"
 
-    def batched(request: Request) -> Any:
+    def pieces(request: Request) -> Any:
         yield "pie"
         yield "ces"
 
@@ -432,7 +432,7 @@ def test_a_function_is_a_provider() -> None:
     expected = {
         "plain": (lambda prompt: f"plain {prompt}", "plain hello"),
         "async": (anything, "async m"),
-        "generator": (batched, "pieces"),
+        "generator": (pieces, "pieces"),
         "async generator": (apieces, "apieces"),
         "messages": (lambda messages: messages[0]["content"], "hello"),
         "openai's form": (
@@ -445,15 +445,15 @@ def test_a_function_is_a_provider() -> None:
     for name, (function, text) in expected.items():
         takes = {"plain": "prompt", "messages": "messages"}.get(name, "request")
         own = CallableProvider(function, name="f", model="m", takes=takes)  # type: ignore[arg-type]
-        for door in DOORS.values():
-            answer = door(router(own), "hello")
+        for method in METHODS.values():
+            answer = method(router(own), "hello")
             assert answer.text == text, name
             assert answer.finish_reason == ("length" if name == "openai's form" else None)
 
 
-@doors
-def test_a_function_s_connection_errors_are_failures(door: Door) -> None:
-    """Retried and fallen back from; a bug is not hidden."""
+@methods
+def test_a_function_s_connection_errors_are_failures(method: Method) -> None:
+    """They lead to retries and a fallback; a bug is raised to the caller."""
     calls = []
 
     def flaky(request: Request) -> str:
@@ -461,18 +461,18 @@ def test_a_function_s_connection_errors_are_failures(door: Door) -> None:
         raise ConnectionResetError("gone")
 
     asked = router(CallableProvider(flaky, name="f", model="m"), named("backup"))
-    assert door(asked).text == "backup:m"
+    assert method(asked).text == "backup:m"
     assert len(calls) == 3
 
     def bug(request: Request) -> str:
         raise KeyError("bug")
 
     with pytest.raises(KeyError, match="bug"):
-        door(router(CallableProvider(bug, name="f", model="m"), named("backup")))
+        method(router(CallableProvider(bug, name="f", model="m"), named("backup")))
 
 
 def test_conversations_are_not_cut_down_to_a_prompt() -> None:
-    """A function of a prompt is not asked half a conversation."""
+    """A function that takes a prompt is not called with part of a conversation."""
     asked = router(CallableProvider(str, name="f", model="m", takes="prompt"), named("backup"))
     answer = asked.complete(
         messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
@@ -480,29 +480,29 @@ def test_conversations_are_not_cut_down_to_a_prompt() -> None:
     assert answer.provider == "backup"
 
 
-def test_httpx_is_not_asked_to_follow(server: FaultServer) -> None:
-    """A redirect would carry the key elsewhere."""
+def test_redirects_are_not_followed(server: FaultServer) -> None:
+    """A redirect would send the key to another server."""
     url = server.case("moved", [status(307, headers={"location": "http://127.0.0.1:1/"})])
     asked = router(provider(url))
     with pytest.raises(RouteExhaustedError, match="answered 307"):
         asked.complete("hello")
 
 
-# --------------------------------------------------------------- what broke it once
+# ------------------------------------------------------------------ former bugs
 
 
-@doors
-def test_a_limit_of_ours_falls_back_at_once(server: FaultServer, door: Door) -> None:
-    """Nothing is retried, no budget spent, and the next provider answers."""
+@methods
+def test_a_configured_limit_falls_back_at_once(server: FaultServer, method: Method) -> None:
+    """Without a retry, and without using the retry budget, the next provider answers."""
     asked = router(
         provider(server.case("one", [ok]), "first"),
         provider(server.case("two", [ok]), "second"),
         limits={"first": [Limit(1, 30.0, wait=0.0)]},
         retry=Retry(reserve=0.0, budget=0.0),
     )
-    door(asked)
+    method(asked)
     start = time.monotonic()
-    answer = door(asked)
+    answer = method(asked)
     assert time.monotonic() - start < 0.5
     assert [(a.provider, a.result) for a in answer.attempts] == [
         ("first", "held_back"),
@@ -510,15 +510,15 @@ def test_a_limit_of_ours_falls_back_at_once(server: FaultServer, door: Door) -> 
     ]
 
 
-@doors
-def test_a_call_that_never_fits_goes_elsewhere(server: FaultServer, door: Door) -> None:
-    """One larger than its provider's limit is not tried there again."""
+@methods
+def test_a_call_that_exceeds_a_limit_falls_back(server: FaultServer, method: Method) -> None:
+    """A call larger than a provider's limit is not retried there."""
     asked = router(
         provider(server.case("one", [ok]), "first"),
         provider(server.case("two", [ok]), "second"),
         limits={"first": [Limit(100, unit="tokens")]},
     )
-    answer = door(asked)
+    answer = method(asked)
     assert [(a.provider, a.result) for a in answer.attempts] == [
         ("first", "held_back"),
         ("second", "answered"),
@@ -526,7 +526,7 @@ def test_a_call_that_never_fits_goes_elsewhere(server: FaultServer, door: Door) 
 
 
 def test_nobody_waits_behind_a_probe(server: FaultServer) -> None:
-    """While one call tries a half-open provider, the others are answered by the next."""
+    """While one call probes a half-open provider, the others fall back."""
     asked = router(
         provider(server.case("sick", [status(500), slow_headers(1.0)]), "first"),
         provider(server.case("up", [ok]), "second"),
@@ -547,9 +547,9 @@ def test_nobody_waits_behind_a_probe(server: FaultServer) -> None:
         assert probe.result().provider == "first"
 
 
-@pytest.mark.parametrize("door", ["stream", "astream"])
-def test_streams_use_connections_again(server: FaultServer, door: str) -> None:
-    """What is left after the last event is read, so that the connection is whole."""
+@pytest.mark.parametrize("method", ["stream", "astream"])
+def test_streams_reuse_connections(server: FaultServer, method: str) -> None:
+    """The rest of a stream is read after its last event, so that the connection is reusable."""
 
     async def polite(exchange: Any) -> None:
         body = b"".join(
@@ -569,7 +569,7 @@ def test_streams_use_connections_again(server: FaultServer, door: str) -> None:
             assert "".join([str(c) async for c in asked.astream("hello")]) == "Hi"
         await asked.aclose()
 
-    if door == "stream":
+    if method == "stream":
         for _ in range(5):
             assert "".join(map(str, asked.stream("hello"))) == "Hi"
             time.sleep(0.05)
@@ -579,8 +579,8 @@ def test_streams_use_connections_again(server: FaultServer, door: str) -> None:
     assert len(peers) == 1
 
 
-def test_loops_that_have_ended_leave_nothing(server: FaultServer) -> None:
-    """A program of many short event loops does not run out of sockets."""
+def test_closed_event_loops_leave_nothing(server: FaultServer) -> None:
+    """A program that runs many short event loops does not run out of sockets."""
     asked = router(provider(server.case("up", [ok])))
 
     async def main() -> None:
@@ -598,9 +598,9 @@ def test_loops_that_have_ended_leave_nothing(server: FaultServer) -> None:
         gc.collect()
 
 
-@doors
-def test_contexts_and_keys_fall_back(server: FaultServer, door: Door) -> None:
-    """A 400 that tells of a small context or a bad key is another provider's chance."""
+@methods
+def test_context_and_key_errors_fall_back(server: FaultServer, method: Method) -> None:
+    """A 400 about a small context window or a bad key leads to the next provider."""
     for words in (
         "prompt is too long: 300000 tokens > 200000 maximum",
         "The input token count (2000000) exceeds the maximum number of tokens",
@@ -611,24 +611,26 @@ def test_contexts_and_keys_fall_back(server: FaultServer, door: Door) -> None:
             provider(server.case("one", [status(400, words)]), "first"),
             provider(server.case("two", [ok]), "second"),
         )
-        assert door(asked).provider == "second"
+        assert method(asked).provider == "second"
 
 
-@doors
-def test_endless_nesting_is_a_failure(server: FaultServer, door: Door) -> None:
-    """And not an error of Python's to the caller."""
+@methods
+def test_deep_nesting_is_a_failure(server: FaultServer, method: Method) -> None:
+    """The caller does not get a RecursionError."""
     asked = router(
         provider(server.case("one", [raw(b'{"a":' * 200_000)]), "first"),
         provider(server.case("two", [ok]), "second"),
         retry=Retry(attempts=1),
     )
-    assert door(asked).provider == "second"
+    assert method(asked).provider == "second"
 
 
 @pytest.mark.parametrize("key", ["0123456789abcdef"])
-@doors
-def test_no_answer_with_200_shows_the_key(server: FaultServer, door: Door, key: str) -> None:
-    """An error, a page or an event that quotes the key."""
+@methods
+def test_errors_with_status_200_do_not_show_the_key(
+    server: FaultServer, method: Method, key: str
+) -> None:
+    """Even if the error, the page or the event quotes it."""
     quoting = f"bad key {key}"
     for act in (
         raw(json.dumps({"error": {"message": quoting}}).encode()),
@@ -638,7 +640,7 @@ def test_no_answer_with_200_shows_the_key(server: FaultServer, door: Door, key: 
     ):
         asked = router(provider(server.case("q", [act]), api_key=key), retry=Retry(attempts=1))
         with pytest.raises(SemcacheError) as caught:
-            door(asked)
+            method(asked)
         assert key not in str(caught.value)
 
 
@@ -654,20 +656,20 @@ def test_no_answer_with_200_shows_the_key(server: FaultServer, door: Door, key: 
     ],
 )
 def test_wrong_providers_are_refused(options: dict[str, Any]) -> None:
-    """When they are made, and not with the first call."""
+    """When they are created, not at the first call."""
     with pytest.raises(ConfigError):
         OpenAICompatible(**{"name": "p", "api_key": KEY, **options})
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:
-    """Neither in the repr nor in what is listed."""
+    """Neither in the repr nor in `address`."""
     made = provider("http://user:hunter2@localhost/v1")
     assert "hunter2" not in repr(made) + made.address
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), "\ud800"])
-def test_what_is_no_json_is_the_caller_s(server: FaultServer, value: Any) -> None:
-    """A RequestError, and nothing is sent."""
+def test_values_that_are_not_json_are_refused(server: FaultServer, value: Any) -> None:
+    """The caller gets a RequestError, and nothing is sent."""
     from semcache.errors import RequestError
 
     asked = router(provider(server.case("up", [ok])))
@@ -677,7 +679,7 @@ def test_what_is_no_json_is_the_caller_s(server: FaultServer, value: Any) -> Non
 
 
 def test_an_async_function_is_cut_off_in_a_blocking_call() -> None:
-    """Its loop is not ours to wait for."""
+    """At the deadline, the coroutine in the background loop is cancelled."""
 
     async def slow(request: Request) -> str:
         await asyncio.sleep(5)

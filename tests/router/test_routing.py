@@ -1,4 +1,4 @@
-"""Rules, weights, and the walk: pure, so driven by hand."""
+"""Routes, weights and the order of attempts: pure functions, driven by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ from semcache.errors import (
 from semcache.keys.parse import request
 from semcache.router import routing
 from semcache.router.resilience import Retry
-from semcache.router.routing import Attempt, Pause, Report, Route, Stop, Target, ordered, walk
+from semcache.router.routing import (
+    Attempt,
+    Pause,
+    Route,
+    StepResult,
+    Stop,
+    Target,
+    attempt_steps,
+    ordered,
+)
 
 A, B = Target("a", "m"), Target("b", "m")
 
@@ -42,21 +51,21 @@ def error(kind: str) -> SemcacheError | None:
     return None
 
 
-def walked(targets: Any, ends: list[str], retry: Retry = Retry(), deadline: Any = None) -> Any:
-    """(the steps taken, how it stopped), each attempt ending as listed; the last goes on."""
-    walking = walk(targets, retry, deadline)
-    steps, now, report, left = [], 0.0, None, list(ends)
+def run(targets: Any, ends: list[str], retry: Retry = Retry(), deadline: Any = None) -> Any:
+    """(the steps, how they stopped); attempts end as listed, and the last entry repeats."""
+    generator = attempt_steps(targets, retry, deadline)
+    steps, now, result, left = [], 0.0, None, list(ends)
     while True:
         try:
-            step = walking.send(report)  # type: ignore[arg-type]
+            step = generator.send(result)  # type: ignore[arg-type]
         except StopIteration as stop:
             return steps, stop.value
         steps.append(step)
         if isinstance(step, Pause):
             now += step.seconds
-            report = Report(now, 0.5)
+            result = StepResult(now, 0.5)
         else:
-            report = Report(now, 0.5, error(left.pop(0) if len(left) > 1 else left[0]))
+            result = StepResult(now, 0.5, error(left.pop(0) if len(left) > 1 else left[0]))
 
 
 def attempts(steps: list[Any]) -> list[str]:
@@ -76,9 +85,9 @@ def attempts(steps: list[Any]) -> list[str]:
         (["open", "unavailable", "no key"], ["a1", "b1", "b2"], "exhausted"),
     ],
 )
-def test_the_walk(ends: list[str], expected: list[str], reason: str) -> None:
-    """Who is asked, and how often, for each way that attempts end."""
-    steps, stop = walked((A, B), ends)
+def test_the_order_of_attempts(ends: list[str], expected: list[str], reason: str) -> None:
+    """Which targets are tried, and how often, for each way that attempts end."""
+    steps, stop = run((A, B), ends)
     assert attempts(steps) == expected
     assert stop.reason == reason
 
@@ -87,10 +96,10 @@ kinds = st.sampled_from(["unavailable", "limited", "limited long", "rejected", "
 
 
 @given(st.lists(kinds, min_size=1, max_size=30), st.integers(1, 5), st.floats(0.01, 100))
-def test_the_walk_ends(ends: list[str], most: int, deadline: float) -> None:
-    """No order of failures makes it go on for ever, retry a rejection, or pause past the end."""
+def test_the_attempts_end(ends: list[str], most: int, deadline: float) -> None:
+    """No sequence of failures leads to endless attempts, or to a pause past the deadline."""
     retry = Retry(attempts=most)
-    steps, stop = walked((A, B), ends, retry, deadline)
+    steps, stop = run((A, B), ends, retry, deadline)
     assert isinstance(stop, Stop)
     assert len(attempts(steps)) <= 2 * most
     assert sum(s.seconds for s in steps if isinstance(s, Pause)) < deadline
@@ -100,34 +109,34 @@ def test_the_walk_ends(ends: list[str], most: int, deadline: float) -> None:
             assert after.number > 1
 
 
-def test_the_last_word_is_a_provider_s() -> None:
-    """An open breaker says less than what a provider said before."""
-    _, stop = walked((A, B), ["no key", "open"])
+def test_a_provider_s_error_is_reported_over_an_open_breaker() -> None:
+    """An open breaker is less informative than the error that a provider returned before."""
+    _, stop = run((A, B), ["no key", "open"])
     assert isinstance(stop.error, RejectedError)
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=6), st.floats(0, 1, exclude_max=True))
 def test_weights(weights: list[float], draw: float) -> None:
-    """One of those with a weight goes first, nobody is lost, the others keep their order."""
+    """A target with a weight goes first, none is lost, and the others keep their order."""
     targets = tuple(Target("p", str(i), weight) for i, weight in enumerate(weights))
-    found = ordered(targets, draw)
-    assert sorted(found, key=lambda t: t.model) == list(targets)
-    assert [t for t in targets if t != found[0]] == list(found[1:])
+    result = ordered(targets, draw)
+    assert sorted(result, key=lambda t: t.model) == list(targets)
+    assert [t for t in targets if t != result[0]] == list(result[1:])
     if sum(weights) > 0:
-        assert found[0].weight
+        assert result[0].weight
     else:
-        assert found == targets
+        assert result == targets
 
 
 def test_weights_are_kept_in_the_long_run() -> None:
-    """Three to one means three out of four."""
+    """Weights of three to one give three draws out of four."""
     targets = (Target("a", weight=3.0), Target("b", weight=1.0))
     first = [ordered(targets, (i + 0.5) / 1000)[0].provider for i in range(1000)]
     assert first.count("a") == 750
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("fields", "expected"),
     [
         ({}, "general"),
         ({"task_type": "bulk_processing"}, "bulk"),
@@ -138,8 +147,8 @@ def test_weights_are_kept_in_the_long_run() -> None:
         ({"params": {"temperature": 1}}, "predicate"),
     ],
 )
-def test_rules(asked: dict[str, Any], expected: str | None) -> None:
-    """The first that fits; a named model is rerouted by rules about models alone."""
+def test_routes(fields: dict[str, Any], expected: str | None) -> None:
+    """The first that matches; a named model is only matched by routes with a model pattern."""
     routes = [
         Route((A,), model="gpt-*"),
         Route((A,), task_type="bulk_processing"),
@@ -149,12 +158,12 @@ def test_rules(asked: dict[str, Any], expected: str | None) -> None:
         Route((A,), max_tokens=999),
     ]
     names = ["gpt", "bulk", "own", "predicate", "long", "general"]
-    sent = request("hello", **asked)
-    found = routing.choose(routes, sent, routing.prompt_tokens(sent))
-    assert (None if found is None else names[routes.index(found)]) == expected
+    example = request("hello", **fields)
+    route = routing.choose(routes, example, routing.prompt_tokens(example))
+    assert (None if route is None else names[routes.index(route)]) == expected
 
 
-def test_long_prompts_go_their_own_way() -> None:
+def test_routes_by_prompt_length() -> None:
     """By the estimated number of tokens."""
     routes = [Route((B,), min_tokens=1000), Route((A,))]
     long, short = request("word " * 2000), request("word")
@@ -174,18 +183,18 @@ def test_long_prompts_go_their_own_way() -> None:
     ],
 )
 def test_targets_are_read(text: str, expected: Target) -> None:
-    """Provider, model, weight."""
+    """Provider, model and weight, separated by "/" and "@"."""
     assert Target.parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "/m", "@1", "a@b/c"])
 def test_wrong_targets_are_refused(text: str) -> None:
-    """With the text that is wrong."""
+    """A text of any other form raises a ConfigError."""
     with pytest.raises(ConfigError):
         Target.parse(text)
 
 
 def test_a_route_without_targets_is_refused() -> None:
-    """It would lead nowhere."""
+    """It could not answer anything."""
     with pytest.raises(ConfigError, match="no targets"):
         Route(())

@@ -41,8 +41,6 @@ _MEM_TABLE_ROWS = 65_536
 """A mem table is due for a merge above this weight in rows, or above ..."""
 _MEM_TABLE_SHARE = 8
 """... one row in this many of the segment, whichever is more."""
-_SCOPE_WEIGHT = 2
-"""Weight of each scope of a mem table, in rows: its partition takes memory of its own."""
 _TOMBSTONE_SHARE = 4
 """The segment is due, so that memory is freed, if more than one row in this many is deleted ..."""
 _MIN_TOMBSTONES = 1024

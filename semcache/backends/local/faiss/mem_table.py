@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from semcache.backends.local.faiss.centroids import CoarseQuantizer
     from semcache.types import Vector
 
+_SCOPE_WEIGHT = 2
+"""Weight of each scope of a mem table, in rows: its partition takes memory of its own."""
+
 
 class MemTable:
     """Vectors that are not in the segment yet: a partition for each scope.

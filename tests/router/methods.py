@@ -1,4 +1,4 @@
-"""One case table for all four doors of the router."""
+"""The four methods of the router, with one signature, for tests that cover all of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from semcache.router import Router, Timeouts
 from semcache.router.resilience import Retry
 from semcache.types import Completion
 
-MADE: list[Router] = []
-"""Routers to close when a test has ended."""
+OPEN_ROUTERS: list[Router] = []
+"""Routers to close when the test has ended."""
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -24,7 +24,7 @@ def provider(url: str, name: str = "openai", **options: Any) -> OpenAICompatible
 
 
 def router(*providers: Any, **options: Any) -> Router:
-    """Quick retries and short time-outs; draws are halves, so that equal runs are equal."""
+    """A router with quick retries, short timeouts, and constant draws for reproducible runs."""
     made = Router(
         providers,
         **{
@@ -36,7 +36,7 @@ def router(*providers: Any, **options: Any) -> Router:
             **options,
         },
     )
-    MADE.append(made)
+    OPEN_ROUTERS.append(made)
     return made
 
 
@@ -70,17 +70,17 @@ def astream(asked: Router, prompt: Any = "How are you?", **fields: Any) -> Compl
 
 def _joined(chunks: list[Any]) -> Completion:
     whole = chunks[-1].completion
-    assert whole is not None, "the last chunk holds the answer"
+    assert whole is not None, "the last chunk has the completion"
     assert [c.completion for c in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert "".join(chunk.text for chunk in chunks) == whole.text
     return dataclasses.replace(whole)
 
 
-DOORS: dict[str, Callable[..., Completion]] = {
+METHODS: dict[str, Callable[..., Completion]] = {
     "complete": complete,
     "acomplete": acomplete,
     "stream": stream,
     "astream": astream,
 }
-WHOLE = {name: DOORS[name] for name in ("complete", "acomplete")}
-STREAMED = {name: DOORS[name] for name in ("stream", "astream")}
+WHOLE = {name: METHODS[name] for name in ("complete", "acomplete")}
+STREAMED = {name: METHODS[name] for name in ("stream", "astream")}

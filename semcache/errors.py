@@ -9,20 +9,20 @@
         ├── StoreError                          the database cannot be opened, read or written
         │   └── StoreVersionError               ... because a newer semcache wrote it
         ├── IndexMismatchError                  the cache was built with another embedding model
-        ├── EmbedderError                       the embedding model failed or is not to be had
-        ├── ProviderError                       a model's provider gave no answer
-        │   ├── RateLimitedError                ... it, or a limit set here, has no room now
-        │   ├── UnavailableError                ... it failed, broke off or could not be reached
-        │   └── RejectedError                   ... it will not answer this request: no retry
-        ├── BreakerOpenError                    the provider failed too often and is left alone
-        ├── RouteExhaustedError                 every provider of a route was tried in vain
-        │   └── DeadlineExceededError (also a TimeoutError)   ... or the time was up
-        └── WebhookError                        a delivery is not to be trusted or understood
+        ├── EmbedderError                       the embedding model failed or is unavailable
+        ├── ProviderError                       a provider did not answer
+        │   ├── RateLimitedError                ... its rate limit, or a local one, is reached
+        │   ├── UnavailableError                ... it failed, disconnected or was unreachable
+        │   └── RejectedError                   ... it rejects the request: do not retry
+        ├── BreakerOpenError                    calls are paused: the provider kept failing
+        ├── RouteExhaustedError                 every provider of a route failed
+        │   └── DeadlineExceededError (also a TimeoutError)   ... or the deadline passed
+        └── WebhookError                        a delivery is not authentic or malformed
 
 A message says what is wrong, where, and what to do about it. Faults of the cache
 itself never reach a caller of `lookup`, `record` or a decorated function: they
-become a miss and a `FaultEvent`. These errors are raised where the caller's
-input is at fault, and where a person asked for something that cannot be done.
+become a miss and a `FaultEvent`. These errors are raised for invalid input, and
+for explicit operations (opening, deleting, re-embedding) that fail.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 
 class SemcacheError(Exception):
-    """The base of every error that semcache raises on purpose."""
+    """Base class of every error that semcache raises on purpose."""
 
 
 class RequestError(SemcacheError, ValueError):
-    """A prompt, a message or an argument cannot be turned into a request."""
+    """A prompt, a message or an argument is not a valid request."""
 
 
 class ConfigError(SemcacheError, ValueError):
-    """A setting has a value that semcache cannot work with.
+    """A setting has an invalid value or contradicts another.
 
     Attributes:
-        problems: one by one, where there may be several.
+        problems: each problem on its own, if there are several.
     """
 
     def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
@@ -59,15 +59,15 @@ class StoreError(SemcacheError):
 
 
 class StoreVersionError(StoreError):
-    """The database was written by a newer semcache than this one."""
+    """The database was written by a newer version of semcache."""
 
 
 class IndexMismatchError(SemcacheError):
-    """The stored vectors come from another embedding model than the one given.
+    """The stored vectors come from a different embedding model than the one given.
 
     Attributes:
-        stored: fingerprint of the embedder whose vectors the cache holds.
-        given: fingerprint of the embedder that was to be used now.
+        stored: fingerprint of the embedder that the stored vectors come from.
+        given: fingerprint of the embedder that the cache was opened with.
     """
 
     def __init__(self, *, stored: str, given: str, where: str) -> None:
@@ -76,25 +76,25 @@ class IndexMismatchError(SemcacheError):
         super().__init__(
             f"{where} holds vectors of the embedder {stored!r}, but {given!r} was given. "
             "Vectors of two models are never mixed: open the cache with the first, or run "
-            f"`semcache reembed --cache {where}` to embed every stored question anew."
+            f"`semcache reembed --cache {where}` to embed every stored question again."
         )
 
 
 class EmbedderError(SemcacheError):
-    """The embedding model failed, is missing, or gave vectors that cannot be used."""
+    """The embedding model failed, is missing, or returned unusable vectors."""
 
 
 class ProviderError(SemcacheError):
-    """A provider gave no answer. The message names it, the status and its own words.
+    """A provider did not answer. The message gives its name, the status and its error message.
 
     Attributes:
-        provider, model: who was asked.
-        status: the HTTP status; None where there was none.
-        request_id: the provider's name for the call, to quote to its support.
-        detail: the provider's own words, without keys.
-        retry_after: seconds after which it may be asked again, if it said so.
-        code: the provider's own name for the error, such as "context_length_exceeded".
-        held_back: the router itself refused the call; the provider was not asked.
+        provider, model: the target of the call.
+        status: the HTTP status; None if there was no response.
+        request_id: the provider's id of the call, to quote to its support.
+        detail: the provider's error message, with API keys removed.
+        retry_after: seconds to wait before a retry; None if unknown.
+        code: the provider's error code, such as "context_length_exceeded".
+        held_back: whether the router itself refused the call, and sent nothing.
     """
 
     says = "failed"
@@ -122,41 +122,41 @@ class ProviderError(SemcacheError):
         super().__init__(self._message())
 
     def asked(self, model: str) -> ProviderError:
-        """The same error, with the model that was asked."""
+        """This error, with the model filled in if it was missing."""
         if not self.model:
             self.model = model
             self.args = (self._message(),)
         return self
 
     def _message(self) -> str:
-        who = f"{self.provider} ({self.model})" if self.model else self.provider
-        did = self.says if self.status is None else f"answered {self.status}"
-        said = f"{who} {did}: {self.detail}"
+        target = f"{self.provider} ({self.model})" if self.model else self.provider
+        problem = self.says if self.status is None else f"answered {self.status}"
+        message = f"{target} {problem}: {self.detail}"
         if self.retry_after is not None:
-            said += f" (again in {self.retry_after:.3g} s)"
-        return said if self.request_id is None else f"{said} [request {self.request_id}]"
+            message += f" (retry in {self.retry_after:.3g} s)"
+        return message if self.request_id is None else f"{message} [request {self.request_id}]"
 
 
 class RateLimitedError(ProviderError):
-    """The provider, or a limit that is set here, has no room for the call now."""
+    """The provider's rate limit, or a local limit, does not admit the call now."""
 
-    says = "has no room"
+    says = "is at its limit"
 
 
 class UnavailableError(ProviderError):
-    """The provider failed, broke off in mid-answer, or could not be reached. A retry may help."""
+    """The provider failed, disconnected mid-answer, or was unreachable. A retry may help."""
 
     says = "is unavailable"
 
 
 class RejectedError(ProviderError):
-    """The provider will not answer this request, however often it is asked."""
+    """The provider rejects this request; a retry would not help."""
 
     says = "rejected the request"
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another provider may answer: the fault lies with key, account, model or size."""
+        """Whether another provider may answer: key, account, model or size is to blame."""
         return (
             self.status in (401, 402, 403, 404, 405, 413, 429)
             or self.status is None
@@ -166,27 +166,28 @@ class RejectedError(ProviderError):
 
 
 class BreakerOpenError(SemcacheError):
-    """The provider failed too often in a row and is left alone for a while.
+    """The provider failed too often in a row, and calls to it are paused.
 
     Attributes:
-        provider: which. retry_after: seconds until it is tried again.
+        provider: the provider's name.
+        retry_after: seconds until it is tried again.
     """
 
     def __init__(self, *, provider: str, retry_after: float) -> None:
         self.provider = provider
         self.retry_after = retry_after
         super().__init__(
-            f"{provider} failed too often in a row and is left alone for another "
+            f"{provider} failed too often in a row, and calls to it are paused for another "
             f"{retry_after:.1f} s (its breaker is open)."
         )
 
 
 class RouteExhaustedError(SemcacheError):
-    """Every provider of a route was tried in vain.
+    """Every provider of a route failed.
 
     Attributes:
         attempts: an `AttemptReport` for each call, in order.
-        retry_after: seconds after which one of them may be asked again, if any said so.
+        retry_after: seconds until one of the providers may be tried again; None if unknown.
     """
 
     def __init__(
@@ -194,24 +195,24 @@ class RouteExhaustedError(SemcacheError):
     ) -> None:
         self.attempts = tuple(attempts)
         self.retry_after = retry_after
-        told = "; ".join(map(_told, self.attempts[-4:]))
-        super().__init__(f"{reason} {told}" if told else reason)
+        summary = "; ".join(map(_attempt_summary, self.attempts[-4:]))
+        super().__init__(f"{reason} {summary}" if summary else reason)
 
 
-def _told(attempt: AttemptReport) -> str:
+def _attempt_summary(attempt: AttemptReport) -> str:
     status = "" if attempt.status is None else f" answered {attempt.status}"
     return f"{attempt.provider}/{attempt.model}{status}: {attempt.detail or attempt.result}"
 
 
 class DeadlineExceededError(RouteExhaustedError, TimeoutError):
-    """The time given for the whole call, waits included, was up."""
+    """The deadline for the whole call, including waits, has passed."""
 
 
 class WebhookError(SemcacheError):
-    """A delivery is not to be trusted or understood.
+    """A webhook delivery is not authentic, or is malformed.
 
     Attributes:
-        status: the HTTP status that says so.
+        status: the HTTP status to answer it with.
     """
 
     def __init__(self, reason: str, *, status: int) -> None:

@@ -1,9 +1,9 @@
 """The options of a cache, in frozen groups.
 
-Each option is a field of one group and is documented there, in the group's docstring; signatures,
-settings and the command line take it from here. Eight common ones can be given to `SemanticCache`
-directly: `max_false_hit_rate`, `threshold`, `embedder`, `ttl`, `max_entries`, `judge`, `router`
-and `hooks`.
+Each option is a field of one group, documented in the group's docstring; settings and the command
+line read names, defaults and descriptions from here. Eight common options can also be passed to
+`SemanticCache` directly: `max_false_hit_rate`, `threshold`, `embedder`, `ttl`, `max_entries`,
+`judge`, `router` and `hooks`.
 """
 
 from __future__ import annotations
@@ -39,23 +39,26 @@ class Trust:
     """When a stored answer may be served, and how the cache finds out whether it was right.
 
     Attributes:
-        max_false_hit_rate: the largest share of the semantic hits that may be wrong; 0.02 by
-            default. The cache learns from the answers that pass through it which hits keep it.
-        confidence: how sure to be of that, from 0.5 (it is kept on average) up to, not
-            including, 1.
-        judge: compares a stored answer with a fresh one, in the background: "local" (texts and
-            embeddings, on this machine), "model" (asks the router), a `Judge`, a function of
-            (question, stored, fresh) that returns True, False, or None for not sure; or None.
-        judge_in_background: False compares before `record` returns, so that equal runs are equal.
-        audit: share of the semantic hits, from 0 to 1, for which the model is asked after the
-            answer was served. Each audit is a call.
-        verifier: what looks at two questions at once: "shipped" for the pair model of the
-            package, or a `Verifier`. None disables it; fewer hits are served.
-        threshold: serve by cosine similarity alone, from this value on, instead of by a bound.
-        policy: decide by a `Policy` of your own instead of by a bound.
+        max_false_hit_rate: the largest share of semantic hits that may be wrong; 0.02 by default.
+            The cache learns from the answers that pass through it which hits it can serve
+            within this bound.
+        confidence: how certain the cache must be that the bound holds, from 0.5 (it holds on
+            average) to just below 1.
+        judge: compares a stored answer with a fresh one, in the background: "local" (by text and
+            embedding, on this machine), "model" (asks the router), a `Judge`, or a function of
+            (question, stored, fresh) that returns True, False, or None if it is not sure. None
+            disables judging.
+        judge_in_background: False judges before `record` returns, which makes runs reproducible.
+        audit: share of the semantic hits, from 0 to 1, for which the model is also asked after the
+            answer was served. Each audit costs a call.
+        verifier: model that compares two questions: "shipped" for the pair model that comes with
+            the package, or a `Verifier`. None disables it; fewer hits are served.
+        threshold: serve at or above this cosine similarity, instead of by a bound.
+        policy: decide by a `Policy` of your own, instead of by a bound.
 
     Raises:
-        ConfigError: a value is wrong, or several ways to decide are given.
+        ConfigError: a value is wrong, or more than one of `max_false_hit_rate`, `threshold` and
+            `policy` is given.
     """
 
     max_false_hit_rate: float | None = None
@@ -70,14 +73,14 @@ class Trust:
     policy: Policy | None = None
 
     def __post_init__(self) -> None:
-        ways = (self.max_false_hit_rate, self.threshold, self.policy)
-        if sum(given is not None for given in ways) > 1:
-            raise ConfigError("Give one of max_false_hit_rate, threshold and policy.")
+        alternatives = (self.max_false_hit_rate, self.threshold, self.policy)
+        if sum(option is not None for option in alternatives) > 1:
+            raise ConfigError("Give only one of max_false_hit_rate, threshold and policy.")
         if not isinstance(self.audit, int | float) or not 0 <= self.audit <= 1:
-            raise ConfigError(f"audit is {self.audit!r}; it is a share of the hits, from 0 to 1.")
+            raise ConfigError(f"audit is {self.audit!r}; it must be a share, from 0 to 1.")
         if isinstance(self.verifier, str) and self.verifier != "shipped":
             raise ConfigError(
-                f"verifier is {self.verifier!r}; it is 'shipped', a semcache Verifier, or None."
+                f"verifier is {self.verifier!r}; it must be 'shipped', a Verifier, or None."
             )
 
 
@@ -87,14 +90,14 @@ class Matching:
 
     Attributes:
         embedder: an `Embedder`, or the name or path of a sentence-transformers model; by default
-            all-MiniLM-L6-v2, on this machine.
-        semantic: False uses the exact tier only; nothing is ever embedded.
+            all-MiniLM-L6-v2, run on this machine.
+        semantic: False uses the exact tier only; nothing is embedded.
         ignore: names of parameters that do not change the answer, such as {"temperature"}.
-        context: "full" if earlier turns belong to the scope, "none" if they do not matter.
-        long_prompts: what to do with prompts longer than the embedder's window: use the "exact"
-            tier only, or embed them in "chunks".
-        embed_timeout: seconds after which a call goes on as a miss because the embedder does not
-            answer; None to wait for ever.
+        context: "full" makes earlier turns part of the scope; "none" ignores them.
+        long_prompts: how to handle prompts longer than the embedder's window: look them up in the
+            "exact" tier only, or embed them in "chunks".
+        embed_timeout: seconds to wait for the embedder before a lookup becomes a miss; None waits
+            forever.
 
     Raises:
         ConfigError: a value is wrong.
@@ -109,27 +112,29 @@ class Matching:
 
     def __post_init__(self) -> None:
         if self.long_prompts not in ("exact", "chunks"):
-            raise ConfigError(f"long_prompts is {self.long_prompts!r}; it is 'exact' or 'chunks'.")
+            raise ConfigError(
+                f"long_prompts is {self.long_prompts!r}; it must be 'exact' or 'chunks'."
+            )
         if self.embed_timeout is not None and not self.embed_timeout > 0:
             raise ConfigError(
-                f"embed_timeout is {self.embed_timeout!r}; give seconds above 0, or None."
+                f"embed_timeout is {self.embed_timeout!r}; it must be above 0 (seconds), or None."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What happens to calls and to the answers that they bring.
+    """How concurrent calls are shared, which answers are stored, and what controls a call.
 
     Attributes:
-        coalesce: of equal calls under way, in every process that uses the cache, one asks the
-            model ("exact"); with "semantic" also of nearly equal ones, if its answer may be
-            served to them; or "off".
-        store_truncated: store answers that were cut off by a length limit or a filter, too.
-        store_tool_calls: store answers that ask for tools, too.
-        flags: `caching_enabled` and `semantic_enabled` are looked at with every call; by default
-            the router's flags.
-        clock: returns seconds since the epoch.
-        draw: returns uniform random numbers in [0, 1), for what is decided by chance.
+        coalesce: which concurrent requests share one call to the model, in all processes that use
+            the cache: "exact" for equal requests, "semantic" also for similar ones that may be
+            served its answer, or "off".
+        store_truncated: also store answers that were cut off by a length limit or a filter.
+        store_tool_calls: also store answers that call tools.
+        flags: feature flags; `caching_enabled` and `semantic_enabled` are checked on every call.
+            By default, the router's flags.
+        clock: returns the current time in seconds since the epoch.
+        draw: returns uniform random numbers in [0, 1), for random explorations and audits.
 
     Raises:
         ConfigError: a value is wrong.
@@ -144,12 +149,14 @@ class Calls:
 
     def __post_init__(self) -> None:
         if self.coalesce not in ("exact", "semantic", "off"):
-            raise ConfigError(f"coalesce is {self.coalesce!r}; it is 'exact', 'semantic' or 'off'.")
+            raise ConfigError(
+                f"coalesce is {self.coalesce!r}; it must be 'exact', 'semantic' or 'off'."
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """All options of a cache but those of its backend."""
+    """All options of a cache except those of its backend."""
 
     trust: Trust = Trust()
     matching: Matching = Matching()
@@ -164,37 +171,37 @@ GROUPS: Mapping[str, type[Any]] = {
     "calls": Calls,
     "backend": LocalOptions,
 }
-"""Groups by the keyword under which `SemanticCache` takes them."""
+"""Option groups, by the keyword argument of `SemanticCache` that takes them."""
 
 DIRECT = (
     "max_false_hit_rate", "threshold", "embedder", "ttl", "max_entries", "judge", "router", "hooks",
 )  # fmt: skip
-"""What `SemanticCache` takes directly, too."""
+"""Options that are also arguments of `SemanticCache`."""
 
 
-def merged(group: GroupT, given: Mapping[str, Any]) -> GroupT:
-    """A group with options that were also given directly, by name.
+def merged(group: GroupT, direct: Mapping[str, Any]) -> GroupT:
+    """A group, updated with the options that were passed to `SemanticCache` directly.
 
     Raises:
-        ConfigError: an option is given in both places, or a value is wrong.
+        ConfigError: an option is given in both ways, or a value is wrong.
     """
-    for name in given:
+    for name in direct:
         if getattr(group, name) != _default(type(group), name):
             raise ConfigError(
-                f"{name} is given twice: directly and in {type(group).__name__}(...)."
+                f"{name} is given twice: as an argument and in {type(group).__name__}(...)."
             )
-    return replace(group, **given) if given else group  # type: ignore[type-var]
+    return replace(group, **direct) if direct else group  # type: ignore[type-var]
 
 
-def grouped(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by their own names, as arguments of `SemanticCache`.
+def grouped(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `SemanticCache` for options that are given by their own names.
 
     Raises:
         ConfigError: there is no such option, or a value is wrong.
     """
     arguments: dict[str, Any] = {}
     by_group: dict[str, dict[str, Any]] = {}
-    for name, value in given.items():
+    for name, value in options.items():
         if name in DIRECT:
             arguments[name] = value
             continue
@@ -202,8 +209,8 @@ def grouped(given: Mapping[str, Any]) -> dict[str, Any]:
         if keyword is None:
             raise ConfigError(f"There is no option {name!r}.")
         by_group.setdefault(keyword, {})[name] = value
-    made = {keyword: GROUPS[keyword](**fields) for keyword, fields in by_group.items()}
-    return {**arguments, **made}
+    groups = {keyword: GROUPS[keyword](**fields) for keyword, fields in by_group.items()}
+    return {**arguments, **groups}
 
 
 def _names(group: type[Any]) -> set[str]:
@@ -211,27 +218,27 @@ def _names(group: type[Any]) -> set[str]:
 
 
 def _default(group: type[Any], name: str) -> Any:
-    found = next(option for option in fields(group) if option.name == name)
-    return found.default if found.default_factory is MISSING else found.default_factory()
+    option = next(option for option in fields(group) if option.name == name)
+    return option.default if option.default_factory is MISSING else option.default_factory()
 
 
 def descriptions(group: type[Any]) -> dict[str, str]:
-    """What the docstring of a group says of each of its options, in one line each."""
+    """One line about each option of a group, taken from the group's docstring."""
     text = (group.__doc__ or "").partition("Attributes:")[2].partition("Raises:")[0]
-    found: dict[str, str] = {}
+    lines: dict[str, str] = {}
     for part in re.split(r"\n {8}(?=\w+: )", text):
-        name, colon, described = part.strip().partition(": ")
+        name, colon, description = part.strip().partition(": ")
         if colon:
-            found[name] = " ".join(described.split())
-    return found
+            lines[name] = " ".join(description.split())
+    return lines
 
 
 def description(group: type[Any], name: str, *, default: bool = False) -> str:
-    """What an option is, as a sentence for help texts.
+    """The description of an option, for help texts.
 
     Args:
-        default: say the default, too.
+        default: whether to add the default.
     """
-    said = descriptions(group)[name]
-    sentence = said[0].upper() + said[1:]
+    text = descriptions(group)[name]
+    sentence = text[0].upper() + text[1:]
     return f"{sentence} (default: {_default(group, name)!r})" if default else sentence

@@ -1,7 +1,7 @@
-"""One generator, two drivers: what a walk asks for is done blocking, or without.
+"""Write a procedure once, run it blocking or async.
 
-A walk yields steps and is sent their results; an error of a step is thrown into it, where
-it was asked for. So the walk is written once, and its drivers differ in an `await`.
+A procedure is a generator of steps: it yields a step, which a driver performs, and is sent the
+result; an error of the step is thrown in at the `yield`. The two drivers differ only in an `await`.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from typing import Any
 
 
 class Turn:
-    """Whose turn it is: takes a step's result or error, and gives the next step.
+    """Runs a generator of steps: takes the outcome of one step and gives the next.
 
     Attributes:
-        result, error: of the last step, to be told to the walk.
-        value: what the walk came to, at its end.
+        result, error: the outcome of the last step, to be passed to the generator.
+        value: the generator's return value, once it has ended.
     """
 
-    def __init__(self, walk: Generator[Any, Any, Any]) -> None:
-        self._walk = walk
+    def __init__(self, steps: Generator[Any, Any, Any]) -> None:
+        self._steps = steps
         self.result: Any = None
         self.error: BaseException | None = None
         self.value: Any = None
 
     def next(self) -> Any:
-        """The next step; None at the end."""
+        """Resume the generator and return its next step; None if it has ended."""
         result, error, self.result, self.error = self.result, self.error, None, None
         try:
-            return self._walk.send(result) if error is None else self._walk.throw(error)
+            return self._steps.send(result) if error is None else self._steps.throw(error)
         except StopIteration as stop:
             self.value = stop.value
             return None
 
 
-def drive(walk: Generator[Any, Any, Any], perform: Callable[[Any], Any]) -> Any:
-    """Do what a walk asks for, blocking."""
-    turn = Turn(walk)
+def drive(steps: Generator[Any, Any, Any], perform: Callable[[Any], Any]) -> Any:
+    """Perform the steps, blocking; return the generator's value."""
+    turn = Turn(steps)
     while (step := turn.next()) is not None:
         try:
             turn.result = perform(step)
@@ -45,9 +45,9 @@ def drive(walk: Generator[Any, Any, Any], perform: Callable[[Any], Any]) -> Any:
     return turn.value
 
 
-async def adrive(walk: Generator[Any, Any, Any], perform: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Do what a walk asks for, without blocking."""
-    turn = Turn(walk)
+async def adrive(steps: Generator[Any, Any, Any], perform: Callable[[Any], Awaitable[Any]]) -> Any:
+    """`drive` with an async `perform`."""
+    turn = Turn(steps)
     while (step := turn.next()) is not None:
         try:
             turn.result = await perform(step)

@@ -1,6 +1,6 @@
-"""`SemanticCache`: the cache as its users see it.
+"""`SemanticCache`: the public face of the package.
 
-One module, though a long one: it is the public face, and its methods only hand their arguments on.
+One module, though a long one, because its methods only pass their arguments on to the engine.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ R = TypeVar("R")
 
 
 class Call(RequestFields, total=False):
-    """What may be said of a call besides its prompt.
+    """Keyword arguments that describe a call, besides its prompt.
 
     Attributes:
-        messages: chat messages instead of a prompt, in OpenAI's or Anthropic's form.
-        system: the system prompt, where it is given apart.
+        messages: chat messages instead of a prompt, in OpenAI's or Anthropic's format.
+        system: the system prompt, if it is not one of the messages.
         model: the model's name.
-        namespace: the caller's partition; answers never cross it.
-        params: sampling parameters and whatever else changes the answer.
-        tools, response_format: as the provider takes them.
+        namespace: the caller's partition; answers are never shared across namespaces.
+        params: sampling parameters and anything else that changes the answer.
+        tools, response_format: in the provider's format.
         tags: labels for `invalidate`.
-        task_type: what kind of work it is, for a router to choose by.
-        ignore: names that do not belong to the scope, such as {"temperature"}.
-        context: "full": earlier turns belong to the scope; "none": they do not.
+        task_type: the kind of work, which a router may choose a model by.
+        ignore: names to leave out of the scope, such as {"temperature"}.
+        context: "full" makes earlier turns part of the scope; "none" leaves them out.
     """
 
     ignore: Iterable[str]
@@ -78,27 +78,27 @@ class SemanticCache:
 
     Safe to use from many threads and tasks; several processes may open one directory.
 
-    The eight arguments that most programs need are given directly. The others come in groups,
-    each documented in its class; an option may be given in one place only.
+    The eight options that most programs need are arguments of their own. The others come in
+    groups, each documented in its class; an option may be given in one of the two ways only.
 
     Args:
-        path: the directory, made where it is missing; ":memory:" for a cache of this process
-            alone; or the URL of an installed backend.
+        path: the cache directory, created if it does not exist; ":memory:" for a cache that
+            lives in this process only; or the URL of an installed backend.
         max_false_hit_rate, threshold, judge: see `Trust`.
         embedder: see `Matching`.
         ttl, max_entries: see `Retention`.
-        router: answers what the cache does not, where no `send` is given.
-        hooks: called with every event; by default the logging hook.
+        router: answers cache misses of calls that pass no `send`.
+        hooks: called with every event; by default only the logging hook.
         trust: when a stored answer may be served.
         matching: what makes two requests the same, and how questions are embedded.
         retention: how long entries are kept.
-        calls: coalescing, what is stored, feature flags, clock.
-        backend: options of the backend itself, such as `LocalOptions` for a directory.
+        calls: how concurrent calls are shared, which answers are stored, flags and clock.
+        backend: options specific to the backend, such as `LocalOptions` for a directory.
 
     Raises:
-        ConfigError: an option is wrong.
+        ConfigError: an option has an invalid value.
         StoreError: the backend cannot be opened.
-        IndexMismatchError: it holds vectors of another embedder.
+        IndexMismatchError: the stored vectors come from another embedder.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class SemanticCache:
         calls: Calls = Calls(),
         backend: object = None,
     ) -> None:
-        decides = _given(max_false_hit_rate=max_false_hit_rate, threshold=threshold)
+        trust_options = _not_none(max_false_hit_rate=max_false_hit_rate, threshold=threshold)
         if judge != "local":
-            decides["judge"] = judge
+            trust_options["judge"] = judge
         options = Options(
-            trust=merged(trust, decides),
-            matching=merged(matching, _given(embedder=embedder)),
-            retention=merged(retention, _given(ttl=ttl, max_entries=max_entries)),
+            trust=merged(trust, trust_options),
+            matching=merged(matching, _not_none(embedder=embedder)),
+            retention=merged(retention, _not_none(ttl=ttl, max_entries=max_entries)),
             calls=calls,
         )
         self.path = location_of(path)
@@ -139,45 +139,50 @@ class SemanticCache:
         self._functions: dict[str, Any] = {}
         self.router = router
         if router is not None:
-            router.listen(self._note_breaker)
+            router.listen(self._save_breaker_state)
 
     @classmethod
     def from_settings(
         cls, settings: Settings | None = None, *, path: str | Path | None = None, **options: Any
     ) -> SemanticCache:
-        """A cache as the environment, `.env` and `semcache.toml` say, with its router.
+        """Open a cache, with its router, as configured in the environment.
+
+        Settings come from environment variables, `.env` and `semcache.toml`.
 
         Args:
-            settings: instead of those; see `semcache.config.Settings`.
-            path: instead of the settings' own.
-            options: arguments of `SemanticCache`, instead of what the settings say.
+            settings: used instead of those; see `semcache.config.Settings`.
+            path: overrides the path in the settings.
+            options: arguments of `SemanticCache`, which override the settings.
 
         Raises:
-            ConfigError: a setting is wrong, or no path is given.
+            ConfigError: a setting is wrong, or no path is configured.
         """
         from semcache.assembly.settings import arguments_of
         from semcache.config.settings import load
 
         settings = load() if settings is None else settings
-        where = settings.path if path is None else path
-        if where is None:
+        location = settings.path if path is None else path
+        if location is None:
             raise ConfigError(
-                "Which directory? Give path=, SEMCACHE_PATH, or path in the settings."
+                "No cache directory is configured: pass path=, or set SEMCACHE_PATH or path in "
+                "the settings."
             )
-        return cls(where, **arguments_of(settings, options))
+        return cls(location, **arguments_of(settings, options))
 
     @property
     def embedder(self) -> Embedder | None:
-        """What turns questions into vectors; None for the exact tier only."""
+        """The embedder of the semantic tier; None if the cache has only the exact tier."""
         return self._engine.embedder
 
     # --------------------------------------------------------------- lookup and record
 
     def lookup(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Lookup:
-        """Look for an answer.
+        """Look up the stored answer to a request.
+
+        If a part of the cache fails, the lookup is a miss.
 
         Raises:
-            RequestError: the request cannot be used. Faults of the cache are misses.
+            RequestError: the request is malformed.
         """
         return self._engine.lookups.lookup(self.query(prompt, **call))
 
@@ -189,14 +194,14 @@ class SemanticCache:
         ttl: GivenTTL = UNSET,
         tags: Iterable[str] = (),
     ) -> Entry | None:
-        """Store the answer to a request that was looked up; nothing is embedded twice.
+        """Store the answer to a request that was looked up, reusing the lookup's embedding.
 
-        Returns the entry, or None if it was not stored: an answer that is cut off, empty or
-        asks for tools is not, and a fault of the store is no fault of the caller's.
+        Returns the entry, or None if the answer was not stored: because it is truncated, empty
+        or a tool call, or because the store failed.
 
         Raises:
             RequestError: the answer is neither text nor a `Completion`.
-            ConfigError: the TTL is wrong.
+            ConfigError: the TTL is invalid.
         """
         return self._engine.recorder.record(lookup, as_completion(answer), ttl=ttl, tags=tags)
 
@@ -215,7 +220,7 @@ class SemanticCache:
         ttl: GivenTTL = UNSET,
         **call: Unpack[Call],
     ) -> Entry | None:
-        """Store an answer, in place of one for the same request. See `record`."""
+        """Store an answer, replacing a stored one to the same request. See `record`."""
         completion = as_completion(answer)
         lookup = self._engine.lookups.lookup(self.query(prompt, **call), serve=False)
         return self._engine.recorder.record(lookup, completion, ttl=ttl)
@@ -265,16 +270,17 @@ class SemanticCache:
         ttl: GivenTTL = UNSET,
         **call: Unpack[Call],
     ) -> Completion:
-        """The stored answer, or that of `send(request)`, which is then stored.
+        """Return the stored answer, or call `send(request)` and store the answer it returns.
 
-        Without `send` the cache's router is asked.
+        Without `send`, the cache's router is called. Errors of either pass through unchanged.
 
         Raises:
-            ConfigError: there is neither. Errors of whoever is asked pass through.
+            RequestError: the request is malformed.
+            ConfigError: `send` was not given and the cache has no router.
         """
         query = self.query(prompt, **call)
         ask = send or self._router().complete
-        options = CallOptions(ttl=_checked(ttl), coalesce=self._coalesce)
+        options = CallOptions(ttl=_valid_ttl(ttl), coalesce=self._coalesce)
         answer: Completion = engine_calls.answer(
             self._engine, query, partial(ask, query.request), options
         )
@@ -291,7 +297,7 @@ class SemanticCache:
         """`answer` for an async `send`."""
         query = self.query(prompt, **call)
         ask = send or self._router().acomplete
-        options = CallOptions(ttl=_checked(ttl), coalesce=self._coalesce)
+        options = CallOptions(ttl=_valid_ttl(ttl), coalesce=self._coalesce)
         answer: Completion = await engine_calls.aanswer(
             self._engine, query, partial(ask, query.request), options
         )
@@ -305,10 +311,11 @@ class SemanticCache:
         ttl: GivenTTL = UNSET,
         **call: Unpack[Call],
     ) -> Iterator[str]:
-        """The stored answer in its chunks, or those of `send(request)` as they arrive.
+        """Yield the chunks of the stored answer, or those of `send(request)` as they arrive.
 
-        Without `send` the cache's router is asked, whose answer is kept if it is whole (a
-        stream of mere text does not say so).
+        Without `send`, the cache's router is called, and its answer is stored unless the finish
+        reason says that it was cut off. A stream of plain text from `send` has no finish reason;
+        it is stored if it was read to the end.
         """
         query = self.query(prompt, **call)
         if send is not None:
@@ -336,20 +343,20 @@ class SemanticCache:
         return _atexts(engine_calls.astream(self._engine, query, routed, options))
 
     def _stream_options(self, ttl: GivenTTL, codec: Codec = TEXT_CHUNKS) -> CallOptions:
-        return CallOptions(codec=codec, ttl=_checked(ttl), coalesce=self._coalesce, streams=True)
+        return CallOptions(codec=codec, ttl=_valid_ttl(ttl), coalesce=self._coalesce, streams=True)
 
     def _router(self) -> Router:
         if self.router is None:
             raise ConfigError("No model is configured: pass send=, or open the cache with router=.")
         return self.router
 
-    def _note_breaker(self, event: Event) -> None:
-        """Breakers live in one process; the command line shows them from another."""
+    def _save_breaker_state(self, event: Event) -> None:
+        """Save the breaker's state for the command line, which runs in another process."""
         if isinstance(event, BreakerEvent):
-            note = {"state": event.state, "at": self._engine.clock(), "pid": os.getpid()}
+            state = {"state": event.state, "at": self._engine.clock(), "pid": os.getpid()}
             try:
                 self._engine.backend.metadata.set_meta(
-                    f"breaker:{event.provider}", json.dumps(note)
+                    f"breaker:{event.provider}", json.dumps(state)
                 )
             except StoreError as error:
                 self._engine.telemetry.fault("counters", error)
@@ -370,108 +377,111 @@ class SemanticCache:
         store_truncated: bool | None = None,
         store_tool_calls: bool | None = None,
     ) -> Callable[[Callable[P, R]], Cached[P, R]]:
-        """Decorate a function that asks a model; async functions and generators too.
+        """Decorate a function that calls a model: plain, async, or a generator of either kind.
 
         Args:
-            model: the model that the function asks.
-            namespace: the caller's partition, or a function of the call's arguments.
-            prompt: the argument that holds the prompt or the messages; found by itself where
-                it is called prompt, question, query, message, text or messages, or is alone.
-            key: a function of the call's arguments that gives the prompt, the messages or a
-                `Request`; the other arguments then do not count.
-            name: what the function is called in the scope; functions of one name share
-                answers. By default its module and qualified name; None: none, so that
-                answers are shared with `lookup` and `get`.
-            ignore: arguments that do not change the answer.
-            context: "full" or "none", instead of the cache's own.
-            ttl: for this function's answers.
-            tags: for this function's answers.
-            store_if: asked with each value; it is not stored if the answer is no.
-            store_truncated, store_tool_calls: instead of the cache's own.
+            model: the model that the function calls.
+            namespace: the caller's partition, or a function that computes it from the call's
+                arguments.
+            prompt: the parameter that holds the prompt or the messages. By default, a parameter
+                called prompt, question, query, message, user_message, text or messages, or the
+                only parameter.
+            key: a function of the call's arguments that returns the prompt, the messages or a
+                `Request`; the arguments themselves are then not part of the scope.
+            name: the function's name in the scope; functions with the same name share answers.
+                By default, its module and qualified name; None leaves the name out of the scope,
+                so that answers are shared with `lookup` and `get`.
+            ignore: names of arguments that do not change the answer.
+            context: "full" or "none"; overrides the cache's setting.
+            ttl: the TTL of this function's answers.
+            tags: the tags of this function's answers.
+            store_if: called with each value, which is stored only if it returns True.
+            store_truncated, store_tool_calls: override the cache's settings.
 
         Raises:
-            ConfigError: a setting is wrong, or it cannot be told which argument is the prompt.
+            ConfigError: an option is wrong, or the prompt parameter cannot be determined.
         """
-        own_rules, own_storage = self._engine.lookups.rules, self._engine.recorder.policy
+        rules, storage = self._engine.lookups.rules, self._engine.recorder.policy
         options = FunctionOptions(
             model=model,
             namespace=namespace,
             prompt=prompt,
             key=key,
             name=name,
-            rules=KeyRules(
-                keys.key_rules(ignore).ignore | own_rules.ignore, context or own_rules.context
-            ),
-            ttl=_checked(ttl),
+            rules=KeyRules(keys.key_rules(ignore).ignore | rules.ignore, context or rules.context),
+            ttl=_valid_ttl(ttl),
             tags=tags_of(tags),
             store_if=store_if,
             storage=StoragePolicy(
-                own_storage.truncated if store_truncated is None else store_truncated,
-                own_storage.tool_calls if store_tool_calls is None else store_tool_calls,
+                storage.truncated if store_truncated is None else store_truncated,
+                storage.tool_calls if store_tool_calls is None else store_tool_calls,
             ),
             known=self._functions,
             coalesce=self._coalesce,
         )
         return lambda function: decorate(function, self._engine, options)
 
-    # -------------------------------------------------------------------------- learning
+    # -------------------------------------------------------------------------- feedback
 
     def feedback(self, lookup: Lookup | str, *, correct: bool) -> bool:
-        """Say whether what a semantic hit served was right.
+        """Report whether the answer served by a semantic hit was right.
 
         An answer reported wrong is not served to that question again, and less readily to
-        others. Reports are no random sample: they move no estimate of how often hits are
-        wrong (`semcache review` does).
+        others. Reports are not a random sample, so they do not change the estimate of how often
+        hits are wrong (`semcache review` does).
 
         Args:
             lookup: the lookup, or its id (`LookupEvent.lookup_id`).
 
-        Returns whether the lookup is remembered (the newest 10,000 semantic hits are).
+        Returns whether the lookup is known; the newest 10,000 semantic hits are remembered.
 
         Raises:
-            StoreError: it could not be written.
+            StoreError: the report could not be written.
         """
         return self._engine.verification.report(lookup, correct, kind="feedback")
 
-    # -------------------------------------------------------------------------- looking
+    # ------------------------------------------------------------------------ inspection
 
     def explain(
         self, prompt: str | Request | None = None, /, *, k: int = 5, **call: Unpack[Call]
     ) -> Explanation:
-        """Everything a lookup would see and decide, without changing or counting anything.
+        """Show what a lookup would see and decide, without changing or counting anything.
+
+        Args:
+            k: how many neighbours to show.
 
         Raises:
-            RequestError: the request cannot be used.
-            EmbedderError, StoreError: a part failed.
+            RequestError: the request is malformed.
+            EmbedderError, StoreError: the embedder or the store failed.
         """
         return self._engine.lookups.explain(self.query(prompt, **call), k=k)
 
     def query(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Query:
-        """How the cache sees a request: scope, question and exact key.
+        """Return the request as the cache sees it: scope, question and exact key.
 
         Raises:
-            RequestError: the request cannot be used.
+            RequestError: the request is malformed.
         """
         request, rules = self._request(prompt, call)
         return self._engine.lookups.query(request, rules)
 
     def explain_query(self, query: Query, *, k: int = 5) -> Explanation:
-        """`explain` for a query."""
+        """`explain` for a request that `query` has already parsed."""
         return self._engine.lookups.explain(query, k=k)
 
     def stats(self) -> Stats:
-        """What the cache holds and has done, with what this process has not yet written."""
+        """Statistics of the cache over all processes, up to date with this one."""
         self.flush()
         return inspection.read_stats(self._engine.backend)
 
     def entries(self, *, limit: int | None = None, **selected: Any) -> list[Entry]:
-        """Stored entries, the newest first; `selected`: the fields of `types.Selection`."""
+        """Stored entries, newest first, filtered by the fields of `types.Selection`."""
         return self._engine.backend.catalogue.select(_selection(selected), limit=limit)
 
     def __len__(self) -> int:
         return self._engine.backend.catalogue.totals().entries
 
-    # ------------------------------------------------------------------------- removing
+    # ------------------------------------------------------------------------- deletion
 
     def invalidate(
         self,
@@ -482,14 +492,16 @@ class SemanticCache:
         ids: Iterable[int] | None = None,
         older_than: float | None = None,
     ) -> int:
-        """Delete the entries for which all the given conditions hold; return their number.
+        """Delete the entries that meet all the given conditions; return how many there were.
 
         Args:
-            older_than: stored at least so many seconds ago.
+            tag, namespace, model: the entry has this tag, namespace or model.
+            ids: the entry has one of these ids.
+            older_than: the entry was stored at least this many seconds ago.
 
         Raises:
             ConfigError: no condition was given (`clear` deletes everything).
-            StoreError: they could not be deleted.
+            StoreError: the entries could not be deleted.
         """
         selection = Selection(
             None if namespace is None else name_of(namespace, "namespace", ""),
@@ -503,23 +515,23 @@ class SemanticCache:
         return self._engine.delete(selection)
 
     def clear(self) -> int:
-        """Delete every entry; return their number."""
+        """Delete every entry; return how many there were."""
         return self._engine.delete(Selection())
 
-    # ---------------------------------------------------------------------------- ending
+    # ------------------------------------------------------------------------- lifecycle
 
     def flush(self) -> None:
-        """Write the counters, and what was learned, now (otherwise within a second)."""
+        """Write counters and learned state now (they are otherwise written within a second)."""
         self._engine.flush()
 
     def wait(self) -> None:
-        """Until what goes on in the background is done: indexes built, answers judged."""
+        """Block until background work is done: indexes are built and answers are judged."""
         self._engine.wait()
 
     def close(self) -> None:
-        """Write what is counted, keep the index on disk, give files back.
+        """Flush counters, save the index and release the files.
 
-        The router, which may serve others, is closed by whoever made it.
+        The router is not closed: other caches may share it, so its creator closes it.
         """
         self._engine.close()
 
@@ -537,14 +549,14 @@ class SemanticCache:
         ignore, context = fields.pop("ignore", None), fields.pop("context", None)
         rules = None
         if ignore is not None or context is not None:
-            own = self._engine.lookups.rules
+            default = self._engine.lookups.rules
             rules = KeyRules(
-                own.ignore | keys.key_rules(ignore or ()).ignore, context or own.context
+                default.ignore | keys.key_rules(ignore or ()).ignore, context or default.context
             )
         if not isinstance(prompt, Request):
             return make_request(prompt, **fields), rules
         if fields:
-            raise ConfigError(f"A Request already says everything; leave out {sorted(fields)}.")
+            raise ConfigError(f"A Request already holds every field; remove {sorted(fields)}.")
         return prompt, rules
 
 
@@ -562,8 +574,8 @@ async def _atexts(chunks: AsyncGenerator[Chunk, None]) -> AsyncIterator[str]:
                 yield chunk.text
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given."""
+def _not_none(**options: Any) -> dict[str, Any]:
+    """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -574,7 +586,8 @@ def _selection(selected: Mapping[str, Any]) -> Selection:
         raise ConfigError(f"entries(): {error}") from None
 
 
-def _checked(ttl: GivenTTL) -> GivenTTL:
+def _valid_ttl(ttl: GivenTTL) -> GivenTTL:
+    """The TTL itself, once it is known to be valid: a wrong one must raise before the call."""
     if ttl is not UNSET:
         seconds(ttl)
     return ttl

@@ -1,1 +1,1 @@
-"""The composition root: from options to objects, and nothing else."""
+"""The composition root: builds objects from options, and does nothing else."""

@@ -1,4 +1,4 @@
-"""The composition root: from options to an engine."""
+"""Builds an engine from options."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def open_engine(
     router: Router | None,
     hooks: Sequence[Hook],
 ) -> Engine:
-    """Open a backend and build a cache over it.
+    """Open a backend and build an engine on it.
 
     Raises:
-        ConfigError: an option is wrong.
+        ConfigError: an option has an invalid value.
         StoreError: the backend cannot be opened.
-        IndexMismatchError: it holds vectors of another embedder.
+        IndexMismatchError: the stored vectors come from another embedder.
     """
     trust, matching, calls = options.trust, options.matching, options.calls
     check_trust(trust)
@@ -47,7 +47,7 @@ def open_engine(
             retention=options.retention,
             clock=calls.clock,
             fault=telemetry.fault,
-            before_eviction=telemetry.counters.flush,  # whoever was just hit was just used
+            before_eviction=telemetry.counters.flush,  # entries that were just hit count as used
         )
         embedding = None if embedder is None else question_embedder(embedder, matching)
         verification = verification_of(

@@ -1,4 +1,4 @@
-"""From options to an embedder, and from an embedder to the semantic tier."""
+"""Builds the embedder and the embedding part of the semantic tier from options."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 _REMOTE_RUNS = 16
-"""Runs at once of an embedder that waits for a server and does not compute."""
+"""Concurrent runs of a remote embedder, which waits for a server instead of computing."""
 _LONGEST_TOKEN = 100
-"""Characters; a text with more than this for every token of the window is not even counted."""
+"""Maximum characters per token; the tokens of a text that exceeds it are not even counted."""
 
 
 def choose_embedder(given: Embedder | str | None, backend: Backend) -> Embedder:
-    """The embedder that was given, or the default one in the form whose vectors are stored.
+    """The given embedder, or the default one in the form that the stored vectors come from.
 
     Raises:
         IndexMismatchError: the stored vectors come from another embedder.
-        ConfigError: what was given is no embedder.
+        ConfigError: `given` is not an embedder.
     """
     stored = backend.embedder
     if given is None:
@@ -46,7 +46,7 @@ def choose_embedder(given: Embedder | str | None, backend: Backend) -> Embedder:
 
 
 def question_embedder(embedder: Embedder, matching: Matching) -> QuestionEmbedder:
-    """The semantic tier over an embedder: batches, a time limit, and long prompts."""
+    """Wrap an embedder with batching, a time limit and handling of long prompts."""
     from semcache.embedders.pool import EmbedderPool
 
     checked = isinstance(embedder, CheckedEmbedder)
@@ -65,7 +65,7 @@ def question_embedder(embedder: Embedder, matching: Matching) -> QuestionEmbedde
 def _fits(embedder: Embedder) -> Callable[[str], bool]:
     def fits(question: str) -> bool:
         window = embedder.window
-        # No token is shorter than a byte; two tokens mark beginning and end.
+        # A token has at least one byte; two tokens mark the start and the end.
         if window is None or len(question.encode()) + 2 <= window:
             return True
         if len(question) > _LONGEST_TOKEN * window:

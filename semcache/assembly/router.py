@@ -1,4 +1,4 @@
-"""From settings to a router."""
+"""Builds a router from settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 TASKS = ("general", "bulk_processing", "complex_reasoning", "long_context")
 
-
 MODELS: dict[str, tuple[str, str, str, str]] = {
     "openai": ("gpt-5-mini", "gpt-5-nano", "gpt-5.1", "gpt-5.1"),
     "anthropic": (
@@ -29,25 +28,24 @@ MODELS: dict[str, tuple[str, str, str, str]] = {
         "google/gemini-2.5-pro",
     ),
 }  # fmt: skip
-"""Models for `TASKS`, in its order, where the settings say nothing; a setting is better."""
-
+"""Default models of each provider, one for each of `TASKS`, used unless the settings name one."""
 
 LONG_PROMPT = 100_000
-"""Tokens from which a prompt is taken for long_context, where the settings have no routes."""
+"""Tokens from which a prompt counts as long_context, unless the settings define routes."""
 
 
 def flags_of(settings: Settings, client: Client | None = None) -> Flags:
-    """The feature flags that the settings set."""
+    """The feature flags in the settings."""
     from semcache.config.flags import Flags
 
     return Flags(settings.flags, client=client)
 
 
 def router_of(settings: Settings, **options: Any) -> Router | None:
-    """The router that the settings describe; None where they know no provider.
+    """The router that the settings describe; None if they have no provider.
 
     Args:
-        options: for `Router`, instead of what the settings say.
+        options: arguments of `Router`, which override the settings.
 
     Raises:
         ConfigError: the settings contradict themselves.
@@ -57,11 +55,11 @@ def router_of(settings: Settings, **options: Any) -> Router | None:
     from semcache.router import Router, Timeouts
     from semcache.router.resilience import BreakerRules, Retry
 
-    given = settings.providers
-    concurrency = {n: p.concurrency for n, p in given.items() if p.concurrency is not None}
-    described: dict[str, Any] = {
+    providers = settings.providers
+    concurrency = {n: p.concurrency for n, p in providers.items() if p.concurrency is not None}
+    arguments: dict[str, Any] = {
         "routes": routes_of(settings),
-        "limits": {name: limits_of(provider) for name, provider in given.items()},
+        "limits": {name: limits_of(provider) for name, provider in providers.items()},
         "concurrency": concurrency,
         "retry": Retry(**settings.retry.model_dump()),
         "breaker": BreakerRules(**settings.breaker.model_dump()),
@@ -69,61 +67,63 @@ def router_of(settings: Settings, **options: Any) -> Router | None:
         "deadline": settings.deadline,
         "flags": flags_of(settings),
     }
-    return Router(providers_of(settings), **{**described, **options})
+    return Router(providers_of(settings), **{**arguments, **options})
 
 
 def providers_of(settings: Settings) -> list[Any]:
     """The providers that the settings describe.
 
     Raises:
-        ConfigError: one of them cannot be made.
+        ConfigError: a provider cannot be created.
     """
     from semcache.config.registry import provider_kind
 
-    made = []
-    for name, given in _in_order(settings):
-        told = {
+    providers = []
+    for name, provider in _in_order(settings):
+        arguments = {
             field: value
             for field in (
                 "base_url", "api_key", "models", "headers", "version", "price_list"
             )
-            if (value := getattr(given, field))
+            if (value := getattr(provider, field))
         }  # fmt: skip
-        model = given.model or (MODELS[name][0] if name in MODELS else None)
+        model = provider.model or (MODELS[name][0] if name in MODELS else None)
         try:
-            made.append(provider_kind(given.kind or name)(name=name, model=model, **told))
+            kind = provider_kind(provider.kind or name)
+            providers.append(kind(name=name, model=model, **arguments))
         except TypeError as error:
             raise ConfigError(f"providers.{name}: {error}") from None
-    return made
+    return providers
 
 
 def _in_order(settings: Settings) -> list[tuple[str, ProviderSettings]]:
-    """Providers that were set up, in their order, before those of which there is just a key.
+    """The providers in order of preference: those with only an API key come last.
 
-    A key that happens to be in the environment must not take requests away from them.
+    A key that happens to be in the environment must not divert requests from a provider that was
+    configured on purpose.
     """
     return sorted(
         settings.providers.items(), key=lambda item: item[1].model_fields_set <= {"api_key"}
     )
 
 
-def limits_of(given: ProviderSettings) -> Sequence[Limit]:
+def limits_of(provider: ProviderSettings) -> Sequence[Limit]:
     """The rate limits of a provider."""
     from semcache.router.rate_limits import Limit
 
-    found = []
-    if given.requests_per_minute is not None:
-        found.append(Limit(given.requests_per_minute, unit="requests", wait=given.wait))
-    if given.tokens_per_minute is not None:
-        found.append(Limit(given.tokens_per_minute, unit="tokens", wait=given.wait))
-    return found
+    limits = []
+    if provider.requests_per_minute is not None:
+        limits.append(Limit(provider.requests_per_minute, unit="requests", wait=provider.wait))
+    if provider.tokens_per_minute is not None:
+        limits.append(Limit(provider.tokens_per_minute, unit="tokens", wait=provider.wait))
+    return limits
 
 
 def routes_of(settings: Settings) -> list[Route]:
-    """The rules of the settings; where there are none, one for each task type.
+    """The routes in the settings; by default, one for each task type.
 
     Raises:
-        ConfigError: a target cannot be read.
+        ConfigError: a target is malformed.
     """
     from semcache.router.routing import Route, Target
 
@@ -138,7 +138,7 @@ def routes_of(settings: Settings) -> list[Route]:
             )
             for route in settings.routes
         ]
-    by_task = {task: _targets(settings, place) for place, task in enumerate(TASKS)}
+    by_task = {task: _targets(settings, index) for index, task in enumerate(TASKS)}
     if not by_task["general"]:
         return []
     routes = [Route(targets, task_type=task) for task, targets in by_task.items()]
@@ -149,44 +149,49 @@ def routes_of(settings: Settings) -> list[Route]:
     ]
 
 
-def _targets(settings: Settings, place: int) -> tuple[Any, ...]:
+def _targets(settings: Settings, task: int) -> tuple[Any, ...]:
+    """The targets for a task, given as its index in `TASKS`, in order of preference."""
     from semcache.router.routing import Target
 
-    found = []
-    for name, given in _in_order(settings):
-        model = given.model or (MODELS[name][place] if name in MODELS else None)
+    targets = []
+    for name, provider in _in_order(settings):
+        model = provider.model or (MODELS[name][task] if name in MODELS else None)
         if model is not None:
-            found.append(Target(name, model))
-    return tuple(found)
+            targets.append(Target(name, model))
+    return tuple(targets)
 
 
 def problems(settings: Settings) -> list[str]:
-    """What would go wrong with these settings, in words; empty: nothing that can be seen here."""
+    """Descriptions of what is wrong with the settings, as far as can be checked offline."""
     from semcache.config.settings import KEYS
     from semcache.integrations.webhooks.signatures import usable
     from semcache.providers.base import HTTPProvider
 
-    found = []
+    messages = []
     if settings.providers:
         try:
             router = router_of(settings)
         except ConfigError as error:
             return [str(error)]
         assert router is not None
-        asked = {target.provider for route in router.routes for target in route.targets}
+        routed = {target.provider for route in router.routes for target in route.targets}
         for name, provider in router.providers.items():
             if (
                 not isinstance(provider, HTTPProvider)
                 or provider.has_key
                 or provider.price_list is None
             ):
-                continue  # a server of one's own needs no key
-            used = "a route leads to it, but it" if name in asked else "it"
+                continue  # a local server needs no key
+            subject = "a route leads to it, but it" if name in routed else "it"
             hint = f" Set {' or '.join(KEYS[name])}." if name in KEYS else ""
-            found.append(f"providers.{name}: {used} has no API key.{hint}")
+            messages.append(f"providers.{name}: {subject} has no API key.{hint}")
     for name, source in settings.webhooks.sources.items():
         if source.secret is None:
-            found.append(f"webhooks.sources.{name}: it has no secret, so all it sends is refused.")
+            messages.append(
+                f"webhooks.sources.{name}: it has no secret, so its deliveries are refused."
+            )
         elif not usable(source.scheme, source.secret.get_secret_value()):
-            found.append(f"webhooks.sources.{name}: its secret is none (whsec_ and base64).")
-    return found
+            messages.append(
+                f"webhooks.sources.{name}: its secret is malformed (it must be whsec_ and base64)."
+            )
+    return messages

@@ -1,4 +1,4 @@
-"""From settings to the arguments of `SemanticCache`."""
+"""Turns settings into arguments of `SemanticCache`."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from semcache.options import GROUPS, Calls, grouped
 if TYPE_CHECKING:
     from semcache.config.settings import Settings
 
-_DECIDES = ("max_false_hit_rate", "threshold")
+_DECISION_OPTIONS = ("max_false_hit_rate", "threshold")
 
 
 def arguments_of(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that settings stand for, with what a program says itself before them.
+    """Arguments of `SemanticCache` from settings, overridden by those of the program.
 
     Args:
-        given: arguments of `SemanticCache`.
+        given: the arguments that the program passes itself.
 
     Raises:
         ConfigError: a setting is wrong.
     """
-    said = {
+    values = {
         name: value
         for name in settings.cache_options()
         if (value := getattr(settings, name)) is not None
     }
     for name in given:
-        if name in GROUPS:  # a whole group given by the program stands for the settings' own
+        if name in GROUPS:  # a group from the program replaces all its settings
             for option in GROUPS[name].__dataclass_fields__:
-                said.pop(option, None)
-    if given.keys() & {*_DECIDES, "trust"}:
-        for name in _DECIDES:
-            said.pop(name, None)
-    arguments = {**grouped(said), **given}
+                values.pop(option, None)
+    if given.keys() & {*_DECISION_OPTIONS, "trust"}:
+        for name in _DECISION_OPTIONS:
+            values.pop(name, None)
+    arguments = {**grouped(values), **given}
     if "router" not in arguments:
         arguments["router"] = router_of(settings)
     if arguments["router"] is None:

@@ -1,4 +1,4 @@
-"""From options to what decides and learns."""
+"""Builds from options what decides on hits and learns from answers."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from semcache.telemetry.telemetry import Telemetry
 
 JUDGES = "semcache.judges"
-"""Entry points that make judges, by the name that `judge=` takes."""
+"""Entry point group of judges; `judge=` takes the name of an entry point."""
 
 
 def bound_config(max_false_hit_rate: float, confidence: float) -> BoundConfig:
-    """What the bound is held with.
+    """The configuration of the bound on the false hit rate.
 
     Raises:
-        ConfigError: a number is out of its range.
+        ConfigError: a number is out of range.
     """
-    if not _number(max_false_hit_rate) or not 0 < max_false_hit_rate < 0.5:
+    if not _is_number(max_false_hit_rate) or not 0 < max_false_hit_rate < 0.5:
         raise ConfigError(
-            f"max_false_hit_rate is {max_false_hit_rate!r}; it is the largest share of semantic "
-            "hits that may be wrong, above 0 and below 0.5, such as 0.02."
+            f"max_false_hit_rate is {max_false_hit_rate!r}; it must be a share of the semantic "
+            "hits above 0 and below 0.5, such as 0.02."
         )
-    if not _number(confidence) or not 0.5 <= confidence < 1:
+    if not _is_number(confidence) or not 0.5 <= confidence < 1:
         raise ConfigError(
-            f"confidence is {confidence!r}; it is 0.5 (the bound is kept on average) or more, "
-            "below 1."
+            f"confidence is {confidence!r}; it must be at least 0.5 (the bound holds on average) "
+            "and below 1."
         )
     return BoundConfig(max_false_hit_rate, caution=NormalDist().inv_cdf(confidence))
 
 
-def _number(given: object) -> bool:
-    return isinstance(given, int | float) and not isinstance(given, bool)
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_trust(trust: Trust) -> None:
-    """Raises `ConfigError` for options that could never work, before anything is opened."""
+    """Check options before anything is opened; raises `ConfigError`."""
     if trust.threshold is not None:
         FixedThreshold(trust.threshold)
     elif trust.policy is None:
@@ -68,10 +68,10 @@ def verification_of(
     telemetry: Telemetry,
     clock: Callable[[], float],
 ) -> Verification:
-    """What decides.
+    """The verification that the options ask for.
 
     Args:
-        embedder: None for the exact tier only.
+        embedder: None means exact tier only.
 
     Raises:
         ConfigError: an option is wrong.
@@ -89,7 +89,7 @@ def verification_of(
     config = bound_config(MAX_FALSE_HIT_RATE if bound is None else bound, trust.confidence)
     verifier = _verifier_of(trust)
     judge = judge_of(trust.judge, embedder, router, verifier)
-    if judge is None:  # nobody could tell what an exploration found
+    if judge is None:  # nobody would judge what an exploration finds
         config = replace(config, exploration_rate=0.0)
     learner = Learner(
         backend.ledger,
@@ -116,7 +116,7 @@ def _verifier_of(trust: Trust) -> Verifier | None:
 def judge_of(
     given: Any, embedder: Embedder, router: Router | None, verifier: Verifier | None = None
 ) -> Judge | None:
-    """The judge that was asked for.
+    """The judge that `judge=` asks for.
 
     Raises:
         ConfigError: there is no such judge, or it is "model" and there is no router.
@@ -129,11 +129,11 @@ def judge_of(
         return LocalJudge(embedder.embed, verifier=verifier)
     if given == "model":
         if router is None:
-            raise ConfigError("judge='model' asks the router, and the cache has none: router=...")
+            raise ConfigError("judge='model' asks the router, but there is none: pass router=.")
         from semcache.keys.parse import request
 
-        asked = router
-        return ModelJudge(lambda prompt: asked.complete(request(prompt)).text)
+        model = router
+        return ModelJudge(lambda prompt: model.complete(request(prompt)).text)
     if isinstance(given, str):
         for point in entry_points(group=JUDGES):
             if point.name == given:

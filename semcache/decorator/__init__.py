@@ -1,4 +1,4 @@
-"""`@cache.cached` in its four shapes: plain, async, generator and async generator functions."""
+"""`@cache.cached` for plain, async, generator and async generator functions."""
 
 from semcache.decorator.arguments import FunctionOptions
 from semcache.decorator.functions import OWN_NAME, Cached, CacheInfo, decorate

@@ -1,4 +1,4 @@
-"""From the arguments of a call to a request."""
+"""Turns the arguments of a call into a request."""
 
 from __future__ import annotations
 
@@ -17,21 +17,17 @@ from semcache.keys.parse import request as make_request
 from semcache.types import Request
 
 _PROMPT_NAMES = ("prompt", "question", "query", "message", "user_message", "text")
-
-
 _MESSAGES_NAMES = ("messages",)
-
-
 _REQUEST_FIELDS = frozenset({"model", "system", "tools", "response_format"})
 
 
 FUNCTION = "@function"
-"""The parameter that holds the function's name; no argument can be called that."""
+"""The request parameter that holds the function's name; no argument can have this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionOptions:
-    """What `cached` was given; see `SemanticCache.cached`."""
+    """The options of `cached`; see `SemanticCache.cached`."""
 
     model: str | None
     namespace: str | Callable[..., str] | None
@@ -44,12 +40,12 @@ class FunctionOptions:
     store_if: Callable[[Any], bool] | None
     storage: StoragePolicy | None
     known: dict[str, Any]
-    """What the functions decorated so far under their own names are made of."""
+    """The identity of each function decorated so far under its own name, by that name."""
     coalesce: Coalesce = "exact"
 
 
 class ArgumentReader:
-    """From a call's arguments to a `Request`."""
+    """Turns a call's arguments into a `Request`."""
 
     def __init__(self, function: Callable[..., Any], options: FunctionOptions) -> None:
         self._options = options
@@ -78,15 +74,15 @@ class ArgumentReader:
             None,
         )
         first = self._positional[0] if self._positional else ""
-        self._self = first if first in ("self", "cls") else None
+        self._receiver = first if first in ("self", "cls") else None
         self._class = class_name if first == "cls" else None
-        self._asked = "" if options.key else self._find_asked(function)
-        others = [name for name in _MESSAGES_NAMES if name in self._signature.parameters]
-        self._other = others[0] if others and others[0] != self._asked else None
-        self._plain = self._template()
+        self._prompt_name = "" if options.key else self._find_prompt_name(function)
+        names = [name for name in _MESSAGES_NAMES if name in self._signature.parameters]
+        self._messages_name = names[0] if names and names[0] != self._prompt_name else None
+        self._plain_template = self._template()
 
     def _template(self) -> Request | None:
-        """The request of a call with a plain prompt, without its prompt and parameters."""
+        """A request for plain prompts, lacking only the prompt and the parameters."""
         namespace = self._options.namespace
         if callable(namespace):
             return None
@@ -94,15 +90,15 @@ class ArgumentReader:
             "-", model=self._options.model, namespace=namespace, tags=self._options.tags
         )
 
-    def _find_asked(self, function: Callable[..., Any]) -> str:
+    def _find_prompt_name(self, function: Callable[..., Any]) -> str:
         """The name of the parameter that holds the prompt or the messages."""
-        names = [name for name in self._signature.parameters if name != self._self]
-        given = self._options.prompt
-        if given is not None:
-            if given in names:
-                return given
+        names = [name for name in self._signature.parameters if name != self._receiver]
+        prompt = self._options.prompt
+        if prompt is not None:
+            if prompt in names:
+                return prompt
             raise ConfigError(
-                f"{function.__qualname__} has no parameter {given!r}; it has {names}."
+                f"{function.__qualname__} has no parameter {prompt!r}; it has {names}."
             )
         for name in (*_PROMPT_NAMES, *_MESSAGES_NAMES):
             if name in names:
@@ -111,51 +107,51 @@ class ArgumentReader:
             return names[0]
         raise ConfigError(
             f"Which argument of {function.__qualname__}{self._signature} is the prompt? Name it: "
-            '@cache.cached(prompt="..."), or give key=callable.'
+            '@cache.cached(prompt="..."), or pass key=callable.'
         )
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request:
-        """Raises `RequestError` if the arguments cannot be told apart from other calls'."""
+        """The request of a call. Raises `RequestError` if an argument has no canonical form."""
         arguments = self._bound(args, kwargs)
-        if self._self is not None:
-            arguments.pop(self._self, None)
+        if self._receiver is not None:
+            arguments.pop(self._receiver, None)
         options = self._options
         namespace = options.namespace
         if callable(namespace):
             namespace = namespace(*args, **kwargs)
         if options.key is not None:
-            asked = options.key(*args, **kwargs)
+            prompt = options.key(*args, **kwargs)
             fields: dict[str, Any] = {}
             params: dict[str, Any] = {}
         else:
-            asked = arguments.pop(self._asked)
-            if asked is None and self._other is not None:
-                asked = arguments.pop(self._other)
+            prompt = arguments.pop(self._prompt_name)
+            if prompt is None and self._messages_name is not None:
+                prompt = arguments.pop(self._messages_name)
             fields = {name: arguments.pop(name) for name in _REQUEST_FIELDS & arguments.keys()}
             params = arguments
         if self._name is not None:
             params[FUNCTION] = self._name
         if self._class is not None:
             params["@class"] = self._class(args)
-        return self._request(asked, fields, params, namespace)
+        return self._request(prompt, fields, params, namespace)
 
     def _request(
-        self, asked: Any, fields: dict[str, Any], params: dict[str, Any], namespace: str | None
+        self, prompt: Any, fields: dict[str, Any], params: dict[str, Any], namespace: str | None
     ) -> Request:
         options = self._options
-        if isinstance(asked, Request):
-            return self._completed(asked, params, namespace)
+        if isinstance(prompt, Request):
+            return self._completed(prompt, params, namespace)
         model = fields.pop("model", None) or options.model
         if model is not None and not isinstance(model, str):
             params["model"], model = model, options.model
-        if isinstance(asked, str):
-            if self._plain is not None and not fields and model == options.model:
-                return self._plain_request(self._plain, asked, params)
+        if isinstance(prompt, str):
+            if self._plain_template is not None and not fields and model == options.model:
+                return self._plain_request(self._plain_template, prompt, params)
             kind = "prompt"
         else:
             kind = "messages"
         return make_request(
-            **{kind: asked},
+            **{kind: prompt},
             model=model,
             namespace=namespace,
             params=params,
@@ -163,54 +159,56 @@ class ArgumentReader:
             **fields,
         )
 
-    def _completed(self, asked: Request, params: dict[str, Any], namespace: str | None) -> Request:
-        """A `Request` that `key` gave, with what the decorator says of every call."""
+    def _completed(
+        self, request: Request, params: dict[str, Any], namespace: str | None
+    ) -> Request:
+        """The `Request` that `key` returned, completed with the decorator's options."""
         default = make_request("-").namespace
-        if namespace is not None and asked.namespace not in (default, namespace):
+        if namespace is not None and request.namespace not in (default, namespace):
             raise RequestError(
-                f"key gave a request in the namespace {asked.namespace!r}, but the function is "
-                f"decorated with {namespace!r}."
+                f"key returned a request in the namespace {request.namespace!r}, but the function "
+                f"is decorated with {namespace!r}."
             )
         return replace(
-            asked,
-            model=asked.model or self._options.model or "",
-            namespace=asked.namespace if namespace is None else namespace,
-            params={**asked.params, **params},
-            tags=tuple(dict.fromkeys((*asked.tags, *self._options.tags))),
+            request,
+            model=request.model or self._options.model or "",
+            namespace=request.namespace if namespace is None else namespace,
+            params={**request.params, **params},
+            tags=tuple(dict.fromkeys((*request.tags, *self._options.tags))),
         )
 
     @staticmethod
     def _plain_request(template: Request, prompt: str, params: dict[str, Any]) -> Request:
-        given = {name: value for name, value in params.items() if value is not None}
+        not_none = {name: value for name, value in params.items() if value is not None}
         return Request(
-            question(prompt), template.model, template.namespace, given, tags=template.tags
+            question(prompt), template.model, template.namespace, not_none, tags=template.tags
         )
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raises `TypeError` if the function cannot be called so."""
+        """Raises `TypeError` if the function cannot be called with these arguments."""
         self._signature.bind(*args, **kwargs)
 
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by name, defaults filled in."""
-        given = self._positional[: len(args)]
-        if not kwargs and len(given) == len(args) == len(self._signature.parameters):
-            return dict(zip(given, args, strict=True))
-        if not self._variadic and len(args) == len(given) and not kwargs.keys() & set(given):
-            arguments = {**self._defaults, **dict(zip(given, args, strict=True))}
+        """Arguments by name, with defaults filled in."""
+        names = self._positional[: len(args)]
+        if not kwargs and len(names) == len(args) == len(self._signature.parameters):
+            return dict(zip(names, args, strict=True))
+        if not self._variadic and len(args) == len(names) and not kwargs.keys() & set(names):
+            arguments = {**self._defaults, **dict(zip(names, args, strict=True))}
             arguments.update(kwargs)
             if len(arguments) == len(self._signature.parameters):
                 return arguments
-        bound = self._signature.bind(*args, **kwargs)  # TypeError, as from the call itself
+        bound = self._signature.bind(*args, **kwargs)  # raises the call's own TypeError
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         if self._keywords is not None:
             extra = arguments.pop(self._keywords)
-            # A keyword may be called like a positional-only parameter: then it stays apart.
+            # A keyword may share its name with a positional-only parameter: keep them apart.
             clash = extra.keys() & arguments.keys()
             arguments.update({self._keywords: extra} if clash else extra)
         return arguments
 
 
 def class_name(args: tuple[Any, ...]) -> str:
-    """A classmethod means another question in another class."""
+    """The name of a classmethod's class: each class asks a different question."""
     return f"{args[0].__module__}.{args[0].__qualname__}" if args else ""

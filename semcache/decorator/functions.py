@@ -1,10 +1,9 @@
-"""`@cache.cached`: a function that asks a model, and its answers kept.
+"""`@cache.cached`: caches the answers of a function that calls a model.
 
-What kind of function it is (plain, async, generator, async generator) and where its
-prompt comes from is settled once, when it is decorated. A call then becomes a
-`Request`: the prompt or the messages are found among the arguments, every other
-argument goes into the scope, and so does the function's own name: two functions
-that are given the same words do not mean the same question.
+The kind of function (plain, async, generator, async generator) and the parameter that holds the
+prompt are determined once, when the function is decorated. Every call then becomes a `Request`: the
+prompt or the messages are taken from the arguments; all other arguments become part of the scope,
+and so does the function's name, because two functions given the same text ask different questions.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ R = TypeVar("R")
 
 
 NOT_PART_OF_THE_ANSWER = "__semcache_ignore__"
-"""A function may carry the names of arguments that never change its answer."""
+"""Attribute of a function that names arguments which never change its answer."""
 
 OWN_NAME = "\0own"
-"""Stands for the function's module and qualified name."""
+"""Default of `name`: stands for the function's module and qualified name."""
 
 
 class CacheInfo(NamedTuple):
-    """How the lookups of one function in this process have ended."""
+    """Hits and misses of one decorated function in this process."""
 
     exact_hits: int
     semantic_hits: int
@@ -49,10 +48,10 @@ class CacheInfo(NamedTuple):
 
 
 class Cached(Generic[P, R]):
-    """A decorated function: called like the function, with the same types.
+    """A decorated function, called like the function itself, with the same types.
 
     Attributes:
-        __wrapped__: the function itself.
+        __wrapped__: the undecorated function.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Cached(Generic[P, R]):
         self._rules = rules
         self._counts = [0, 0, 0]
         self._counts_lock = threading.Lock()
-        self._call_options = replace(call_options, on_lookup=self._note)
+        self._call_options = replace(call_options, on_lookup=self._count)
         self._bound_to: tuple[Any, ...] = ()
 
     def __get__(self, instance: Any, owner: type | None = None) -> Cached[P, R]:
@@ -84,7 +83,7 @@ class Cached(Generic[P, R]):
         return cast(R, self._run(self._bound_to + args, kwargs, self._call_options))
 
     def lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup:
-        """Look into the cache for this call, without calling the function.
+        """Look up this call in the cache, without calling the function.
 
         Raises:
             RequestError: the arguments have no canonical form.
@@ -93,40 +92,40 @@ class Cached(Generic[P, R]):
         return self._engine.lookups.lookup(self._engine.lookups.query(request, self._rules))
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
-        """All that a lookup for this call would see and decide; nothing is changed.
+        """Show what a lookup for this call would see and decide, without changing anything.
 
         Raises:
             RequestError: the arguments have no canonical form.
-            EmbedderError, StoreError: a part failed.
+            EmbedderError, StoreError: the embedder or the store failed.
         """
         request = self._reader(self._bound_to + args, kwargs)
         return self._engine.lookups.explain(self._engine.lookups.query(request, self._rules))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function whatever is stored, and store its answer."""
+        """Call the function even if an answer is stored, and store the new one."""
         options = replace(self._call_options, refresh=True)
         return cast(R, self._run(self._bound_to + args, kwargs, options))
 
     def bypass(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function itself; nothing is looked up or stored."""
+        """Call the function without looking up or storing anything."""
         return self._function(*(self._bound_to + args), **kwargs)
 
     def cache_info(self) -> CacheInfo:
-        """How this function's lookups have ended, in this process."""
+        """Hits and misses of this function in this process."""
         with self._counts_lock:
             return CacheInfo(*self._counts)
 
-    def _note(self, lookup: Lookup) -> None:
-        place = {"exact": 0, "semantic": 1}.get(lookup.tier or "", 2)
+    def _count(self, lookup: Lookup) -> None:
+        index = {"exact": 0, "semantic": 1}.get(lookup.tier or "", 2)
         with self._counts_lock:
-            self._counts[place] += 1
+            self._counts[index] += 1
 
     def _query(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Query | None:
-        """The call as the cache sees it; None, and a fault, where it cannot be cached."""
+        """The call as the cache sees it; None, and a fault, if it cannot be cached."""
         try:
             return self._engine.lookups.query(self._reader(args, kwargs), self._rules)
         except TypeError as error:
-            self._reader.check(args, kwargs)  # a wrong call is the function's own TypeError
+            self._reader.check(args, kwargs)  # wrong arguments raise the function's own TypeError
             self._engine.telemetry.fault("request", error)
         except Exception as error:
             self._engine.telemetry.fault("request", error)
@@ -137,7 +136,7 @@ class Cached(Generic[P, R]):
 
 
 class CachedFunction(Cached[P, R]):
-    """A plain function."""
+    """A decorated plain function."""
 
     def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
         query = self._query(args, kwargs)
@@ -148,9 +147,9 @@ class CachedFunction(Cached[P, R]):
 
 
 class CachedCoroutine(Cached[P, R]):
-    """An async function."""
+    """A decorated async function."""
 
-    async def __call__(  # type: ignore[override]  # R is a coroutine's type, here awaited
+    async def __call__(  # type: ignore[override]  # R is the coroutine type, which is awaited here
         self, *args: P.args, **kwargs: P.kwargs
     ) -> Any:
         return await self._run(self._bound_to + args, kwargs, self._call_options)
@@ -168,7 +167,7 @@ class CachedCoroutine(Cached[P, R]):
 
 
 class CachedGenerator(Cached[P, R]):
-    """A generator function: chunks of one answer."""
+    """A decorated generator function, which yields the chunks of one answer."""
 
     def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
         query = self._query(args, kwargs)
@@ -179,7 +178,7 @@ class CachedGenerator(Cached[P, R]):
 
 
 class CachedAsyncGenerator(Cached[P, R]):
-    """An async generator function: chunks of one answer."""
+    """A decorated async generator function, which yields the chunks of one answer."""
 
     def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
         query = self._query(args, kwargs)
@@ -192,23 +191,24 @@ class CachedAsyncGenerator(Cached[P, R]):
 
 
 def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions) -> Cached[P, R]:
-    """Wrap a function in the shape that it has.
+    """Wrap a function according to its kind.
 
     Raises:
-        ConfigError: it cannot be told which argument is the prompt.
+        ConfigError: the function cannot be cached, or its prompt parameter cannot be determined.
     """
     if not callable(function) or not hasattr(function, "__qualname__"):
         raise ConfigError(
-            f"{function!r} is no function. Decorate the function itself (below @classmethod or "
+            f"{function!r} is not a function. Decorate the function itself (below @classmethod or "
             "@staticmethod), and wrap a functools.partial in a function."
         )
     if inspect.iscoroutinefunction(options.store_if):
-        raise ConfigError("store_if must be a plain function: it says at once, yes or no.")
-    own = frozenset(getattr(function, NOT_PART_OF_THE_ANSWER, ()))
-    if own:
-        options = replace(options, rules=replace(options.rules, ignore=options.rules.ignore | own))
-    shape, annotation = _shape(function)
-    streams = shape in (CachedGenerator, CachedAsyncGenerator)
+        raise ConfigError("store_if must be a plain function, not an async one.")
+    ignored = frozenset(getattr(function, NOT_PART_OF_THE_ANSWER, ()))
+    if ignored:
+        rules = replace(options.rules, ignore=options.rules.ignore | ignored)
+        options = replace(options, rules=rules)
+    wrapper, annotation = _wrapper_of(function)
+    streams = wrapper in (CachedGenerator, CachedAsyncGenerator)
     if options.name == OWN_NAME:
         options = replace(options, name=f"{function.__module__}.{function.__qualname__}")
         _check_own_name(function, options.known)
@@ -220,7 +220,8 @@ def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions)
         streams=streams,
         coalesce=options.coalesce,
     )
-    return shape(function, engine, ArgumentReader(function, options), options.rules, call_options)
+    reader = ArgumentReader(function, options)
+    return wrapper(function, engine, reader, options.rules, call_options)
 
 
 def _codec(annotation: Any, *, streams: bool) -> Codec:
@@ -230,47 +231,47 @@ def _codec(annotation: Any, *, streams: bool) -> Codec:
 
 
 def _check_own_name(function: Callable[..., Any], known: dict[str, Any]) -> None:
-    """A name must mean one function, or two of them would share answers.
+    """Check that no other function has the same name, because the two would share answers.
 
-    Closures, lambdas and bound methods of one name may differ in what they hold.
+    Closures, lambdas and bound methods with the same name may differ in what they capture.
 
     Raises:
-        ConfigError: another function of this name was decorated before.
+        ConfigError: another function with this name was decorated before.
     """
     name = f"{function.__module__}.{function.__qualname__}"
     cells = getattr(function, "__closure__", None) or ()
-    held = [_contents(cell) for cell in cells if not isinstance(_contents(cell), Cached)]
+    captured = [_contents(cell) for cell in cells if not isinstance(_contents(cell), Cached)]
     code = getattr(function, "__code__", None)
-    made_of = (code, held, getattr(function, "__self__", None))
-    unsure = "<" in function.__qualname__ or made_of[2] is not None
-    first = known.setdefault(name, made_of)
-    same = first[0] == code and first[2] is made_of[2]
-    same = same and len(first[1]) == len(held)
-    same = same and all(map(operator.is_, first[1], held))
-    if unsure and not same:
+    receiver = getattr(function, "__self__", None)
+    ambiguous = "<" in function.__qualname__ or receiver is not None
+    first_code, first_captured, first_receiver = known.setdefault(name, (code, captured, receiver))
+    same = first_code == code and first_receiver is receiver
+    same = same and len(first_captured) == len(captured)
+    same = same and all(map(operator.is_, first_captured, captured))
+    if ambiguous and not same:
         raise ConfigError(
-            f"Two functions are called {name!r} (made in a function, lambdas, or bound methods), "
-            "and may answer differently. Tell them apart: @cache.cached(name='...')."
+            f"Two functions are called {name!r} (closures, lambdas or bound methods), and may "
+            "answer differently. Give each its own name: @cache.cached(name='...')."
         )
 
 
 def _contents(cell: Any) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # a variable that is not set yet
+    except ValueError:  # the variable is not assigned yet
         return None
 
 
-def _shape(function: Callable[..., Any]) -> tuple[type[Cached[Any, Any]], Any]:
-    """The wrapper's class and the type of a value (for a stream: of a chunk)."""
-    returned = _return_type(function)
+def _wrapper_of(function: Callable[..., Any]) -> tuple[type[Cached[Any, Any]], Any]:
+    """The wrapper class, and the type of a value (of a chunk, for a stream)."""
+    annotation = _return_type(function)
     if inspect.isasyncgenfunction(function):
-        return CachedAsyncGenerator, _first_argument(returned)
+        return CachedAsyncGenerator, _first_argument(annotation)
     if inspect.iscoroutinefunction(function):
-        return CachedCoroutine, returned
+        return CachedCoroutine, annotation
     if inspect.isgeneratorfunction(function):
-        return CachedGenerator, _first_argument(returned)
-    return CachedFunction, returned
+        return CachedGenerator, _first_argument(annotation)
+    return CachedFunction, annotation
 
 
 def _return_type(function: Callable[..., Any]) -> Any:

@@ -1,1 +1,1 @@
-"""The walk of a call: lookup, coalescing, asking the model, recording, and what follows a hit."""
+"""One call from start to end: lookup, coalescing, asking the model, recording, work after a hit."""

@@ -1,8 +1,8 @@
-"""Asking the model beside the traffic, after a hit was served: to audit it, or to renew it.
+"""Calls to the model after a hit was served: to audit the hit, or to refresh a stale entry.
 
-Nobody waits for it. In threads it is done one after another by a daemon thread, so that what has
-not been asked when the program ends is never asked; in tasks, each by a task of the caller's loop.
-There are never more than a few under way or waiting: a hit beyond these goes without.
+No caller waits for them. For blocking callers, one daemon thread makes them in turn, and those
+still queued when the program ends are dropped; for async callers, each is a task of the caller's
+loop. The number of pending calls is limited: further hits are not audited or refreshed.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from semcache.engine.engine import Engine
 
 Whole = tuple[Any, Any]
-"""A whole value, and what `store_if` is called with."""
+"""A whole value, and the value to call `store_if` with."""
 AsyncSend = Callable[[], Awaitable[Whole]]
 
-_MOST = 8
-"""Under way or waiting, of one engine."""
+_MAX_PENDING = 8
+"""Pending calls of one engine: queued for its thread, or tasks."""
 
 
 class Background:
-    """Work that follows a hit, in a thread or in tasks. Drops what there is no room for.
+    """Runs work after a hit, in a thread or in tasks, and drops work when there is too much.
 
     Args:
-        fault: told what failed.
+        fault: called with errors of the work.
     """
 
     def __init__(self, fault: Fault) -> None:
@@ -46,13 +46,13 @@ class Background:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """In a child process: the thread and the tasks are the parent's."""
-        self._queue: Queue[Callable[[], None] | None] = Queue(_MOST)
+        """In a child process: start empty; the thread and the tasks are the parent's."""
+        self._queue: Queue[Callable[[], None] | None] = Queue(_MAX_PENDING)
         self._thread: Thread | None = None
         self._tasks: set[Any] = set()
 
     def close(self) -> None:
-        """Begin nothing more. What is under way in the thread ends by itself."""
+        """Drop what is queued. Work that the thread has begun still finishes."""
         while not self._queue.empty():
             with suppress(Empty):
                 self._queue.get_nowait()
@@ -61,7 +61,7 @@ class Background:
         self._thread = None
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Do this in the thread, if there is room."""
+        """Queue work for the thread; drop it if the queue is full."""
         if self._thread is None:
             thread = Thread(
                 target=_run, args=(self._queue,), name="semcache-background", daemon=True
@@ -83,11 +83,11 @@ class Background:
             self._queue.put_nowait(partial(copy_context().run, guarded))
 
     def submit_task(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do this in a task of the running loop, if there is room."""
+        """Run work in a task of the running loop; drop it if there are too many tasks."""
         import asyncio
 
         self._drop_orphans()
-        if len(self._tasks) >= _MOST:
+        if len(self._tasks) >= _MAX_PENDING:
             return
 
         async def guarded() -> None:
@@ -101,7 +101,7 @@ class Background:
         task.add_done_callback(self._tasks.discard)
 
     def _drop_orphans(self) -> None:
-        """Tasks of closed loops never end by themselves, and would take the room of others."""
+        """Forget tasks of closed loops, which never finish and would count as pending forever."""
         for task in list(self._tasks):
             if task.get_loop().is_closed():
                 self._tasks.discard(task)
@@ -117,17 +117,17 @@ def _run(queue: Queue[Callable[[], None] | None]) -> None:
 def after_hit(
     engine: Engine, lookup: Lookup, send: Callable[[], Whole], options: CallOptions
 ) -> None:
-    """What is to be done after a hit, if anything."""
+    """Refresh or audit a hit in the thread, if it is due."""
     if lookup.stale:
-        engine.background.submit(partial(_renew, engine, lookup, send, options))
+        engine.background.submit(partial(_refresh, engine, lookup, send, options))
     elif not options.streams and engine.recorder.wants_audit(lookup):
         engine.background.submit(lambda: _audit(engine, lookup, options, send()[0]))
 
 
 def aafter_hit(engine: Engine, lookup: Lookup, send: AsyncSend, options: CallOptions) -> None:
-    """`after_hit` in a task of the caller's loop."""
+    """`after_hit` in a task of the running loop."""
     if lookup.stale:
-        engine.background.submit_task(partial(_arenew, engine, lookup, send, options))
+        engine.background.submit_task(partial(_arefresh, engine, lookup, send, options))
     elif not options.streams and engine.recorder.wants_audit(lookup):
 
         async def audit() -> None:
@@ -143,53 +143,55 @@ def _audit(engine: Engine, lookup: Lookup, options: CallOptions, value: Any) -> 
         engine.recorder.record_audit(lookup, completion, ttl=options.ttl, policy=options.storage)
 
 
-# ------------------------------------------------------------------------------- renewing
+# ---------------------------------------------------------------------------- refreshing
 
 
-def _renew(engine: Engine, lookup: Lookup, send: Callable[[], Whole], options: CallOptions) -> None:
-    lead = drive(_lead_renewal(engine, lookup, options))
+def _refresh(
+    engine: Engine, lookup: Lookup, send: Callable[[], Whole], options: CallOptions
+) -> None:
+    lead = drive(_lead_refresh(engine, lookup, options))
     if lead is None:
         return
     try:
         with inside(lead.call.key):
-            value, judged = send()
+            value, checked = send()
     except BaseException:
         engine.in_flight.end(lead.call, Abandoned())
         raise
-    drive(_finish_renewal(engine, lead, options, value, judged))
+    drive(_finish_refresh(engine, lead, options, value, checked))
 
 
-async def _arenew(engine: Engine, lookup: Lookup, send: AsyncSend, options: CallOptions) -> None:
-    lead = await adrive(engine, _lead_renewal(engine, lookup, options))
+async def _arefresh(engine: Engine, lookup: Lookup, send: AsyncSend, options: CallOptions) -> None:
+    lead = await adrive(engine, _lead_refresh(engine, lookup, options))
     if lead is None:
         return
     try:
         with inside(lead.call.key):
-            value, judged = await send()
+            value, checked = await send()
     except BaseException:
         engine.in_flight.end(lead.call, Abandoned())
         raise
-    await adrive(engine, _finish_renewal(engine, lead, options, value, judged))
+    await adrive(engine, _finish_refresh(engine, lead, options, value, checked))
 
 
-def _lead_renewal(
+def _lead_refresh(
     engine: Engine, lookup: Lookup, options: CallOptions
 ) -> Generator[Step, Any, Lead | None]:
-    """The right to renew; None if somebody else does or did, here or in another process."""
+    """Lead the refresh; None if another caller, in any process, is doing it or has done it."""
     query = lookup.query
     call, leads = engine.in_flight.join(query.exact_key)
     if not leads:
         return None
     try:
         holder = yield from take_lease(engine, call, lookup, options, 0.0)
-        renewed = holder == "another"
-        if not renewed:
-            renewed = (yield partial(engine.lookups.fresh_exact, query)) is not None
-        if not renewed:
-            # The tier stays: for an exact hit the question is still to be embedded.
-            asked = replace(lookup, decision=Miss("expired"), entry=None)
+        refreshed = holder == "another"
+        if not refreshed:
+            refreshed = (yield partial(engine.lookups.fresh_exact, query)) is not None
+        if not refreshed:
+            # Keep the tier: `record` embeds the question of an exact hit, which has no vector.
+            miss = replace(lookup, decision=Miss("expired"), entry=None)
             old = lookup.entry if lookup.tier == "semantic" else None
-            return Lead(call, asked, None if old is None else old.id)
+            return Lead(call, miss, None if old is None else old.id)
     except BaseException:
         engine.in_flight.end(call, Abandoned())
         raise
@@ -197,10 +199,10 @@ def _lead_renewal(
     return None
 
 
-def _finish_renewal(
-    engine: Engine, lead: Lead, options: CallOptions, value: Any, judged: Any
+def _finish_refresh(
+    engine: Engine, lead: Lead, options: CallOptions, value: Any, checked: Any
 ) -> Generator[Step, Any, None]:
-    """Store the new answer; a stale one to other words of the question is deleted."""
-    stored = yield from finish(engine, lead, options, value, judged)
+    """Store the new answer, and delete a stale entry that answered a rephrased question."""
+    stored = yield from finish(engine, lead, options, value, checked)
     if stored is not None and lead.replaces is not None:
         yield partial(engine.delete, Selection(ids=(lead.replaces,)))

@@ -1,4 +1,4 @@
-"""What one call works with: its options, its values, and the steps that it asks for."""
+"""Types of one call: its options, its values, and the steps that it yields."""
 
 from __future__ import annotations
 
@@ -17,21 +17,29 @@ Coalesce = Literal["exact", "semantic", "off"]
 
 
 class Codec(Protocol):
-    """How a caller's values are stored and given back."""
+    """Converts a caller's values to completions, to be stored, and back."""
 
     tells_source: bool
-    """Its values have room for where a completion was served from."""
+    """Whether its values can say where they were served from."""
 
     def keep(self, chunk: Any) -> Any:
-        """What `dump` needs of a chunk, taken before the caller can change the chunk."""
+        """Return what `dump` needs of a chunk, before the caller can modify the chunk."""
         ...
 
     def dump(self, value: Any) -> Completion:
-        """A value, or the list of a stream's kept chunks. Raises `TypeError` if it cannot be."""
+        """Convert a value, or the list of what `keep` returned for the chunks of a stream.
+
+        Raises:
+            TypeError: the value cannot be stored.
+        """
         ...
 
     def load(self, completion: Completion) -> Any:
-        """A value of the caller's own. Raises `TypeError` or `ValueError` for another's."""
+        """Convert back to a value, which belongs to the caller.
+
+        Raises:
+            TypeError, ValueError: the completion does not hold a value of this kind.
+        """
         ...
 
 
@@ -45,7 +53,7 @@ class CompletionCodec:
 
     def dump(self, value: Completion) -> Completion:
         if not isinstance(value, Completion):
-            raise TypeError(f"send gave a {type(value).__name__}, not a semcache.Completion")
+            raise TypeError(f"send returned a {type(value).__name__}, not a semcache.Completion")
         return value
 
     def load(self, completion: Completion) -> Completion:
@@ -82,15 +90,15 @@ class CallOptions:
     """How one call is looked up and stored.
 
     Attributes:
-        codec: from values to completions and back.
-        ttl: of the answer; see `Retention`.
-        store_if: called with the value; the answer is not stored if it returns False.
-        storage: which answers are stored; None for the cache's own policy.
-        streams: values are lists of chunks.
-        coalesce: which calls under way to wait for: those for the "exact" same request, also
-            those for a question that may be served the same answer ("semantic"), or none ("off").
-        refresh: ask the model even if an answer is stored, and store the new one.
-        on_lookup: called with the lookup when it has ended.
+        codec: converts values to completions and back.
+        ttl: the TTL of the answer; see `Retention`.
+        store_if: called with the value, which is stored only if it returns True.
+        storage: which answers are stored; None means the cache's own policy.
+        streams: whether values are lists of chunks.
+        coalesce: which calls in flight to wait for: "exact" for those with an equal request,
+            "semantic" also for those whose answer may be served to this request, or "off".
+        refresh: ask the model even if an answer is stored, and replace that answer.
+        on_lookup: called with the finished lookup.
     """
 
     codec: Codec = COMPLETIONS
@@ -105,7 +113,7 @@ class CallOptions:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A step: wait for a call; after `patience` seconds count it as abandoned."""
+    """A step: wait for a call; treat it as abandoned after `patience` seconds."""
 
     call: InFlight
     patience: float | None
@@ -113,14 +121,14 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A step: wait so many seconds."""
+    """A step: sleep for this many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The call ends here, with this value. `lookup`: a hit that may be audited or renewed."""
+    """The call is answered with this value. `lookup` is a hit to audit or refresh, if any."""
 
     value: Any
     lookup: Lookup | None = None
@@ -128,10 +136,10 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The caller is to ask the model, and to end the call in flight.
+    """The caller must ask the model, and then end the call in flight.
 
     Attributes:
-        replaces: id of a stale entry that the answer replaces.
+        replaces: id of a stale entry that the answer replaces; None if there is none.
     """
 
     call: InFlight

@@ -1,10 +1,10 @@
-"""One call from beginning to end: look up, else ask the model, store the answer.
+"""One call from start to end: look up; on a miss, ask the model and store the answer.
 
-What surrounds asking the model is written once, as generators that yield the steps they need done
-(`coalescing`). One driver does them blocking, one for tasks (`drivers`). The four functions here
-differ only in how the model is asked. A hit ends before any of that, in a few lines.
+What happens before and after asking the model is written once, as generators of steps
+(`coalescing`); one driver performs the steps blocking, another async (`drivers`). The four
+functions here differ only in how they ask the model. Hits take a short path without generators.
 
-A fault of the cache leaves the call as a miss; the model's own errors pass through unchanged.
+If the cache fails, the call is a miss; the model's own errors pass through unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _open(engine: Engine, query: Query, options: CallOptions) -> Served | Lead:
-    """Look up, and on a miss join a call under way or lead one."""
+    """Look up; on a miss, join a call in flight or lead a new one."""
     ended = engine.in_flight.ended
     lookup = engine.lookups.lookup(query, serve=not options.refresh)
     served = served_by(engine, options, lookup)
@@ -36,10 +36,11 @@ def _open(engine: Engine, query: Query, options: CallOptions) -> Served | Lead:
 
 
 async def _aopen(engine: Engine, query: Query, options: CallOptions) -> Served | Lead:
-    """`_open` for tasks."""
+    """`_open` without blocking."""
     ended = engine.in_flight.ended
-    look = partial(engine.lookups.lookup, query, serve=not options.refresh)
-    lookup = await engine.in_thread(look)
+    lookup = await engine.in_thread(
+        partial(engine.lookups.lookup, query, serve=not options.refresh)
+    )
     served = served_by(engine, options, lookup)
     if served is not None:
         return served
@@ -86,9 +87,9 @@ async def aanswer(
 def stream(
     engine: Engine, query: Query, send: Callable[[], Iterator[Any]], options: CallOptions
 ) -> Generator[Any, None, None]:
-    """The stored chunks for a request, or those of `send()`, passed on as they arrive.
+    """The stored chunks for a request, or those of `send()` as they arrive.
 
-    A stream is stored only if it was read to its end.
+    A stream is stored only if it is read to its end.
     """
     opening = _open(engine, query, options)
     if isinstance(opening, Served):
@@ -140,12 +141,12 @@ async def astream(
 
 
 class _Chunks:
-    """The chunks of a stream, each as it was when it arrived.
+    """Collects the chunks of a stream as they arrive.
 
     Attributes:
-        seen: the caller's own chunks; empty where `store_if` does not ask for them.
-        kept: what is stored of them; None once a chunk could not be kept, so that the stream
-            cannot be stored.
+        seen: the caller's own chunks; empty if there is no `store_if` to call with them.
+        kept: what to store of the chunks; None once one of them cannot be stored, and so neither
+            can the stream.
     """
 
     def __init__(self, engine: Engine, options: CallOptions) -> None:
@@ -177,7 +178,7 @@ async def _awhole(send: Callable[[], Awaitable[Any]]) -> Whole:
 
 
 def _collect(engine: Engine, options: CallOptions, send: Callable[[], Iterator[Any]]) -> Whole:
-    """A whole stream, read for nobody but the cache."""
+    """Read a whole stream that only the cache needs."""
     chunks = _Chunks(engine, options)
     for chunk in send():
         chunks.add(chunk)
@@ -194,5 +195,5 @@ async def _acollect(
 
 
 def _outcome_of(error: BaseException) -> Failed | Abandoned:
-    """A model's error is its followers' too; a caller who leaves is not."""
+    """Followers share an error of the model, but not the cancellation of their leader."""
     return Failed(error) if isinstance(error, Exception) else Abandoned()

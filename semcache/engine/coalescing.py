@@ -1,8 +1,8 @@
-"""From a miss to the answer of another caller's call, or to the right to ask the model.
+"""After a miss: wait for another caller's answer to the same request, or lead the call.
 
-Equal requests under way wait for one of them: in this process for its call in flight, in other
-processes for its lease. Whoever waited looks again. When leases fail, callers proceed without
-coalescing, which costs calls and nothing else.
+Of concurrent equal requests, one calls the model and the others wait for it: for its call in
+flight within a process, for its lease across processes. Those that waited look up again. If
+leases fail, callers proceed without coalescing, which only costs additional calls.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 DEAD_AFTER = 5.0
-"""Seconds without a heartbeat after which the call of another process is taken over."""
-LOOK_EVERY = (0.005, 0.1)
-"""Seconds between looks at the call of another process: at first, and at most."""
+"""Seconds without a heartbeat after which another process's call is taken over."""
+POLL_INTERVALS = (0.005, 0.1)
+"""Seconds between polls of another process's lease: the first interval, and the longest."""
 PATIENCE = 120.0
-"""Seconds that equal requests wait for a call under way before they ask for themselves."""
+"""Seconds to wait for a call in flight before asking the model independently."""
 STREAM_PATIENCE = 10.0
-"""The same for a stream, whose reader may have stopped reading."""
+"""Likewise for a stream, which may be stuck because its consumer has stopped reading."""
 
 
 def served_by(engine: Engine, options: CallOptions, lookup: Lookup) -> Served | None:
-    """The value of a hit; None for a miss, and for a stored value of another kind."""
+    """The value of a hit; None for a miss, or if the codec cannot load the stored value."""
     if options.on_lookup is not None:
         options.on_lookup(lookup)
     entry = lookup.entry
     if entry is None:
         return None
-    return _loaded(engine, options.codec, entry.completion, lookup.tier, lookup)
+    return _load(engine, options.codec, entry.completion, lookup.tier, lookup)
 
 
 def join(
     engine: Engine, lookup: Lookup, ended: int, options: CallOptions
 ) -> Generator[Step, Any, Served | Lead]:
-    """From a miss to another caller's value, or to leading the call.
+    """After a miss, get another caller's value or become the leader of the call.
 
     Args:
-        ended: `engine.in_flight.ended` from before the lookup.
+        ended: `engine.in_flight.ended`, read before the lookup.
     """
     patience = STREAM_PATIENCE if options.streams else PATIENCE
     in_flight, key = engine.in_flight, lookup.query.exact_key
     alone = options.refresh or options.coalesce == "off" or lookup.decision.reason == "caching_off"
     if options.coalesce == "semantic" and not alone:
-        near = yield from _after_near(engine, lookup, options, patience)
+        near = yield from _wait_for_similar(engine, lookup, options, patience)
         if near is not None:
             return near
     while True:
@@ -65,26 +65,26 @@ def join(
         call, leads = in_flight.join(key, lookup)
         if leads:
             break
-        if call.mine:  # waiting for oneself would never end
+        if call.mine:  # waiting for itself would never end
             return Lead(InFlight(key), lookup)
         outcome = yield Wait(call, patience)
         match outcome:
             case Completed(completion) if (
-                copy := _copied(engine, options, completion)
+                copy := _shared_copy(engine, options, completion)
             ) is not None:
                 engine.telemetry.counters.increment(Counter.SHARED)
                 return copy
             case Failed(error):
                 raise error
             case Abandoned() if call.ended:
-                continue  # the leader is gone: one of those who waited takes its place
-            case _:  # not to be shared, or too slow: every caller asks for itself
+                continue  # the leader is gone: one of its followers takes over
+            case _:  # the answer cannot be shared, or is too slow: do not coalesce
                 return Lead(InFlight(key), lookup)
     try:
         holder = yield from take_lease(engine, call, lookup, options, patience)
         if in_flight.ended == ended and holder == "nobody":
             return Lead(call, lookup)
-        # Another call has ended since the lookup: perhaps with this very answer.
+        # A call has ended since the lookup, perhaps with the answer to this request.
         again = partial(engine.lookups.fresh_exact, lookup.query)
         served = yield from _stored_meanwhile(engine, options, again)
     except BaseException:
@@ -96,32 +96,32 @@ def join(
     return served
 
 
-def _after_near(
+def _wait_for_similar(
     engine: Engine, lookup: Lookup, options: CallOptions, patience: float
 ) -> Generator[Step, Any, Served | None]:
-    """Wait for a call under way for nearly the same question, and look again.
+    """Wait for a call in flight for a similar question, and look up again.
 
-    Whether its answer may be served is for the verification to say, as always.
+    Verification decides, as always, whether its answer may be served.
     """
     near = engine.in_flight.near(lookup, engine.verification.floor)
     if near is not None and near.mine:
         return None
     if near is not None:
         yield Wait(near, patience)
-    elif not (yield from _after_near_lease(engine, lookup, patience)):
+    elif not (yield from _wait_for_similar_lease(engine, lookup, patience)):
         return None
     again = partial(engine.lookups.fresh_semantic, lookup)
     return (yield from _stored_meanwhile(engine, options, again))
 
 
-def _after_near_lease(
+def _wait_for_similar_lease(
     engine: Engine, lookup: Lookup, patience: float
 ) -> Generator[Step, Any, bool]:
-    """Wait for the call of another process for nearly the same question; False if none is."""
+    """Wait for another process's call for a similar question; False if there is none."""
     leases, vector, scope = engine.leases, lookup.vector, lookup.query.scope.digest
     if leases is None or vector is None:
         return False
-    pause, waited = LOOK_EVERY[0], 0.0
+    pause, waited = POLL_INTERVALS[0], 0.0
     try:
         key = yield partial(leases.near, scope, vector, engine.verification.floor)
         if key is None or key == lookup.query.exact_key or is_inside(key):
@@ -129,7 +129,7 @@ def _after_near_lease(
         first = holder = yield partial(leases.look, key)
         while holder is not None and holder.owner == first.owner and waited < patience:
             yield Pause(pause)
-            waited, pause = waited + pause, min(2 * pause, LOOK_EVERY[1])
+            waited, pause = waited + pause, min(2 * pause, POLL_INTERVALS[1])
             holder = yield partial(leases.look, key)
             if holder == first and waited >= DEAD_AFTER:
                 break
@@ -142,17 +142,18 @@ def _after_near_lease(
 def take_lease(
     engine: Engine, call: InFlight, lookup: Lookup, options: CallOptions, patience: float
 ) -> Generator[Step, Any, Literal["nobody", "us", "another"]]:
-    """Lead among all processes too, or wait until another's call for the same has ended.
+    """Become the leader across processes, or wait until another process's call has ended.
 
-    Returns who holds the lease: another, if waiting took too long; nobody, where there are no
-    leases or they fail. Whoever held it before has stored its answer before releasing it.
+    Returns who holds the lease: "us", if the caller leads now; "another", if that process ended
+    without an answer or the wait took too long; "nobody", if there are no leases or they fail.
+    A previous holder has stored its answer before releasing the lease.
     """
     leases, key = engine.leases, lookup.query.exact_key
     if leases is None or is_inside(key):
         return "nobody"
     vector = lookup.vector if options.coalesce == "semantic" else None
     take = partial(_take, leases, call, lookup.query.scope.digest, vector)
-    pause, waited, silent = LOOK_EVERY[0], 0.0, 0.0
+    pause, waited, silent = POLL_INTERVALS[0], 0.0, 0.0
     try:
         holder = yield take
         while holder is not None:
@@ -160,7 +161,7 @@ def take_lease(
                 return "another"
             yield Pause(pause)
             waited, silent = waited + pause, silent + pause
-            pause = min(2 * pause, LOOK_EVERY[1])
+            pause = min(2 * pause, POLL_INTERVALS[1])
             now = yield partial(leases.look, key)
             if now is None:
                 holder = yield take
@@ -177,9 +178,9 @@ def take_lease(
 def _take(
     leases: Leases, call: InFlight, scope: bytes, vector: Vector | None
 ) -> LeaseHolder | None:
-    """Take the lease for a call; return who holds it if another process does.
+    """Take the lease for a call; return its holder if that is another process.
 
-    The call is given its lease here, because the caller may be cancelled meanwhile.
+    The lease is attached to the call right here, because the caller may be cancelled meanwhile.
     """
     lease = leases.take(call.key, scope, vector)
     if isinstance(lease, LeaseHolder):
@@ -189,6 +190,7 @@ def _take(
 
 
 def _take_over(leases: Leases, call: InFlight, dead: LeaseHolder) -> LeaseHolder | None:
+    """Take the lease from a dead holder; return the new holder if another process was faster."""
     lease = leases.take_over(call.key, dead)
     if lease is None:
         return leases.look(call.key) or dead
@@ -197,20 +199,22 @@ def _take_over(leases: Leases, call: InFlight, dead: LeaseHolder) -> LeaseHolder
 
 
 def _stored_meanwhile(
-    engine: Engine, options: CallOptions, look: Callable[[], Entry | None]
+    engine: Engine, options: CallOptions, look_up: Callable[[], Entry | None]
 ) -> Generator[Step, Any, Served | None]:
-    """What another call has stored since the lookup, if it may be served."""
-    entry = yield look
+    """The value that another call has stored since the lookup, if it may be served."""
+    entry = yield look_up
     if entry is None:
         return None
-    served = _loaded(engine, options.codec, entry.completion, "shared")
+    served = _load(engine, options.codec, entry.completion, "shared")
     if served is not None:
         engine.telemetry.counters.increment(Counter.SHARED)
     return served
 
 
-def _copied(engine: Engine, options: CallOptions, completion: Completion | None) -> Served | None:
-    """A follower's own copy of the leader's answer; None if it cannot have one."""
+def _shared_copy(
+    engine: Engine, options: CallOptions, completion: Completion | None
+) -> Served | None:
+    """A follower's own copy of the leader's answer; None if it cannot be copied."""
     if completion is None:
         return None
     try:
@@ -218,16 +222,17 @@ def _copied(engine: Engine, options: CallOptions, completion: Completion | None)
     except Exception as error:
         engine.telemetry.fault("codec", error)
         return None
-    return _loaded(engine, options.codec, own, "shared")
+    return _load(engine, options.codec, own, "shared")
 
 
-def _loaded(
+def _load(
     engine: Engine,
     codec: Codec,
     completion: Completion,
     source: Source | None,
     lookup: Lookup | None = None,
 ) -> Served | None:
+    """The value of a completion; None, and a fault, if the codec cannot load it."""
     try:
         if codec.tells_source:
             completion = replace(completion, served_from=source)
@@ -238,17 +243,17 @@ def _loaded(
 
 
 def finish(
-    engine: Engine, lead: Lead, options: CallOptions, value: Any, judged: Any
+    engine: Engine, lead: Lead, options: CallOptions, value: Any, checked: Any
 ) -> Generator[Step, Any, Entry | None]:
     """Store the model's answer and end the call in flight.
 
     Args:
-        judged: what `store_if` is called with.
+        checked: the value to call `store_if` with.
     """
     completion: Completion | None = None
     entry: Entry | None = None
     try:
-        completion = dump(engine, options, value, judged)
+        completion = dump(engine, options, value, checked)
         if completion is not None:
             entry = yield partial(
                 engine.recorder.record,
@@ -262,14 +267,14 @@ def finish(
     return entry
 
 
-def dump(engine: Engine, options: CallOptions, value: Any, judged: Any) -> Completion | None:
-    """A value as a completion; None if it is not to be stored, or cannot be."""
+def dump(engine: Engine, options: CallOptions, value: Any, checked: Any) -> Completion | None:
+    """A value as a completion; None if it must not or cannot be stored."""
     counters = engine.telemetry.counters
     if value is None:
         counters.increment_labelled(Labelled.NOT_STORED, "empty")
         return None
     try:
-        if options.store_if is not None and not options.store_if(judged):
+        if options.store_if is not None and not options.store_if(checked):
             counters.increment_labelled(Labelled.NOT_STORED, "store_if")
             return None
         return options.codec.dump(value)

@@ -1,4 +1,4 @@
-"""Doing the steps that a call asks for: blocking, or for tasks with local work in a thread."""
+"""Drivers that perform the steps of a call: blocking, or async with local work in a thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def drive(steps: Steps) -> Any:
-    """Do the steps, blocking."""
+    """Perform the steps, blocking."""
     return sansio.drive(steps, _perform)
 
 
@@ -28,7 +28,7 @@ def _perform(step: Step) -> Any:
 
 
 async def adrive(engine: Engine, steps: Steps) -> Any:
-    """Do the steps, with local work in a worker thread of the engine."""
+    """Perform the steps without blocking; local work runs in a worker thread of the engine."""
 
     async def perform(step: Step) -> Any:
         match step:

@@ -1,4 +1,4 @@
-"""From a question to its vector, or to the reason why there is none."""
+"""Turns a question into its vector, or says why it has none."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from semcache.types import Miss
 if TYPE_CHECKING:
     from semcache.types import Vector
 
-_NO_QUESTION = Miss("no_question", "there is no user turn with words in it to embed")
+_NO_QUESTION = Miss("no_question", "the request has no user turn with text to embed")
 _TOO_LONG = Miss(
     "question_too_long",
-    "the question is longer than the embedder's window, so that only the exact tier looks at it "
+    "the question is longer than the embedder's window, so only the exact tier was used "
     "(long_prompts='chunks' embeds all of it)",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionEmbedder:
-    """Turns questions into vectors, on the cache's terms.
+    """Turns questions into vectors, within the cache's time limit and prompt length.
 
     Attributes:
         embed: question -> float32[d]; raises `EmbedderError`.
-        fits: whether all of a question reaches its vector.
-        embed_long: `embed` for questions that do not fit; None if these use the exact tier only.
+        fits: whether a question fits the embedder's window.
+        embed_long: `embed` for questions that do not fit; None if they use the exact tier only.
     """
 
     embed: Callable[[str], Vector]
@@ -34,7 +34,7 @@ class QuestionEmbedder:
     embed_long: Callable[[str], Vector] | None = None
 
     def vector(self, question: str | None) -> Vector | Miss:
-        """float32[d] of a question, or why there is none.
+        """The vector of a question, float32[d], or why there is none.
 
         Raises:
             EmbedderError: the embedder failed.

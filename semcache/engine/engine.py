@@ -1,7 +1,7 @@
-"""The engine of a cache: its parts, the calls under way, and their common life.
+"""The engine of a cache: its parts, its calls in flight, and its lifecycle.
 
-An engine owns everything that a call goes through, and everything that a fork or the end of the
-program must reach.
+An engine owns everything that a call passes through, and everything that needs attention when the
+process forks or exits.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ T = TypeVar("T")
 
 
 class Engine:
-    """A cache at work, over parts that it is given.
+    """The working parts of a cache, put together.
 
     Args:
         backend: closed with the engine.
         entries: the serving path of the backend.
-        leases: who asks the model for what, among processes; None if each asks for itself.
-        embedder: the semantic tier's; None for the exact tier only.
-        embedding: how questions reach it.
+        leases: coalesces calls across processes; None disables that.
+        embedder: the embedder of the semantic tier; None means exact tier only.
+        embedding: turns questions into vectors with it; None means exact tier only.
         verification: decides whether a neighbour may be served; closed with the engine.
         telemetry: events and counters.
-        rules: what does not belong to the scope.
-        retention: TTLs.
+        rules: what to leave out of the scope.
+        retention: TTLs of new entries.
         storage: which answers are stored.
-        flags: looked at with every lookup; None if all flags are on.
-        clock: seconds since the epoch. draw: uniform in [0, 1).
+        flags: feature flags, checked on every lookup; None means that all are on.
+        clock: returns seconds since the epoch.
+        draw: returns uniform random numbers in [0, 1).
         audit: share of the semantic hits that are audited.
     """
 
@@ -101,20 +102,20 @@ class Engine:
         self._threads: ThreadPoolExecutor | None = None
 
     def delete(self, selection: Selection) -> int:
-        """Delete what is selected; return how many entries were deleted.
+        """Delete the selected entries; return how many there were.
 
         Raises:
-            StoreError: the store failed. An invalidation that did not happen must be known.
+            StoreError: the store failed. The caller must know that nothing was invalidated.
         """
         return self.entries.delete(selection)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Do blocking work in a worker thread.
+        """Run blocking work in a worker thread.
 
-        In threads of our own: the loop's default threads may all be taken by callers that wait
-        for us.
+        The engine has its own threads: the loop's default threads may all be busy with callers
+        that wait for the engine.
         """
-        import asyncio  # here, so that programs without tasks do not load it
+        import asyncio  # here, so that programs without async code do not load it
 
         if self._threads is None:
             self._threads = ThreadPoolExecutor(thread_name_prefix="semcache")
@@ -122,10 +123,10 @@ class Engine:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, partial(context.run, work))
 
-    # --------------------------------------------------------------------------- life
+    # ----------------------------------------------------------------------- lifecycle
 
     def flush(self) -> None:
-        """Write counters, and what was learned, now."""
+        """Write counters and learned state now."""
         self.telemetry.counters.flush()
         try:
             self.verification.save()
@@ -133,20 +134,20 @@ class Engine:
             self.telemetry.fault("counters", error)
 
     def wait(self) -> None:
-        """Return when indexes are built and answers compared."""
+        """Block until indexes are built and answers are judged."""
         self.entries.wait()
         self.verification.wait()
 
     def before_fork(self) -> None:
-        """Wait until none of the cache's threads is in the middle of a write."""
+        """Wait until no thread is in the middle of a write, and hold off new writes."""
         self.backend.hold()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Allow writes again."""
         self.backend.let_go()
 
     def after_fork(self) -> None:
-        """In a child process: renew what threads of the parent may have held."""
+        """In a child process: replace locks and threads, which belong to the parent."""
         self.telemetry.counters.after_fork()
         self.verification.after_fork()
         self.backend.after_fork()
@@ -155,7 +156,7 @@ class Engine:
         self._threads = None
 
     def close(self) -> None:
-        """Write what is counted and learned, and close the backend."""
+        """Write counters and learned state, and close the backend."""
         try:
             self.verification.close()
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What a lookup saw and decided, as a value."""
+"""The explanation of a lookup: what it would see and decide."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from semcache.types import Candidate, Decision, Entry, Query
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Everything that a lookup would see and decide, found out without changing anything.
+    """What a lookup would see and decide, worked out without changing anything.
 
     Attributes:
         query: scope, question and exact key.
-        exact: the entry with the same exact key, expired or not.
-        neighbours: entries of the scope, the nearest first, whatever their similarity.
+        exact: the entry with the same exact key, even if it has expired; None if there is none.
+        neighbours: entries of the scope, nearest first, however low their similarity.
         decision: what a lookup would decide now.
-        tier: which tier decided.
-        policy: what decides, in words.
-        notes: what else a person should know, such as why there is no vector.
+        tier: the tier that would serve a hit; None for a miss.
+        policy: a description of what decides.
+        notes: other things worth knowing, such as why there is no vector.
     """
 
     query: Query

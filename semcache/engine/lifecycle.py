@@ -1,6 +1,6 @@
-"""Forks and the end of the program, for every engine of the process.
+"""Prepares every engine of the process for a fork, and closes it when the program exits.
 
-The only place with state of the process as a whole: the operating system forks all of it at once.
+This is the only module with process-wide state, because a fork copies the whole process at once.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class Lifecycle:
-    """The engines that are open, and what must happen to them when the process forks or ends."""
+    """The open engines, and what happens to them when the process forks or exits."""
 
     def __init__(self) -> None:
         self._engines: WeakSet[Engine] = WeakSet()
-        self._turn = threading.RLock()
-        """Held while a thread forks; one at a time."""
-        self._held: list[Engine] = []
+        self._fork_lock = threading.RLock()
+        """Held during a fork, so that threads fork one at a time."""
+        self._paused: list[Engine] = []
 
     def add(self, engine: Engine) -> None:
-        """Look after an engine for as long as somebody uses it."""
+        """Manage an engine for as long as it is referenced elsewhere."""
         self._engines.add(engine)
 
     def register(self) -> None:
-        """Have the interpreter call this object."""
+        """Register with the interpreter's exit and fork hooks."""
         atexit.register(self.close_all)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
@@ -40,28 +40,28 @@ class Lifecycle:
             )
 
     def close_all(self) -> None:
-        """At the end of the program: write what is counted, save indexes."""
+        """At exit: close every engine, which writes its counters and saves its index."""
         for engine in list(self._engines):
             with suppress(Exception):
                 engine.close()
 
     def before_fork(self) -> None:
-        """Wait until no engine is in the middle of a write, and keep it so."""
-        self._turn.acquire()
-        self._held[:] = list(self._engines)
-        for engine in self._held:
+        """Wait until no engine is in the middle of a write, and hold off new writes."""
+        self._fork_lock.acquire()
+        self._paused[:] = list(self._engines)
+        for engine in self._paused:
             engine.before_fork()
 
     def after_fork_in_parent(self) -> None:
-        for engine in reversed(self._held):
+        for engine in reversed(self._paused):
             engine.after_fork_in_parent()
-        self._held.clear()
-        self._turn.release()
+        self._paused.clear()
+        self._fork_lock.release()
 
     def after_fork(self) -> None:
-        """In a child process: the parent's threads are gone, with the locks that they held."""
-        self._turn = threading.RLock()
-        self._held.clear()
+        """In a child process: replace locks, which threads of the parent may have held."""
+        self._fork_lock = threading.RLock()
+        self._paused.clear()
         for engine in list(self._engines):
             engine.after_fork()
 

@@ -1,7 +1,7 @@
-"""From a request to a decision. A fault of the cache is a miss, never the caller's trouble.
+"""Looks up requests and decides what to serve.
 
-A request that cannot be used raises `RequestError`, because only the caller can mend that.
-Whatever else fails, the embedder, the index, the store, becomes a miss and a `FaultEvent`.
+A malformed request raises `RequestError`, because only the caller can fix it. A failure of any
+part of the cache (embedder, index, store) is a miss and a `FaultEvent`, never the caller's problem.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ if TYPE_CHECKING:
     from semcache.verification.base import Verification
 
 CACHING_OFF = Miss("caching_off", "the flag caching_enabled is off")
-_EXPIRED = Miss("expired", "the same request has expired")
+_EXPIRED = Miss("expired", "the stored answer has expired")
 _SEMANTIC_OFF = Miss("semantic_off", "the semantic tier is switched off")
-_BYPASSED = Miss("bypassed", "nothing was to be served")
+_BYPASSED = Miss("bypassed", "put and refresh serve no stored answer")
 
 
 class Lookups:
-    """Looks requests up, over parts that it is given.
+    """Looks up requests.
 
     Args:
-        entries: entries by key and by similarity.
-        embedding: None for the exact tier only.
+        entries: finds entries by key and by similarity.
+        embedding: turns questions into vectors; None means exact tier only.
         verification: decides which neighbour may be served.
-        telemetry: told how every lookup ended.
-        rules: what does not belong to the scope.
-        flags: looked at with every lookup; None if all flags are on.
-        clock: seconds since the epoch. draw: uniform in [0, 1).
+        telemetry: events and counters.
+        rules: what to leave out of the scope.
+        flags: feature flags, checked on every lookup; None means that all are on.
+        clock: returns seconds since the epoch.
+        draw: returns uniform random numbers in [0, 1).
     """
 
     def __init__(
@@ -69,10 +70,10 @@ class Lookups:
         self._draw = draw
 
     def query(self, request: Request, rules: KeyRules | None = None) -> Query:
-        """A request as the cache sees it.
+        """The request as the cache sees it.
 
         Args:
-            rules: instead of the cache's own.
+            rules: override the cache's own.
 
         Raises:
             RequestError: the request has no canonical form.
@@ -85,17 +86,17 @@ class Lookups:
     # --------------------------------------------------------------------------- lookup
 
     def lookup(self, query: Query, *, serve: bool = True) -> Lookup:
-        """Look a request up. Raises nothing: a fault is a miss.
+        """Look up a request. Never raises: a fault is a miss.
 
         Args:
-            serve: False serves nothing and only prepares for recording.
+            serve: False embeds the question for `record`, but serves nothing.
         """
         start = time.perf_counter()
         try:
             if not self.enabled("caching_enabled"):
                 lookup = Lookup(query, CACHING_OFF)
             else:
-                lookup = self._served(query) if serve else self._prepared(query)
+                lookup = self._find_answer(query) if serve else self._embed_only(query)
         except Exception as error:
             lookup = Lookup(query, self._fault("lookup", error))
         self._count(lookup)
@@ -108,19 +109,19 @@ class Lookups:
             self._telemetry.emit(_event(lookup, time.perf_counter() - start))
         return lookup
 
-    def _served(self, query: Query) -> Lookup:
+    def _find_answer(self, query: Query) -> Lookup:
         now = self.clock()
         entry = self._entries.exact(query.exact_key)
         if entry is not None and entry.fresh(now):
             hit = Hit(entry, 1.0, "same request")
             return Lookup(query, hit, "exact", 1.0, entry, stale=entry.stale(now))
-        lookup = self._semantic(query, now)
+        lookup = self._find_similar(query, now)
         if entry is not None and isinstance(lookup.decision, Miss):
             return replace(lookup, decision=_EXPIRED)
         return lookup
 
-    def _semantic(self, query: Query, now: float) -> Lookup:
-        # Before the embedding, while the store's code still lies in the processor's caches.
+    def _find_similar(self, query: Query, now: float) -> Lookup:
+        # Before the embedding, while the store's code is still in the CPU caches.
         revision = None if self._embedding is None else self._entries.revision()
         vector = self.vector(query)
         if isinstance(vector, Miss):
@@ -132,30 +133,30 @@ class Lookups:
         except Exception as error:
             return Lookup(query, self._fault("search", error), vector=vector)
         if isinstance(decision, Hit):
-            served, similarity = decision.entry, decision.similarity
-            stale = served.stale(now)
-            return Lookup(query, decision, "semantic", similarity, served, vector, stale=stale)
+            entry, similarity = decision.entry, decision.similarity
+            stale = entry.stale(now)
+            return Lookup(query, decision, "semantic", similarity, entry, vector, stale=stale)
         return Lookup(query, decision, None, nearest, None, vector)
 
     def _decide(
         self, query: Query, vector: Vector, now: float, draw: float, revision: int | None = None
     ) -> tuple[Decision, float | None]:
-        """The decision on the neighbours of a vector, and the similarity of the nearest."""
+        """The decision on a vector's neighbours, and the similarity of the nearest one."""
         verification = self._verification
         neighbours = self._entries.nearest(
             query.scope.digest, vector, verification.k, verification.floor, revision
         )
         return verification.decide(query, neighbours, now=now, draw=draw), neighbours.nearest
 
-    def _prepared(self, query: Query) -> Lookup:
-        """A miss that knows its vector."""
+    def _embed_only(self, query: Query) -> Lookup:
+        """A miss with the question's vector."""
         vector = self.vector(query)
         if isinstance(vector, Miss):
             return Lookup(query, vector if vector.reason == "fault" else _BYPASSED)
         return Lookup(query, _BYPASSED, vector=vector)
 
     def vector(self, query: Query) -> Vector | Miss:
-        """float32[d] of the question, or why there is none. A failing embedder is a miss, too."""
+        """The question's vector, float32[d], or why there is none; a failed embedder is a miss."""
         try:
             return self._vector(query)
         except EmbedderError as error:
@@ -179,10 +180,10 @@ class Lookups:
         else:
             counters.increment(Counter.EXPLORATION)
 
-    # ------------------------------------------------------------------ looking once more
+    # --------------------------------------------------------------- lookups that count nothing
 
     def fresh_exact(self, query: Query) -> Entry | None:
-        """The entry for exactly this request, if it is good now; counts nothing."""
+        """The entry for exactly this request, if it is neither expired nor stale."""
         try:
             entry, now = self._entries.exact(query.exact_key), self.clock()
         except Exception as error:
@@ -191,7 +192,7 @@ class Lookups:
         return entry if entry is not None and entry.fresh(now) and not entry.stale(now) else None
 
     def fresh_semantic(self, lookup: Lookup) -> Entry | None:
-        """What may be served now for a question that was looked up before; counts nothing."""
+        """The entry that may be served now to a question that was looked up before."""
         if lookup.vector is None:
             return None
         try:
@@ -207,7 +208,8 @@ class Lookups:
         """What a lookup would do, with up to k neighbours. Changes and counts nothing.
 
         Raises:
-            EmbedderError, StoreError: a part failed; here that is said and not hidden.
+            EmbedderError, StoreError: the embedder or the store failed. Unlike in `lookup`, a
+                fault is not turned into a miss.
         """
         now = self.clock()
         exact = self._entries.exact(query.exact_key)
@@ -216,14 +218,14 @@ class Lookups:
         notes: list[str] = []
         if exact is not None and not fresh:
             notes.append(f"entry {exact.id} answers the same request but has expired")
-        shown: list[Candidate] = []
+        neighbours: list[Candidate] = []
         decision: Decision
         if isinstance(vector, Miss):
             decision = vector
             notes.append(vector.detail)
         else:
             decision, _ = self._decide(query, vector, now, 1.0)
-            shown = self._neighbours(query, vector, k, now)
+            neighbours = self._neighbours(query, vector, k, now)
         if exact is not None and fresh:
             decision = Hit(exact, 1.0, "same request")
         elif exact is not None and isinstance(decision, Miss):
@@ -232,13 +234,12 @@ class Lookups:
         if isinstance(decision, Hit):
             tier = "exact" if fresh else "semantic"
         policy = self._verification.describe()
-        return Explanation(query, exact, tuple(shown), decision, tier, policy, tuple(notes))
+        return Explanation(query, exact, tuple(neighbours), decision, tier, policy, tuple(notes))
 
     def _neighbours(self, query: Query, vector: Vector, k: int, now: float) -> list[Candidate]:
         """Up to k neighbours, however dissimilar, with their evidence."""
-        found = self._entries.nearest(query.scope.digest, vector, k, -1.0)
-        shown = found.candidates[:k]
-        return self._verification.examine(query, shown, now=now) if shown else []
+        candidates = self._entries.nearest(query.scope.digest, vector, k, -1.0).candidates[:k]
+        return self._verification.examine(query, candidates, now=now) if candidates else []
 
 
 def _event(lookup: Lookup, seconds: float) -> LookupEvent:

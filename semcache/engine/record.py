@@ -1,4 +1,4 @@
-"""Storing answers. What cannot be stored is counted and told, never the caller's trouble."""
+"""Stores answers. A failure to store is counted and reported, never the caller's problem."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from semcache.verification.base import Verification
 
 WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"})
-"""Finish reasons of whole answers; an answer with any other was cut off, filtered or refused."""
+"""Finish reasons of whole answers; any other means cut off, filtered or refused."""
 
 _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
 
 @dataclass(frozen=True, slots=True)
 class StoragePolicy:
-    """Which answers are stored besides whole ones in words.
+    """Which answers are stored besides whole ones.
 
     Attributes:
-        truncated: store answers that were cut off by a length limit or a filter, too.
-        tool_calls: store answers that ask for tools, too.
+        truncated: also store answers that were cut off by a length limit or a filter.
+        tool_calls: also store answers that call tools.
     """
 
     truncated: bool = False
     tool_calls: bool = False
 
     def reason_against(self, completion: Completion) -> str | None:
-        """Why an answer is not to be stored; None if it is."""
+        """Why an answer must not be stored; None if it may be."""
         if completion.has_tool_calls or completion.finish_reason in _TOOL_CALLS:
             return None if self.tool_calls else "tool_calls"
         if completion.finish_reason not in WHOLE:
             return None if self.truncated else "truncated"
-        no_words = not completion.text.strip()
-        if no_words and (completion.payload_kind is None or completion.finish_reason is not None):
+        no_text = not completion.text.strip()
+        if no_text and (completion.payload_kind is None or completion.finish_reason is not None):
             return "empty"
         if completion.payload_kind == "chunks" and not completion.payload:
             return "empty"
@@ -56,17 +56,17 @@ class StoragePolicy:
 
 
 class Recorder:
-    """Stores answers, over parts that it is given.
+    """Stores answers.
 
     Args:
-        entries: where they go.
-        lookups: for vectors that are still to be made, flags and the clock.
-        verification: told of every fresh answer.
-        telemetry: told what was stored and what was not.
-        retention: TTLs.
+        entries: stores entries.
+        lookups: provides missing vectors, feature flags and the clock.
+        verification: learns from every fresh answer.
+        telemetry: events and counters.
+        retention: TTLs of new entries.
         policy: which answers are stored.
-        audit: share of the semantic hits that are audited, where a call can be.
-        draw: uniform in [0, 1).
+        audit: share of the semantic hits that are audited, where the model can be asked.
+        draw: returns uniform random numbers in [0, 1).
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class Recorder:
         tags: Iterable[str] = (),
         policy: StoragePolicy | None = None,
     ) -> Entry | None:
-        """Store the answer to a request that was looked up; None if it was not to be stored.
+        """Store the answer to a request that was looked up; None if it was not stored.
 
         Args:
-            policy: instead of the cache's own.
+            policy: overrides the cache's own.
 
         Raises:
-            ConfigError: the TTL is wrong.
+            ConfigError: the TTL is invalid.
         """
         now = self._lookups.clock()
         request = lookup.query.request
@@ -141,7 +141,7 @@ class Recorder:
             self._telemetry.counters.increment_labelled(Labelled.NOT_STORED, reason)
 
     def _learn(self, lookup: Lookup, completion: Completion, entry_id: int | None) -> None:
-        """A fresh answer shows what the candidate was worth. Never the caller's fault."""
+        """Learn from a fresh answer whether the candidate was right. Never raises."""
         if isinstance(lookup.decision, Explore):
             self._telemetry.counters.bought("explore", completion.usage)
         try:
@@ -150,8 +150,7 @@ class Recorder:
             self._telemetry.fault("judge", error)
 
     def _vector(self, lookup: Lookup) -> Vector | None:
-        """The vector to store. An exact hit has made none; when its entry is replaced, it is
-        made now."""
+        """The vector to store. An exact hit made none, so it is made now to replace the entry."""
         if lookup.vector is not None or lookup.tier != "exact":
             return lookup.vector
         vector = self._lookups.vector(lookup.query)
@@ -160,7 +159,7 @@ class Recorder:
     # --------------------------------------------------------------------------- audits
 
     def wants_audit(self, lookup: Lookup) -> bool:
-        """Whether to ask the model about this semantic hit, after it was served."""
+        """Whether to audit this semantic hit, that is, to ask the model although it was served."""
         return (
             self._audit > 0
             and self._verification.judges
@@ -176,18 +175,18 @@ class Recorder:
         ttl: GivenTTL = UNSET,
         policy: StoragePolicy | None = None,
     ) -> None:
-        """The model's answer to a request that was served from the cache.
+        """Record the model's answer to a request that was served from the cache.
 
-        The judge compares the two; the fresh one is stored for the very words of the request,
-        so that a wrong answer is not served to them again.
+        The judge compares the two answers. The fresh one is stored under the exact request, so
+        that a wrong answer is not served to that request again.
         """
         self._telemetry.counters.bought("audit", completion.usage)
         if lookup.candidate is None:
             return
         if (policy or self.policy).reason_against(completion) is not None:
             return
-        asked = replace(lookup, decision=Miss("bypassed"), tier=None, entry=None)
-        entry = self.record(asked, completion, ttl=ttl, policy=policy)
+        miss = replace(lookup, decision=Miss("bypassed"), tier=None, entry=None)
+        entry = self.record(miss, completion, ttl=ttl, policy=policy)
         entry_id = None if entry is None else entry.id
         self._verification.observe_audit(lookup, completion, entry_id)
 
@@ -230,15 +229,15 @@ def _entry(entry_id: int, new: NewEntry) -> Entry:
 
 
 def as_completion(answer: str | Completion) -> Completion:
-    """An answer given as text or as a `Completion`.
+    """Turn text into a `Completion`; return a `Completion` unchanged.
 
     Raises:
-        RequestError: it is neither.
+        RequestError: the answer is neither.
     """
     if isinstance(answer, Completion):
         return answer
     if isinstance(answer, str):
         return Completion(answer)
     raise RequestError(
-        f"The answer is a {type(answer).__name__}; give a string or a semcache.Completion."
+        f"The answer is a {type(answer).__name__}; pass a string or a semcache.Completion."
     )

@@ -1,12 +1,11 @@
-"""Single flight: of equal requests under way, one calls the model.
+"""Single flight: of concurrent equal requests, only one calls the model.
 
-Within a process waiters wait for a future; among processes, for a lease.
+Within a process, callers wait for a future; across processes, for a lease.
 
-The first to miss leads; the others wait for its answer. If the leader fails with an
-error, its followers get that error, as if the model had given it to each; if it leaves
-without an answer (cancelled, or a stream was not read to its end), the followers try
-for themselves, one of them leading. A call that asks its own question again, from
-inside, is let through and does not wait for itself.
+The first caller to miss is the leader; the others are followers and wait for its answer. If the
+model raises an error, the followers get that error too. If the leader is abandoned (cancelled, or
+its stream not read to the end), one of the followers becomes the leader. A call that makes the
+same request again, from within its own call to the model, does not wait for itself.
 """
 
 from __future__ import annotations
@@ -31,9 +30,11 @@ _inside: ContextVar[frozenset[bytes]] = ContextVar("semcache_inside", default=fr
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The leader has an answer; None: one that cannot be stored, nor therefore shared.
+    """The leader has an answer.
 
-    kept: it was stored, so that other processes find it.
+    Attributes:
+        completion: the answer; None if it cannot be stored, and so cannot be shared either.
+        kept: whether the answer was stored, so that other processes find it.
     """
 
     completion: Completion | None
@@ -42,21 +43,21 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The model's call failed for the leader."""
+    """The leader's call to the model raised this error."""
 
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """The leader is gone, or took too long; nothing is known."""
+    """The leader gave up or took too long; whether there will be an answer is unknown."""
 
 
 Outcome = Completed | Failed | Abandoned
 
 
 class InFlight:
-    """One call under way. Whoever leads must end it, with `InFlightCalls.end`."""
+    """One call in flight. Its leader must end it, with `InFlightCalls.end`."""
 
     def __init__(self, key: bytes, lookup: Lookup | None = None) -> None:
         self.key = key
@@ -67,19 +68,20 @@ class InFlight:
 
     @property
     def mine(self) -> bool:
-        """Whether the caller leads it, and would wait for itself."""
+        """Whether the current thread or task leads this call, and so must not wait for it."""
         return self.leader == _caller()
 
     @property
     def ended(self) -> bool:
-        """Whether its outcome is known."""
+        """Whether the outcome is known."""
         return self._future.done()
 
     def settle(self, outcome: Outcome) -> None:
+        """Pass the outcome to the followers."""
         self._future.set_result(outcome)
 
     def hold(self, lease: Lease) -> None:
-        """Hold a lease until the flight ends, which it may have done already."""
+        """Hold a lease until the call ends; release it right away if it has ended already."""
         self._lease = lease
         if self.ended:
             self.let_go(kept=True)
@@ -91,14 +93,14 @@ class InFlight:
             lease.release(kept=kept)
 
     def wait(self, patience: float | None) -> Outcome:
-        """Block until it has ended; `Abandoned` after `patience` seconds."""
+        """Block until the call has ended; return `Abandoned` after `patience` seconds."""
         with suppress(FutureTimeoutError):
             return self._future.result(patience)
         return Abandoned()
 
     async def await_(self, patience: float | None) -> Outcome:
-        """`wait` without blocking; a waiter that is cancelled disturbs nobody."""
-        import asyncio  # here, so that programs without tasks do not load it
+        """`wait` without blocking; cancelling one waiter does not affect the others."""
+        import asyncio  # here, so that programs without async code do not load it
 
         waiting = asyncio.shield(asyncio.wrap_future(self._future))
         with suppress(TimeoutError):
@@ -107,67 +109,67 @@ class InFlight:
 
 
 class InFlightCalls:
-    """The calls under way in this process, by exact key."""
+    """The calls in flight in this process, by exact key."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[bytes, InFlight] = {}
+        self._calls: dict[bytes, InFlight] = {}
         self.ended = 0
-        """How many have ended: whoever sees it unchanged has missed none."""
+        """How many calls have ended; if it has not changed, none ended in the meantime."""
 
     def join(self, key: bytes, lookup: Lookup | None = None) -> tuple[InFlight, bool]:
-        """(flight, whether the caller leads it). `lookup` is what others may find it by."""
+        """Return (call, whether the caller leads it). `near` compares other lookups to `lookup`."""
         if is_inside(key):
-            return InFlight(key), True  # the leader itself asks again: it may not wait for itself
+            return InFlight(key), True  # a nested call of the leader must not wait for itself
         with self._lock:
-            flight = self._flights.get(key)
-            if flight is not None:
-                return flight, False
-            flight = self._flights[key] = InFlight(key, lookup)
-            return flight, True
+            call = self._calls.get(key)
+            if call is not None:
+                return call, False
+            call = self._calls[key] = InFlight(key, lookup)
+            return call, True
 
     def near(self, lookup: Lookup, floor: float) -> InFlight | None:
-        """The flight for the nearest other question of the same scope, if it is near enough."""
+        """The call for the most similar other question of the scope, at `floor` or above."""
         vector, scope = lookup.vector, lookup.query.scope.digest
         if vector is None:
             return None
         best, nearest = floor, None
         with self._lock:
-            under_way = list(self._flights.values())
-        for flight in under_way:
-            led = flight.lookup
-            if led is None or led.vector is None or led.query.scope.digest != scope:
+            calls = list(self._calls.values())
+        for call in calls:
+            other = call.lookup
+            if other is None or other.vector is None or other.query.scope.digest != scope:
                 continue
             if (
-                flight.key != lookup.query.exact_key
-                and (cosine := float(vector @ led.vector)) >= best
+                call.key != lookup.query.exact_key
+                and (cosine := float(vector @ other.vector)) >= best
             ):
-                best, nearest = cosine, flight
+                best, nearest = cosine, call
         return nearest
 
     def after_fork(self) -> None:
-        """In a child process: the parent's callers are not here."""
+        """In a child process: forget the calls, which belong to the parent."""
         self._lock = threading.Lock()
-        self._flights.clear()
+        self._calls.clear()
 
-    def end(self, flight: InFlight, outcome: Outcome) -> None:
-        """Take the flight off the board and tell its followers."""
-        if flight.ended:
+    def end(self, call: InFlight, outcome: Outcome) -> None:
+        """Remove a call, pass its outcome to the followers and release its lease."""
+        if call.ended:
             return
         with self._lock:
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
+            if self._calls.get(call.key) is call:
+                del self._calls[call.key]
             self.ended += 1
-        flight.settle(outcome)
-        flight.let_go(kept=not isinstance(outcome, Completed) or outcome.kept)
+        call.settle(outcome)
+        call.let_go(kept=not isinstance(outcome, Completed) or outcome.kept)
 
     def under_way(self, key: bytes) -> bool:
-        """Whether somebody in this process is asking for this."""
-        return key in self._flights
+        """Whether a call for this key is in flight in this process."""
+        return key in self._calls
 
 
 def _caller() -> tuple[int, int]:
-    """The thread, and the task if there is one."""
+    """The current thread, and the current task if there is one."""
     task = None
     if (asyncio := sys.modules.get("asyncio")) is not None:
         with suppress(RuntimeError):
@@ -176,16 +178,16 @@ def _caller() -> tuple[int, int]:
 
 
 def is_inside(key: bytes) -> bool:
-    """Whether the caller's context leads a flight for this already."""
+    """Whether the current context is inside the call to the model for this key."""
     return key in _inside.get()
 
 
 @contextmanager
 def inside(key: bytes) -> Iterator[None]:
-    """Mark the caller's context as leading this flight."""
+    """Mark the current context as inside the call to the model for this key."""
     token = _inside.set(_inside.get() | {key})
     try:
         yield
     finally:
-        with suppress(ValueError):  # closed from another context, which is not inside
+        with suppress(ValueError):  # a generator may be closed from another context
             _inside.reset(token)

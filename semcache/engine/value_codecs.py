@@ -1,14 +1,13 @@
-"""A function's values to completions and back.
+"""Converts a decorated function's values to completions and back.
 
-Stored is JSON. A string is stored as text; what the function's annotation names
-(dataclasses, pydantic models, TypedDicts, unions, containers of them) goes through
-pydantic and comes back as the same type; without an annotation, JSON values come back
-as they were and a dataclass or pydantic model as the class it was, if the program has
-imported that class by then. Nothing is ever imported, let alone run, because stored data
-asks for it.
+Values are stored as JSON. A string is stored as text. Values of an annotated type (dataclasses,
+pydantic models, TypedDicts, unions and containers of them) are converted by pydantic and come back
+as the same type. Without an annotation, JSON values come back unchanged, and a dataclass or
+pydantic model comes back as its class, provided that the program has imported the class by then:
+stored data never causes an import.
 
-From answers in OpenAI's or Anthropic's form, whether SDK objects or plain dicts, the
-text, the finish reason, the usage and the model are read.
+Answers in OpenAI's or Anthropic's format, whether SDK objects or plain dicts, are parsed for their
+text, finish reason, usage and model.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _PLAIN = (str, bool, int, float, type(None), object)
 
 
 class ValueCodec:
-    """Values of one function.
+    """Codec of the values of one function.
 
     Args:
         annotation: the function's return type, or `Any`.
@@ -40,7 +39,7 @@ class ValueCodec:
 
     @cached_property
     def _adapter(self) -> Any:
-        """pydantic's reading of the annotation; None where it says nothing."""
+        """pydantic's adapter for the annotation; None if pydantic has no use for it."""
         if self._annotation is Any or self._annotation in _PLAIN:
             return None
         from pydantic import TypeAdapter
@@ -56,7 +55,7 @@ class ValueCodec:
         return chunk
 
     def dump(self, value: Any) -> Completion:
-        """Raises `TypeError` for a value that would not come back as it is."""
+        """Raises `TypeError` for a value that would not come back unchanged."""
         if type(value) is str:
             return Completion(value)
         if self._annotation is Completion and isinstance(value, Completion):
@@ -67,7 +66,7 @@ class ValueCodec:
         return details(value if kind == "json" else payload, payload, kind)
 
     def load(self, completion: Completion) -> Any:
-        """Raises `TypeError` or `ValueError` if the stored form is no value of this type."""
+        """Raises `TypeError` or `ValueError` if what is stored is not a value of this type."""
         if self._annotation is Completion:
             return completion
         if completion.payload_kind is None:
@@ -77,20 +76,20 @@ class ValueCodec:
         return self.load_payload(completion.payload, completion.payload_kind)
 
     def dump_payload(self, value: Any) -> tuple[Any, str]:
-        """(JSON, its kind), held against the value by loading it again."""
+        """(JSON, its kind), after a check that loading it gives an equal value."""
         if type(value) is str:
             return value, "text"
         if isinstance(value, Iterator | AsyncIterator | Awaitable):
             raise TypeError(
-                f"a {type(value).__qualname__} can be read only once: make the function itself a "
-                "generator, or return a list, for it to be cached"
+                f"a {type(value).__qualname__} can be read only once; to cache it, make the "
+                "function itself a generator, or return a list"
             )
         payload, kind = self._payload(value)
-        again = self.load_payload(json.loads(json.dumps(payload, allow_nan=False)), kind)
-        if not _same(again, value):
+        restored = self.load_payload(json.loads(json.dumps(payload, allow_nan=False)), kind)
+        if not _same(restored, value):
             raise TypeError(
-                f"a {type(value).__qualname__} would not come back as it is; annotate the "
-                "function's return type with the type that it returns"
+                f"a {type(value).__qualname__} would not come back unchanged; annotate the "
+                "function with the type that it returns"
             )
         return payload, kind
 
@@ -103,11 +102,12 @@ class ValueCodec:
             adapter = _adapter_of(cast(Hashable, type(value)))
             return _dump(adapter, value), _class_kind(value)
         raise TypeError(
-            f"a {type(value).__qualname__} is no JSON value; annotate the function's return type, "
-            "or return text, JSON, a dataclass or a pydantic model, for it to be cached"
+            f"a {type(value).__qualname__} is not a JSON value; to cache it, annotate the "
+            "function's return type, or return text, JSON, a dataclass or a pydantic model"
         )
 
     def load_payload(self, payload: Any, kind: str) -> Any:
+        """The value of a payload of this kind."""
         if kind == "text":
             if self._annotation in (str, Any, object) or self._adapter is None:
                 return payload
@@ -122,7 +122,7 @@ class ValueCodec:
 
 
 class ChunkCodec:
-    """The chunks of a stream, each a value of the annotated type."""
+    """Codec of streams whose chunks are values of the annotated type."""
 
     tells_source = False
 
@@ -134,7 +134,7 @@ class ChunkCodec:
         return self._chunk.dump_payload(chunk)
 
     def dump(self, kept: Sequence[tuple[Any, str]]) -> Completion:
-        """The whole stream from its kept chunks."""
+        """A completion of the whole stream, from its chunks."""
         if all(kind == "text" for _, kind in kept):
             payload: Any = [text for text, _ in kept]
             return Completion("".join(payload), payload=payload, payload_kind="chunks")
@@ -158,7 +158,7 @@ class ChunkCodec:
 
 
 class AnswerChunks:
-    """The chunks of a router's stream; the last holds the whole answer."""
+    """Codec of a router's streams, whose last chunk holds the whole answer."""
 
     tells_source = True
 
@@ -182,7 +182,7 @@ class AnswerChunks:
 
 
 def is_json(value: Any) -> bool:
-    """Whether a value comes back from JSON as it is (so no tuple, and no key but a string)."""
+    """Whether a value comes back from JSON unchanged (so no tuples, and only string keys)."""
     if value is None or type(value) in (str, bool, int):
         return True
     if type(value) is float:
@@ -199,7 +199,7 @@ def _dump(adapter: Any, value: Any) -> Any:
 
 
 def _same(one: Any, two: Any) -> bool:
-    """Equal and of one type. Private attributes of models (an SDK's request ids) do not count."""
+    """Equal and of the same type. Private attributes of models, such as request ids, may differ."""
     if type(one) is not type(two):
         return False
     if hasattr(two, "model_dump"):
@@ -219,31 +219,31 @@ def _class_kind(value: Any) -> str:
 
 
 def _class_of(kind: str) -> type:
-    """The class that a stored value was of, if the program has it; nothing is imported."""
+    """The class of a stored value, which the program must have imported: nothing is imported."""
     _, module, name = kind.split(":", 2)
-    found: Any = sys.modules.get(module)
+    cls: Any = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part, None)
-    is_model = isinstance(found, type) and (
-        hasattr(found, "model_validate") or dataclasses.is_dataclass(found)
+        cls = getattr(cls, part, None)
+    is_model = isinstance(cls, type) and (
+        hasattr(cls, "model_validate") or dataclasses.is_dataclass(cls)
     )
     if not is_model:
         raise TypeError(
             f"the stored value is a {module}.{name}, which this program has not imported; "
             "annotate the function's return type to have it restored"
         )
-    return found  # type: ignore[no-any-return]
+    return cls  # type: ignore[no-any-return]
 
 
-# ------------------------------------------------------------------- providers' forms
+# ----------------------------------------------------------------- providers' formats
 
 
 def details(source: Any, payload: Any, kind: str) -> Completion:
-    """A completion with what an answer in a provider's form says of itself."""
+    """A completion with the details that an answer in a provider's format contains."""
     from semcache.providers.reading import read_answer  # here: plain text needs none of it
 
-    read = read_answer(source) if isinstance(source, Mapping) else None
-    found = read or Completion(payload if isinstance(payload, str) else "")
+    parsed = read_answer(source) if isinstance(source, Mapping) else None
+    completion = parsed or Completion(payload if isinstance(payload, str) else "")
     if kind == "text":
-        return found
-    return dataclasses.replace(found, payload=payload, payload_kind=kind)
+        return completion
+    return dataclasses.replace(completion, payload=payload, payload_kind=kind)

@@ -1,10 +1,9 @@
-"""One spelling for each value, so that equal requests have equal keys.
+"""The canonical form of values, so that equal requests have equal keys.
 
-The canonical form is JSON with sorted keys and no spaces; strings are in Unicode
-NFC (UAX #15); a number has one spelling whatever its type (1, 1.0 and 1e0 are
-"1", -0.0 is "0"), as in RFC 8785 section 3.2.2.3, but whole numbers keep all
-their digits. NaN and infinities are refused, and so is a lone surrogate: neither
-can be sent to a model.
+It is JSON with sorted keys and no spaces. Strings are in Unicode NFC (UAX #15). Equal numbers are
+written alike whatever their type (1, 1.0 and 1e0 as "1", -0.0 as "0"), as in RFC 8785 section
+3.2.2.3, except that whole numbers keep all their digits. NaN, infinities and lone surrogates are
+rejected, because they cannot be sent to a model.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ _encode = json.JSONEncoder(
 
 
 def canonical_json(value: JSON, where: str = "value") -> str:
-    """Write `value` (see `plain` for what it may hold) in its canonical form.
+    """The canonical form of `value`; see `plain` for the types that are supported.
 
     Raises:
-        RequestError: it holds something that has no canonical form.
+        RequestError: a part of `value` has no canonical form.
     """
     try:
         return _encode(plain(value, where))
     except RecursionError:
-        raise RequestError(f"{where} is nested too deeply, or holds itself.") from None
+        raise RequestError(f"{where} is nested too deeply, or contains itself.") from None
     except ValueError as error:
         if isinstance(error, RequestError):
             raise
@@ -49,7 +48,7 @@ def nfc(text: str, where: str = "text") -> str:
     """`text` in Unicode NFC.
 
     Raises:
-        RequestError: it holds half of a surrogate pair.
+        RequestError: the text contains a lone surrogate.
     """
     if text.isascii():
         return text
@@ -57,9 +56,9 @@ def nfc(text: str, where: str = "text") -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise RequestError(
-            f"{where} holds a lone surrogate (U+{ord(text[error.start]):04X}) at character "
-            f"{error.start}, which is no valid Unicode text. Decode the input with "
-            "errors='replace', or repair it, before asking."
+            f"{where} contains a lone surrogate (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start}, which is not valid Unicode text. Decode the input with "
+            "errors='replace', or repair it."
         ) from None
     return unicodedata.normalize("NFC", text)
 
@@ -67,10 +66,9 @@ def nfc(text: str, where: str = "text") -> str:
 def plain(value: Any, where: str = "value") -> JSON:
     """Reduce a value to canonical JSON types, recursively.
 
-    Besides JSON it knows dataclasses, pydantic models, enums, dates, UUIDs, paths,
-    decimals, fractions, bytes, sets and NumPy scalars. A typed value carries its
-    type's name where that could change the answer, so that a set and a list of the
-    same members differ.
+    Besides JSON types, this supports dataclasses, pydantic models, enums, dates, UUIDs, paths,
+    decimals, fractions, bytes, sets and NumPy scalars. The name of the type is included where it
+    could change the answer, so that a set and a list with the same members differ.
     """
     if value is None or value is True or value is False:
         return value
@@ -103,13 +101,13 @@ def _object(value: Mapping[Any, Any], where: str) -> dict[str, JSON]:
     for key, item in value.items():
         name = nfc(key, where) if isinstance(key, str) else f"${canonical_json([key], where)}"
         if name in result:
-            raise RequestError(f"{where} has two keys that are both spelled {name!r}.")
+            raise RequestError(f"{where} has two keys that are both written {name!r}.")
         result[name] = plain(item, f"{where}.{name}")
     return result
 
 
-_NAMED = frozenset({"uuid.UUID", "decimal.Decimal", "fractions.Fraction"})
-"""Types that are written as their text; by name, for whoever has none need not import them."""
+_WRITTEN_AS_TEXT = frozenset({"uuid.UUID", "decimal.Decimal", "fractions.Fraction"})
+"""Types that are written as text; listed by name, so that their modules are not imported."""
 
 
 def _full_name(cls: type) -> str:
@@ -117,14 +115,14 @@ def _full_name(cls: type) -> str:
 
 
 def _special(value: Any, where: str) -> JSON:
-    """Types that JSON lacks and that turn up among arguments."""
+    """Canonical form of supported types that JSON lacks."""
     if isinstance(value, set | frozenset):
         return {"$set": sorted((plain(item, where) for item in value), key=_encode)}
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, PurePath):
         return nfc(str(value), where)
-    if name := _NAMED.intersection(map(_full_name, type(value).__mro__)):
+    if name := _WRITTEN_AS_TEXT.intersection(map(_full_name, type(value).__mro__)):
         return {f"${min(name)}": str(value)}
     if isinstance(value, bytes | bytearray | memoryview):
         return {"$sha256": hashlib.sha256(bytes(value)).hexdigest()}
@@ -135,7 +133,7 @@ def _special(value: Any, where: str) -> JSON:
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return {"$type": _full_name(type(value)), **_object(fields, where)}
     if hasattr(type(value), "model_fields"):
-        # Not model_dump(): that leaves out what is marked to be left out of output.
+        # Not model_dump(), which omits fields that are marked with exclude=True.
         fields = {name: getattr(value, name) for name in type(value).model_fields}
         fields.update(getattr(value, "__pydantic_extra__", None) or {})
         return {"$type": _full_name(type(value)), **_object(fields, where)}
@@ -144,15 +142,15 @@ def _special(value: Any, where: str) -> JSON:
     raise RequestError(
         f"{where} is a {type(value).__qualname__}, which has no canonical form, so the cache "
         "cannot tell whether two calls are equal. Pass plain values, name the argument in "
-        "ignore={...} if it cannot change the answer, or give key=callable."
+        "ignore={...} if it cannot change the answer, or pass key=callable."
     )
 
 
 def decode_base64(data: str, where: str) -> bytes:
-    """Bytes of a base64 text, as in a data URL.
+    """Decode base64 text, as in a data URL.
 
     Raises:
-        RequestError: it is not base64.
+        RequestError: the text is not base64.
     """
     try:
         return base64.b64decode(data, validate=True)

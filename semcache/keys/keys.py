@@ -1,17 +1,16 @@
-"""A request to its exact key, its scope and its question.
+"""Splits a request into scope and question, and computes its exact key.
 
-The question is the text of the last user turn; it is what people put into other
-words. The scope is a digest of everything else that can change the answer:
-namespace, model, sampling parameters, system prompt, tools, response format, the
-conversation before the question and whatever hangs on it (images, files). Both
-are hashed in canonical form (see `canonical`)::
+The question is the text of the last user turn, which is the part that people rephrase. The scope is
+a digest of everything else that can change the answer: namespace, model, sampling parameters,
+system prompt, tools, response format, the conversation before the question, and attachments of the
+question (images, files). Both are hashed in canonical form (see `canonical`)::
 
     scope     = SHA-256(canonical({"v": KEY_VERSION, "namespace": ..., "model": ..., ...}))
     exact key = SHA-256("semcache/" KEY_VERSION "/" scope in hex "\\n" question)
 
-Two requests share an exact key only if they share scope and question. A change
-of this form must raise `KEY_VERSION`, which is part of both digests and is stored
-with the cache, so that keys of two forms never meet.
+Two requests have the same exact key only if they have the same scope and question. A change of
+this form must increase `KEY_VERSION`, which is part of both digests and is stored with the cache,
+so that keys of different forms are never compared.
 """
 
 from __future__ import annotations
@@ -41,23 +40,23 @@ from semcache.types import (
 KEY_VERSION = 1
 
 SYSTEM = frozenset({"system", "developer"})
-"""Roles whose messages instruct the model; they are no turns of the conversation."""
+"""Roles whose messages instruct the model and are not turns of the conversation."""
 
 Context = Literal["full", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRules:
-    """What the caller vouches does not change the answer.
+    """What to leave out of the scope, because the caller vouches that it changes no answer.
 
     Attributes:
-        ignore: names left out of the scope: of parameters, or "model", "system", "tools",
+        ignore: names of parameters to leave out, or "model", "system", "tools",
             "response_format", "task_type".
-        context: "full": every earlier turn belongs to the scope. "none": earlier turns are
-            left out, so an answer may be served in another conversation.
+        context: "full" makes every earlier turn part of the scope; "none" leaves earlier turns
+            out, so that an answer may be served in another conversation.
 
     Raises:
-        ConfigError: the namespace is to be ignored, or `context` is unknown.
+        ConfigError: `ignore` contains "namespace", or `context` is unknown.
     """
 
     ignore: frozenset[str] = frozenset()
@@ -67,24 +66,24 @@ class KeyRules:
         if "namespace" in self.ignore:
             raise ConfigError(
                 "ignore={'namespace'} would serve one tenant's answers to another. "
-                "Give the callers one namespace if they may share answers."
+                "If callers may share answers, give them the same namespace."
             )
         if self.context not in ("full", "none"):
-            raise ConfigError(f"context is {self.context!r}; it is 'full' or 'none'.")
+            raise ConfigError(f"context is {self.context!r}; it must be 'full' or 'none'.")
 
 
 STRICT = KeyRules()
 
 
 def key_rules(ignore: Iterable[str] = (), context: Context = "full") -> KeyRules:
-    """`KeyRules` from what a caller would write."""
+    """`KeyRules` from the arguments of a caller. Raises `ConfigError`."""
     if isinstance(ignore, str):
-        raise ConfigError(f"ignore is the string {ignore!r}; give a set, {{{ignore!r}}}.")
+        raise ConfigError(f"ignore is the string {ignore!r}; pass a set, {{{ignore!r}}}.")
     return KeyRules(frozenset(ignore), context)
 
 
 def query(request: Request, rules: KeyRules = STRICT) -> Query:
-    """Split a request into scope and question and hash both.
+    """Split a request into scope and question, and hash both.
 
     Raises:
         RequestError: a parameter or a message has no canonical form.
@@ -101,14 +100,14 @@ def query(request: Request, rules: KeyRules = STRICT) -> Query:
 
 
 def exact_key(scope: bytes, question: str | None) -> bytes:
-    """SHA-256 over scope and question; no question and an empty one differ."""
+    """SHA-256 of scope and question; None and an empty question give different keys."""
     head = f"semcache/{KEY_VERSION}/{scope.hex()}"
     text = head if question is None else f"{head}\n{question}"
     return sha256(text.encode())
 
 
 def smooth(text: str) -> str:
-    """Words as they are compared: in Unicode NFC, without spaces around them."""
+    """Text as it is compared: in Unicode NFC, without surrounding whitespace."""
     return nfc(text).strip()
 
 
@@ -128,23 +127,22 @@ def _is_plain_question(request: Request) -> bool:
 
 _memo: dict[tuple[object, ...], Scope] = {}
 _MEMO_SIZE = 4096
-_SIMPLE = frozenset({str, int, float, bool})
+_SIMPLE_TYPES = frozenset({str, int, float, bool})
 
 
 def _plain_scope(request: Request, rules: KeyRules) -> Scope:
-    """The scope of a lone question depends on few values, and the same ones come again.
+    """The scope of a lone question, memoized for requests whose parameters are simple values.
 
-    Remembered for requests whose parameters are simple values: the canonical JSON and its
-    hash take longer than all the rest of an exact hit. The memo only saves work; it is
-    dropped whole when it is full.
+    Such a scope depends on few values, which recur, and canonical JSON and hashing take longer
+    than the rest of an exact hit. The memo only saves work, so a full one is simply cleared.
     """
     if request.tools is not None or request.response_format is not None:
         return _scope(request, rules, {})
     params = request.params
     if not params:
         memo_key: tuple[object, ...] = (request.namespace, request.model, request.task_type, rules)
-    elif all(map(_small, params.values())):
-        # With their types: 1 and True are equal to Python and differ in JSON.
+    elif all(map(_is_memoizable, params.values())):
+        # With their types, because 1 and True are equal in Python but differ in JSON.
         typed = [(name, type(value), value) for name, value in params.items()]
         memo_key = (request.namespace, request.model, request.task_type, rules, *typed)
     else:
@@ -157,9 +155,9 @@ def _plain_scope(request: Request, rules: KeyRules) -> Scope:
     return scope
 
 
-def _small(value: object) -> bool:
-    """Worth remembering: a document among the parameters would only fill the memory."""
-    return type(value) in _SIMPLE and (type(value) is not str or len(value) < 200)
+def _is_memoizable(value: object) -> bool:
+    """Whether a value is simple and short; a document in a memo key would waste memory."""
+    return type(value) in _SIMPLE_TYPES and (type(value) is not str or len(value) < 200)
 
 
 def _full_scope(request: Request, rules: KeyRules) -> tuple[Scope, str | None]:
@@ -209,7 +207,7 @@ def _scope(request: Request, rules: KeyRules, context: Mapping[str, JSON]) -> Sc
 
 
 def _last_user_turn(messages: tuple[Message, ...]) -> int | None:
-    """Index of the last message in which the user says something (a tool's result is none)."""
+    """Index of the last user message with text; tool results alone do not count."""
     for index in range(len(messages) - 1, -1, -1):
         message = messages[index]
         if message.role == "user" and any(isinstance(p, TextPart) for p in message.parts):
@@ -218,19 +216,19 @@ def _last_user_turn(messages: tuple[Message, ...]) -> int | None:
 
 
 def _question(message: Message, canonical: Mapping[str, JSON]) -> tuple[str, JSON]:
-    """The words of the turn, and what hangs on it with its place among the words."""
+    """The text of a turn, and its attachments with their position among the parts."""
     text = "\n".join(smooth(part.text) for part in message.parts if isinstance(part, TextPart))
     attached = [
-        [place, part]
-        for place, part in enumerate(canonical["parts"])
-        if not isinstance(message.parts[place], TextPart)
+        [index, part]
+        for index, part in enumerate(canonical["parts"])
+        if not isinstance(message.parts[index], TextPart)
     ]
     rest = {k: v for k, v in canonical.items() if k not in ("role", "parts")}
     return text, [*attached, rest] if rest else attached
 
 
 class _CallLabels:
-    """Numbers tool calls in order: their ids are random, and mean nothing to an answer."""
+    """Numbers tool calls in order, because their ids are random and do not affect the answer."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}

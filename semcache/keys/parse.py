@@ -1,9 +1,9 @@
-"""Plain strings and chat messages, in OpenAI's or Anthropic's form, to a `Request`.
+"""Parses plain strings and chat messages, in OpenAI's or Anthropic's format, into a `Request`.
 
-The forms are told apart by the blocks they hold, not by a switch, so a list may
-even mix them. What comes out is one form for all; equal conversations have equal
-keys, whichever provider's client wrote them down. The words stay as they were
-written, spaces included, because a provider may be sent them (`keys` smooths them).
+The format is recognised block by block, so a list may even mix formats. The result is the same for
+both: equal conversations have equal keys, whichever provider's client they were written for. Text
+is kept as written, including whitespace, because it may be sent to a provider (`keys` normalises
+it).
 
 Sources: OpenAI chat completions and Anthropic messages API references.
 """
@@ -29,14 +29,14 @@ from semcache.types import (
 )
 
 MAX_PROMPT_CHARS = 8_000_000
-"""The longest request that is taken, in characters: about twice a context of a million tokens."""
+"""Maximum length of a request in characters: about twice a context of a million tokens."""
 
 _MESSAGE_KEYS = {"role", "content", "name", "tool_calls", "tool_call_id", "function_call"}
-_NOT_PART_OF_THE_ANSWER = {"cache_control", "citations"}
+_IRRELEVANT_KEYS = {"cache_control", "citations"}
 
 
 class RequestFields(TypedDict, total=False):
-    """What may be said of a call besides its prompt; see `request`."""
+    """Fields of a request besides its prompt; see `request`."""
 
     messages: Iterable[Any]
     system: Any
@@ -62,30 +62,30 @@ def request(
     tags: Iterable[str] = (),
     task_type: str | None = None,
 ) -> Request:
-    """Make a `Request` from a prompt or from chat messages (one of the two).
+    """Make a `Request` from either a prompt or chat messages.
 
     Args:
-        prompt: a plain string; the same as one message of the user.
+        prompt: a plain string; equivalent to a single user message.
         messages: chat messages, oldest first: mappings, or objects with `model_dump`.
-        system: the system prompt, where it is given apart (Anthropic's form).
+        system: the system prompt, if it is not one of the messages (Anthropic's format).
         model: the model's name.
-        namespace: the caller's partition; "default" where none is given.
-        params: sampling parameters and whatever else changes the answer. None counts as
-            not given.
-        tools, response_format: as the provider takes them.
+        namespace: the caller's partition; "default" if not given.
+        params: sampling parameters and anything else that changes the answer. Parameters that
+            are None are left out.
+        tools, response_format: in the provider's format.
         tags: labels for `invalidate`.
-        task_type: what kind of work it is, for a router to choose by.
+        task_type: the kind of work, which a router may choose a model by.
 
     Raises:
-        RequestError: nothing was asked, or something in it cannot be used.
+        RequestError: the request is empty or malformed.
     """
     if (prompt is None) == (messages is None):
-        raise RequestError("Give either a prompt (a string) or messages=[...], one of the two.")
+        raise RequestError("Pass either a prompt (a string) or messages=[...].")
     conversation: tuple[Message, ...]
     if prompt is not None:
         conversation = question(prompt)
     else:
-        conversation = tuple(_message(m, i) for i, m in enumerate(_listed(messages)))
+        conversation = tuple(_message(m, i) for i, m in enumerate(_message_list(messages)))
         _check_conversation(conversation)
     if system is not None:
         conversation = (Message("system", _parts(system, "system")), *conversation)
@@ -102,10 +102,10 @@ def request(
 
 
 def question(prompt: str) -> tuple[Message, ...]:
-    """The conversation that a plain prompt is.
+    """A conversation that consists of a plain prompt.
 
     Raises:
-        RequestError: it is no string, empty, too long or no valid Unicode.
+        RequestError: the prompt is not a string, empty, too long or not valid Unicode.
     """
     return (Message("user", (TextPart(_prompt_text(prompt)),)),)
 
@@ -126,17 +126,17 @@ def _prompt_text(prompt: Any) -> str:
 def _check_length(chars: int) -> None:
     if chars > MAX_PROMPT_CHARS:
         raise RequestError(
-            f"The request is {chars:,} characters long; at most {MAX_PROMPT_CHARS:,} are taken. "
+            f"The request is {chars:,} characters long; the limit is {MAX_PROMPT_CHARS:,}. "
             "No model reads that much in one call: shorten it, or call the model without the "
             "cache."
         )
 
 
 def name_of(value: str | None, what: str, default: str) -> str:
-    """A model's, namespace's or tag's name as it is stored.
+    """The name of a model, namespace or tag, as it is stored.
 
     Raises:
-        RequestError: it is no string, or an empty namespace.
+        RequestError: the name is not a string, or is an empty namespace.
     """
     if value is None:
         return default
@@ -152,26 +152,28 @@ def name_of(value: str | None, what: str, default: str) -> str:
 
 
 def tags_of(tags: Iterable[str]) -> tuple[str, ...]:
-    """Tags as they are stored: sorted, each once.
+    """Tags as they are stored: sorted, without duplicates.
 
     Raises:
-        RequestError: they are no list of strings.
+        RequestError: `tags` is not a list of strings.
     """
     if not tags:
         return ()
     if isinstance(tags, str):
-        raise RequestError(f"tags is the string {tags!r}; give a list of tags, [{tags!r}].")
+        raise RequestError(f"tags is the string {tags!r}; pass a list of tags, [{tags!r}].")
     if not isinstance(tags, Iterable):
-        raise RequestError(f"tags is a {type(tags).__name__}; give a list of strings.")
+        raise RequestError(f"tags is a {type(tags).__name__}; pass a list of strings.")
     return tuple(sorted({name_of(tag, "tag", "") for tag in tags}))
 
 
-def _listed(messages: Any) -> Sequence[Any]:
+def _message_list(messages: Any) -> Sequence[Any]:
     if isinstance(messages, Iterator):
-        raise RequestError("messages can be read only once; give a list of messages.")
+        raise RequestError(
+            "messages is an iterator, which can be read only once; pass a list of messages."
+        )
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
         raise RequestError(
-            f"messages is a {type(messages).__name__}; give a list of messages such as "
+            f"messages is a {type(messages).__name__}; pass a list of messages such as "
             '[{"role": "user", "content": "..."}].'
         )
     return list(messages)
@@ -181,7 +183,7 @@ def _check_conversation(conversation: Sequence[Message]) -> None:
     if not conversation:
         raise RequestError("messages is an empty list: there is nothing to ask.")
     _check_length(sum(_length(part) for message in conversation for part in message.parts))
-    if not any(_says_something(part) for message in conversation for part in message.parts):
+    if not any(_has_content(part) for message in conversation for part in message.parts):
         raise RequestError("Every message is empty: there is nothing to ask.")
 
 
@@ -189,7 +191,7 @@ def _length(part: Part) -> int:
     return len(part.text) if isinstance(part, TextPart) else 0
 
 
-def _says_something(part: Part) -> bool:
+def _has_content(part: Part) -> bool:
     return not isinstance(part, TextPart) or bool(part.text.strip())
 
 
@@ -237,11 +239,11 @@ def _parts(content: Any, where: str) -> tuple[Part, ...]:
     if not isinstance(content, Iterable):
         raise RequestError(f"{where} is a {type(content).__name__}, not text or a list of blocks.")
     parts = (_block(block, f"{where}[{i}]") for i, block in enumerate(content))
-    return tuple(part for part in parts if _says_something(part))
+    return tuple(part for part in parts if _has_content(part))
 
 
 def _text(text: str, where: str) -> TextPart:
-    nfc(text, where)  # refuses what is no Unicode
+    nfc(text, where)  # raises if the text is not valid Unicode
     return TextPart(text)
 
 
@@ -252,8 +254,8 @@ def _block(raw: Any, where: str) -> Part:
     reader = _BLOCKS.get(str(block.get("type")))
     if reader is not None:
         return reader(block, where)
-    kept = {k: v for k, v in block.items() if k not in _NOT_PART_OF_THE_ANSWER and v is not None}
-    return OpaquePart(plain(kept, where))
+    content = {k: v for k, v in block.items() if k not in _IRRELEVANT_KEYS and v is not None}
+    return OpaquePart(plain(content, where))
 
 
 def _text_block(block: Mapping[str, Any], where: str) -> Part:
@@ -330,11 +332,13 @@ def _openai_tool_call(raw: Any, where: str) -> Part:
         return OpaquePart(plain(call, where))
     function = _mapping(function, f"{where}.tool_calls")
     arguments = function.get("arguments", function.get("input"))
-    return ToolCallPart(str(call.get("id")), str(function.get("name")), _parsed(arguments, where))
+    return ToolCallPart(
+        str(call.get("id")), str(function.get("name")), _arguments(arguments, where)
+    )
 
 
-def _parsed(arguments: Any, where: str) -> JSON:
-    """OpenAI sends arguments as text; equal JSON must be equal, however it was spaced."""
+def _arguments(arguments: Any, where: str) -> JSON:
+    """OpenAI sends arguments as text: parse them, so that equal JSON is equal however spaced."""
     if not isinstance(arguments, str):
         return plain(arguments, where)
     try:

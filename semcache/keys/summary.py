@@ -1,4 +1,4 @@
-"""A request in the few words that a person needs to recognise it."""
+"""A short summary by which a person can recognise a request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHARS = 2_000
 
 
 def request_summary(request: Request) -> dict[str, Any]:
-    """Parameters, and the turns shortened; empty for a plain question."""
+    """Parameters and shortened turns; empty for a plain question."""
     summary: dict[str, Any] = {}
     if request.params:
         summary["params"] = {k: _short(repr(v)) for k, v in request.params.items()}
@@ -33,7 +33,7 @@ def request_summary(request: Request) -> dict[str, Any]:
 
 
 def message_text(message: Message) -> str:
-    """A message in words, with media and tools named."""
+    """A message as text, with placeholders for media and tools."""
     return "\n".join(_part_text(part) for part in message.parts)
 
 

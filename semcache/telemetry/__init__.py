@@ -1,4 +1,4 @@
-"""What a cache tells: events, counters, statistics."""
+"""Events, counters and statistics of a cache."""
 
 from semcache.telemetry.events import (
     BoundEvent,

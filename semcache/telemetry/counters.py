@@ -1,8 +1,8 @@
-"""Counting what happens, written behind the traffic so that no hit waits for a disk.
+"""Counters, written in the background so that no hit waits for the disk.
 
-Counting is one append. A thread wakes half a second after the first count, adds up what has come
-in and writes it in one transaction: counters by name, hits by entry. What cannot be written is
-kept and tried again with the next write.
+To count is to append to a queue. A thread wakes half a second after the first count, adds up the
+queue and writes the sums in one transaction: counters by name, hits by entry. What cannot be
+written stays in the queue until the next write.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from semcache.backends.base import CounterStore, Fault
     from semcache.types import Entry, Usage
 
-_DELAY = 0.5
-_KEPT = 100_000
-"""Counts that are kept while the store cannot be written; older ones are dropped."""
+_WRITE_DELAY = 0.5
+_MAX_PENDING = 100_000
+"""Counts to keep while the store cannot be written; the oldest are dropped first."""
 
 
 class Counter(Enum):
-    """What is counted. The values are the names under which counters are stored."""
+    """What is counted. The values are the stored names of the counters."""
 
     EXACT_HIT = "hits:exact"
     SEMANTIC_HIT = "hits:semantic"
     SHARED = "shared"
-    """Answers of another caller's call that was under way."""
+    """Answers taken from another caller's call in flight."""
     RECORD = "records"
     EXPLORATION = "explorations"
     EXPLORE_CALL = "bought:explore"
@@ -38,7 +38,7 @@ class Counter(Enum):
 
 
 class Labelled(Enum):
-    """Counters that are kept apart by a label: a reason, or a part that failed."""
+    """Counters with a label: a reason, or the part that failed."""
 
     MISS = "misses"
     FAULT = "faults"
@@ -51,8 +51,8 @@ _SAVED_TOKENS, _SAVED_USD = "tokens_saved", "usd_saved"
 _BOUGHT_TOKENS, _BOUGHT_USD = "tokens_bought", "usd_bought"
 
 
-class _Note(NamedTuple):
-    """One count: its name; the entry that was served, and when; what a bought call cost."""
+class _Count(NamedTuple):
+    """One count: its name; the served entry, and when; the cost of an exploration or audit."""
 
     name: str
     entry: Entry | None = None
@@ -62,7 +62,7 @@ class _Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Counters of a cache, added up over all processes, by their names."""
+    """The counters of a cache, summed over all processes, by name."""
 
     values: Mapping[str, float]
 
@@ -95,95 +95,95 @@ class Counts:
 
 
 class Counters:
-    """Counters of one cache in this process, added up over processes by the store.
+    """The counters of one cache in this process; the store sums them over processes.
 
     Args:
-        store: where they are written.
-        fault: told when they could not be written.
+        store: receives the sums.
+        fault: called with the error if they could not be written.
     """
 
     def __init__(self, store: CounterStore, fault: Fault) -> None:
         self._store = store
         self._fault = fault
-        self._notes: deque[_Note] = deque(maxlen=_KEPT)
+        self._pending: deque[_Count] = deque(maxlen=_MAX_PENDING)
         self._wake = threading.Event()
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._awake = False
+        self._scheduled = False
         self.flush_hooks: list[Callable[[], None]] = []
-        """Called before each write: others who write behind the traffic, with the same thread."""
+        """Called before each write, so that other state can be written by the same thread."""
 
     def increment(self, counter: Counter) -> None:
         """Count one."""
-        self._add(_Note(counter.value))
+        self._add(_Count(counter.value))
 
     def increment_labelled(self, counter: Labelled, label: str) -> None:
         """Count one under a label."""
-        self._add(_Note(f"{counter.value}:{label}"))
+        self._add(_Count(f"{counter.value}:{label}"))
 
     def served(self, tier: Literal["exact", "semantic"], entry: Entry, at: float) -> None:
-        """Count a hit, and what it saved. at: seconds since the epoch."""
-        self._add(_Note(_SERVED[tier].value, entry, at))
+        """Count a hit and what it saved; `at` is in seconds since the epoch."""
+        self._add(_Count(_SERVED[tier].value, entry, at))
 
     def bought(self, kind: Literal["explore", "audit"], cost: Usage) -> None:
-        """Count a call that was made only to learn, and what it cost."""
-        self._add(_Note(_BOUGHT[kind].value, cost=cost))
+        """Count an exploration or an audit, and what the call cost."""
+        self._add(_Count(_BOUGHT[kind].value, cost=cost))
 
-    def _add(self, note: _Note) -> None:
-        self._notes.append(note)
-        if not self._awake:
-            self._begin()
+    def _add(self, count: _Count) -> None:
+        self._pending.append(count)
+        if not self._scheduled:
+            self._schedule()
 
     def wake(self) -> None:
-        """Have what waits written soon."""
-        if not self._awake:
-            self._begin()
+        """Schedule a write."""
+        if not self._scheduled:
+            self._schedule()
 
     def flush(self) -> None:
-        """Write everything counted so far; what cannot be written is kept for the next time."""
+        """Write everything counted so far; what cannot be written is kept for the next write."""
         for hook in self.flush_hooks:
             try:
                 hook()
             except Exception as error:
                 self._fault("counters", error)
         failed: Exception | None = None
-        with self._writing:
-            notes = [self._notes.popleft() for _ in range(len(self._notes))]
-            if not notes:
+        with self._write_lock:
+            counts = [self._pending.popleft() for _ in range(len(self._pending))]
+            if not counts:
                 return
             try:
-                self._store.add_up(*_sums(notes))
+                self._store.add_up(*_sums(counts))
             except Exception as error:
                 failed = error
-                room = _KEPT - len(self._notes)
-                self._notes.extendleft(reversed(notes[-room:] if room > 0 else []))
-        if failed is not None:  # told without the lock: a listener may want to count
+                room = _MAX_PENDING - len(self._pending)
+                self._pending.extendleft(reversed(counts[-room:] if room > 0 else []))
+        if failed is not None:  # reported without the lock: a listener may count
             self._fault("counters", failed)
 
     def after_fork(self) -> None:
-        """In a child process: what the parent counted is the parent's to write."""
-        self._notes.clear()
-        self._wake, self._writing = threading.Event(), threading.Lock()
-        self._thread, self._awake = None, False
+        """In a child process: drop the pending counts, which the parent will write."""
+        self._pending.clear()
+        self._wake, self._write_lock = threading.Event(), threading.Lock()
+        self._thread, self._scheduled = None, False
 
     def close(self) -> None:
-        """Write what is left, and end the thread."""
+        """Write pending counts and end the thread."""
         self._closed = True
         self._wake.set()
         self.flush()
 
-    def _begin(self) -> None:
+    def _schedule(self) -> None:
         if self._closed:
             return
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="semcache-counters", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # too many threads: the next count tries again
+            except RuntimeError:  # too many threads: try again at the next count
                 return
             self._thread = thread
-        self._awake = True
+        self._scheduled = True
         self._wake.set()
 
     def _run(self) -> None:
@@ -192,17 +192,17 @@ class Counters:
             self._wake.wait()
             if self._closed:
                 return
-            pause.wait(_DELAY)
+            pause.wait(_WRITE_DELAY)
             self._wake.clear()
-            self._awake = False
+            self._scheduled = False
             self.flush()
 
 
-def _sums(notes: list[_Note]) -> tuple[Sums[str], dict[int, tuple[int, float]]]:
-    """Counters by name, and hits by entry id: (how many, the last in seconds since the epoch)."""
+def _sums(counts: list[_Count]) -> tuple[Sums[str], dict[int, tuple[int, float]]]:
+    """Sums by counter name, and by entry id (number of hits, time of the last hit)."""
     counters: Sums[str] = Sums()
     hits: dict[int, tuple[int, float]] = {}
-    for name, entry, at, cost in notes:
+    for name, entry, at, cost in counts:
         counters[name] += 1
         if entry is not None:
             count, last = hits.get(entry.id, (0, 0.0))
@@ -214,7 +214,7 @@ def _sums(notes: list[_Note]) -> tuple[Sums[str], dict[int, tuple[int, float]]]:
 
 
 def _add_usage(counters: Sums[str], usage: Usage, tokens: str, usd: str) -> None:
-    """Add what is known of a usage."""
+    """Add the known parts of a usage."""
     for name, amount in (
         (tokens, usage.prompt_tokens),
         (tokens, usage.completion_tokens),

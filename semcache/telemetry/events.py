@@ -1,8 +1,8 @@
-"""What the cache tells whoever listens. A hook is any callable that takes an event.
+"""Events of the cache, and the hooks that receive them. A hook is a callable that takes an event.
 
-A hook runs on the caller's thread, after the answer is known; one that raises is
-logged and passed over. Events hold no prompt and no answer, so that a log line
-leaks neither; the entry's id leads to both.
+A hook runs on the thread where the event happens; if it raises, the error is logged and otherwise
+ignored. Events contain neither prompts nor answers, so that logs cannot leak them; the entry's id
+identifies both.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ class LookupEvent:
 
     Attributes:
         tier: "exact", "semantic", or None for a miss.
-        reason: why it was served or not (see `types.MissReason` for misses).
-        similarity: cosine to the served or nearest question, if one was looked at.
+        reason: why an entry was served or not (see `types.MissReason` for misses).
+        similarity: cosine to the served or nearest question; None if none was compared.
+        entry_id: the served entry; None for a miss.
         seconds: how long the lookup took.
-        lookup_id: for `feedback`.
+        lookup_id: identifies the lookup in `feedback`.
     """
 
     namespace: str
@@ -41,7 +42,12 @@ class LookupEvent:
 
 @dataclass(frozen=True, slots=True)
 class RecordEvent:
-    """An answer was stored, or was not, and why."""
+    """An answer was stored or was not.
+
+    Attributes:
+        entry_id: the new entry; None if the answer was not stored.
+        reason: "stored", or why the answer was not stored.
+    """
 
     namespace: str
     model: str
@@ -51,11 +57,11 @@ class RecordEvent:
 
 @dataclass(frozen=True, slots=True)
 class FaultEvent:
-    """Something in the cache failed and the call went on without it.
+    """A part of the cache failed, and the call continued without it.
 
     Attributes:
-        where: "request", "lookup", "embed", "search", "record", "codec", "verify", "judge",
-            "index", "lease", "background" or "counters".
+        where: the part: "request", "lookup", "embed", "search", "record", "codec", "verify",
+            "judge", "index", "lease", "background" or "counters".
         error: the exception.
     """
 
@@ -65,10 +71,10 @@ class FaultEvent:
 
 @dataclass(frozen=True, slots=True)
 class RouteEvent:
-    """The router has called a provider, or has held a call back.
+    """The router called a provider, or held a call back.
 
     Attributes:
-        attempt: who was asked and how it ended.
+        attempt: the target of the call and its result.
     """
 
     namespace: str
@@ -78,7 +84,7 @@ class RouteEvent:
 
 @dataclass(frozen=True, slots=True)
 class BreakerEvent:
-    """A provider's breaker has turned: "closed", "open" or "half_open"."""
+    """A provider's breaker changed its state to "closed", "open" or "half_open"."""
 
     provider: str
     state: str
@@ -86,14 +92,15 @@ class BreakerEvent:
 
 @dataclass(frozen=True, slots=True)
 class BoundEvent:
-    """Labels said that the bound would be broken: from now on less is served, or nothing.
+    """The serving threshold was raised, because labels show that the bound would be exceeded.
 
-    It is taken back, without an event, as soon as new labels allow.
+    The threshold falls again, without an event, when new labels allow it.
 
     Attributes:
-        namespace: whose; None: the traffic as a whole.
-        bound: the largest share of wrong answers among semantic hits.
-        served_from: the least chance of being right that is served now; None: nothing is.
+        namespace: the namespace concerned; None means all traffic.
+        bound: the largest acceptable share of wrong answers among semantic hits.
+        served_from: the new threshold, as a chance of being right; None means that nothing is
+            served.
     """
 
     namespace: str | None
@@ -103,11 +110,11 @@ class BoundEvent:
 
 @dataclass(frozen=True, slots=True)
 class LabelEvent:
-    """A stored answer was held against a fresh one, or somebody reported on it.
+    """A stored answer was judged against a fresh one, or was reported right or wrong.
 
     Attributes:
-        kind: how it came about, see `types.ObservationKind`.
-        right: the verdict; None: the judge was not sure, which is no label.
+        kind: how the label came about; see `types.ObservationKind`.
+        right: the verdict; None means that the judge was not sure and no label was recorded.
     """
 
     namespace: str
@@ -123,22 +130,22 @@ Hook: TypeAlias = Callable[[Event], None]
 
 
 def logging_hook(event: Event) -> None:
-    """Log faults and turns of breakers at WARNING and the rest at DEBUG, under "semcache"."""
+    """Log to "semcache": faults, bound and breaker events at WARNING, all others at DEBUG."""
     if isinstance(event, FaultEvent):
         logger.warning(
-            "fault in %s, the call goes on without the cache: %s: %s",
+            "fault in %s, the call continues without the cache: %s: %s",
             event.where,
             type(event.error).__name__,
             event.error,
         )
     elif isinstance(event, BoundEvent):
         logger.warning(
-            "answers%s were wrong more often than %.1f%% allows: %s until new labels say more",
-            "" if event.namespace is None else f" of {event.namespace}",
+            "more than %.1f%% of semantic hits%s would be wrong: %s until new labels allow more",
             100 * event.bound,
-            "nothing is served"
+            "" if event.namespace is None else f" in {event.namespace}",
+            "none are served"
             if event.served_from is None
-            else f"only what is right with {event.served_from:.1%} is served",
+            else f"only those at least {event.served_from:.1%} likely to be right are served",
         )
     elif isinstance(event, BreakerEvent):
         logger.warning("the breaker of %s is %s", event.provider, event.state.replace("_", "-"))
@@ -147,18 +154,19 @@ def logging_hook(event: Event) -> None:
 
 
 class Hooks:
-    """The listeners of one cache."""
+    """The hooks of one cache."""
 
     def __init__(self, hooks: Sequence[Hook]) -> None:
         self._hooks = self.all = tuple(hooks)
-        self._others = any(hook is not logging_hook for hook in self._hooks)
+        self._has_custom = any(hook is not logging_hook for hook in self._hooks)
 
     @property
     def wants_lookups(self) -> bool:
-        """Whether making an event for every lookup is worth its while."""
-        return self._others or logger.isEnabledFor(logging.DEBUG)
+        """Whether any hook would use an event for every lookup."""
+        return self._has_custom or logger.isEnabledFor(logging.DEBUG)
 
     def emit(self, event: Event) -> None:
+        """Call every hook; one that raises is logged and does not affect the others."""
         for hook in self._hooks:
             try:
                 hook(event)

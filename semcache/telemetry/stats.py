@@ -1,4 +1,4 @@
-"""What a cache holds and has done."""
+"""Statistics of a cache."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from semcache.telemetry.intervals import wilson
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a cache holds and has done, over all processes.
+    """Contents and history of a cache, over all processes.
 
     Attributes:
-        entries, entry_bytes: how many, and the bytes of their texts and vectors.
-        stored_bytes: what the backend takes where it is stored; 0 if that is not known.
-        exact_hits, semantic_hits, shared: served from the cache; from another caller's
-            call under way.
-        misses: by reason. faults: by the part that failed.
-        records: answers stored. not_stored: by reason.
-        tokens_saved, usd_saved: of served answers whose usage was known.
-        explorations, audits: calls that were made to learn, though a stored answer was good
-            enough. tokens_bought, usd_bought: what these cost, where known.
-        labels: how many labels there are, by how they came about.
-        served_labels: of hits that were explored, audited or reviewed at random, the newest
-            1,000. served_wrong: how many of these were wrong.
-        bound: the largest false hit rate that was asked for; None: another policy decides.
-        expected_false_hit_rate: what is expected of what is served now; None: nothing is.
-        embedder: fingerprint of the embedder; None while there is no vector.
+        entries: number of entries.
+        entry_bytes: bytes of their texts and vectors.
+        stored_bytes: bytes that the backend occupies; 0 if unknown.
+        exact_hits, semantic_hits: lookups answered from the cache, by tier.
+        shared: calls answered from another caller's call in flight.
+        misses: lookups that missed, by reason.
+        faults: failures of the cache, by the part that failed.
+        records: answers that were stored.
+        not_stored: answers that were not stored, by reason.
+        tokens_saved, usd_saved: what hits saved, as far as the usage of their answers is known.
+        explorations, audits: calls made to learn, although a stored answer was good enough.
+        tokens_bought, usd_bought: cost of these calls, as far as it is known.
+        labels: number of labels, by how they came about.
+        served_labels: number of labels, at most the newest 1,000, of hits that were explored,
+            audited or reviewed at random.
+        served_wrong: how many of these hits were wrong.
+        bound: the largest acceptable false hit rate; None if another policy decides.
+        expected_false_hit_rate: expected for what is served now; None if nothing is served.
+        embedder: fingerprint of the embedder; None while there are no vectors.
     """
 
     entries: int
@@ -55,23 +59,23 @@ class Stats:
 
     @property
     def lookups(self) -> int:
-        """Lookups that could have been served (`put` and `refresh` could not)."""
+        """Lookups that could have been hits (those of `put` and `refresh` could not)."""
         missed = sum(count for reason, count in self.misses.items() if reason != "bypassed")
         return self.exact_hits + self.semantic_hits + missed + self.explorations
 
     @property
     def calls_saved(self) -> int:
-        """Calls that were not made, less those that only audits made."""
+        """Calls to the model avoided by hits, minus the calls made for audits."""
         return self.exact_hits + self.semantic_hits - self.audits
 
     @property
     def false_hit_interval(self) -> tuple[float, float] | None:
-        """95% interval of the share of wrong semantic hits (Wilson 1927); None: no labels."""
+        """95% interval of the false hit rate (Wilson 1927); None if there are no labels."""
         if not self.served_labels:
             return None
         return wilson(self.served_wrong, self.served_labels)
 
     @property
     def hit_rate(self) -> float | None:
-        """Served / all lookups; None before the first."""
+        """Hits / lookups; None before the first lookup."""
         return (self.exact_hits + self.semantic_hits) / self.lookups if self.lookups else None

@@ -1,6 +1,6 @@
-"""Where everything in a cache reports to: events for listeners, counters for the store.
+"""What every part of a cache reports to: events for hooks, counters for the store.
 
-It is made first and handed to every other part.
+It is created first and passed to every other part.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Telemetry:
     """Events and counters of one cache.
 
     Args:
-        store: where counters are added up.
+        store: receives the counters.
         hooks: called with every event.
     """
 
@@ -29,15 +29,15 @@ class Telemetry:
 
     @property
     def wants_lookups(self) -> bool:
-        """Whether anybody listens to the event of every lookup."""
+        """Whether any hook would use an event for every lookup."""
         return self._hooks.wants_lookups
 
     def emit(self, event: Event) -> None:
-        """Tell the listeners. A listener that fails disturbs nobody."""
+        """Pass an event to every hook; one that raises does not affect the others."""
         self._hooks.emit(event)
 
     def fault(self, where: str, error: BaseException) -> None:
-        """A part failed, and the call goes on without it."""
+        """Report that a part failed and the call continues without it."""
         if where != "counters":
             self.counters.increment_labelled(Labelled.FAULT, where)
         self.emit(FaultEvent(where, error))

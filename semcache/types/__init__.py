@@ -1,4 +1,4 @@
-"""The values that flow through semcache. All are frozen; a change makes a new one."""
+"""The values that flow through semcache. All are immutable: a change returns a new value."""
 
 from __future__ import annotations
 

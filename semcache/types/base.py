@@ -1,4 +1,4 @@
-"""What the other values are made of."""
+"""Basic types that the other values are made of."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vector: TypeAlias = NDArray[float32]
-    """One embedding: float32[d], of length 1."""
+    """An embedding: float32[d], normalised to length 1."""
 
 JSON: TypeAlias = Any
-"""None, bool, int, float, str, list or dict of the same."""
+"""None, bool, int, float, str, or a list or dict of these."""
 
 
 Tier: TypeAlias = Literal["exact", "semantic"]
 
 
 Source: TypeAlias = Literal["exact", "semantic", "shared"]
-"""A tier, or another caller's call for the same that was under way."""
+"""The tier that served an answer; "shared" if it came from another caller's call in flight."""

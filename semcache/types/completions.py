@@ -1,4 +1,4 @@
-"""Answers of models, whole and in pieces, and what they cost."""
+"""Answers of models, whole or in chunks, and what they cost."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from semcache.types.requests import ToolCallPart
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and money that one answer cost. None: not known (never 0 for unknown).
+    """Tokens and money that one answer cost. None, never 0, means unknown.
 
     Attributes:
-        prompt_tokens: all that the model read, those from the provider's prompt cache included.
-        completion_tokens: all that it wrote, its reasoning included.
-        cost_usd: in USD.
-        cached_tokens: of the prompt, read from the provider's prompt cache; not stored.
-        cache_write_tokens: of the prompt, written to the provider's prompt cache; not stored.
+        prompt_tokens: tokens the model read, including those from the provider's prompt cache.
+        completion_tokens: tokens the model wrote, including its reasoning.
+        cost_usd: the cost in USD.
+        cached_tokens: prompt tokens read from the provider's prompt cache; not stored.
+        cache_write_tokens: prompt tokens written to the provider's prompt cache; not stored.
     """
 
     prompt_tokens: int | None = None
@@ -45,16 +45,17 @@ AttemptResult: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class AttemptReport:
-    """One call to one provider, made or refused by the router itself.
+    """One attempt to call a provider, whether the router sent it or held it back.
 
     Attributes:
-        provider, model: who was asked.
-        result: how it ended. "held_back" (by a limit or the retry budget set here) and
-            "breaker_open": nothing was sent. "abandoned": by the caller, who was cancelled or
-            has read enough.
-        status: the HTTP status, where there was one.
-        seconds: how long the call took. waited: how long it was held back before.
-        detail: what went wrong, in words; "" for an answer.
+        provider, model: the target of the call.
+        result: how the attempt ended. "held_back" (by a local limit or the retry budget) and
+            "breaker_open" mean that nothing was sent; "abandoned", that the caller was cancelled
+            or stopped reading the stream.
+        status: the HTTP status; None if there was no response.
+        seconds: how long the call took.
+        waited: seconds that the call was held back before it was sent.
+        detail: what went wrong; "" if the call was answered.
     """
 
     provider: str
@@ -71,18 +72,18 @@ class Completion:
     """A whole answer of a model.
 
     Attributes:
-        text: the words of the answer; "" where there are none.
-        finish_reason: why the model stopped, in OpenAI's words ("stop", "length",
-            "tool_calls", "content_filter"), or None where nobody said.
+        text: the text of the answer; "" if it has none.
+        finish_reason: why the model stopped, in OpenAI's terms ("stop", "length", "tool_calls",
+            "content_filter"); None if it is unknown.
         usage: tokens and cost.
-        provider: who answered.
-        model: which model answered.
-        has_tool_calls: the answer asks for tools.
-        payload: the caller's own value as JSON, where text alone does not hold it.
-        payload_kind: how `payload` is turned back into the value (see `codec`).
-        tool_calls: the tools that the answer asks for.
-        attempts: the calls that a router made for this answer; empty for a stored one.
-        served_from: where a cache took it from; None: the model was asked.
+        provider: the provider that answered.
+        model: the model that answered.
+        has_tool_calls: whether the answer calls tools.
+        payload: the caller's own value as JSON, if text alone cannot represent it.
+        payload_kind: how to turn `payload` back into that value (see `engine.value_codecs`).
+        tool_calls: the tool calls in the answer.
+        attempts: the calls that a router made for this answer; empty for a stored answer.
+        served_from: how the cache served the answer; None if the model was called.
     """
 
     text: str
@@ -94,7 +95,7 @@ class Completion:
     payload: JSON = None
     payload_kind: str | None = None
     tool_calls: tuple[ToolCallPart, ...] = ()
-    # How it came, and not what it says: two equal answers are equal.
+    # How an answer was obtained does not make it a different answer.
     attempts: tuple[AttemptReport, ...] = field(default=(), compare=False)
     served_from: Source | None = field(default=None, compare=False)
 
@@ -104,11 +105,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer that is still being written.
+    """A piece of an answer that is being streamed.
 
     Attributes:
-        text: the words that it adds; "" for the last one.
-        completion: the whole answer, with the last chunk only.
+        text: the text that this chunk adds; "" in the last chunk.
+        completion: the whole answer, in the last chunk only.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""What is known of a candidate, and what was decided about it."""
+"""Candidates, the evidence about them, and the decision of a lookup."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a stored question and a new one visibly differ in.
+    """One visible difference between a stored question and a new one.
 
     Attributes:
         kind: "number", "unit", "date", "language", "place", "product", "name", "identifier",
             "negation", "opposite", "order", "script", "time", "age" or "reported".
-        stored: the words on the stored question's side; "" where it says nothing of the kind.
-        asked: the same of the new question.
+        stored: the words of the stored question; "" if it mentions nothing of this kind.
+        asked: the words of the new question; likewise.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class Finding:
 
     @property
     def decisive(self) -> bool:
-        """Both say something, and not the same. A "not" on one side counts as said."""
+        """Whether both questions mention something of this kind; one negation is enough."""
         return bool(self.stored and self.asked) or self.kind == "negation"
 
     def __str__(self) -> str:
@@ -41,12 +41,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourAgreement:
-    """How a candidate compares with the other neighbours, and how its own labels turned out.
+    """How a candidate compares with the other neighbours, and how its past labels turned out.
 
     Attributes:
         agreement: share of the other neighbours that are known to have the same answer.
         margin: similarity of the nearest question with this answer, minus that of the nearest
-            question with another answer.
+            question with a different answer.
         residual: the sum of (right - expected) over the entry's labels, clipped to [-2, 2].
     """
 
@@ -57,17 +57,18 @@ class NeighbourAgreement:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of a candidate for a question.
+    """What is known about a candidate for a question.
 
     Attributes:
         similarity: cosine of the two questions.
-        findings: what they visibly differ in.
-        logit: log-odds of the pair model; None: it was not asked.
-        by: who looked: "same words", "guards", "model", or "cosine" where there is no model.
+        findings: visible differences between them.
+        logit: log-odds from the pair model; None if it was not run.
+        by: what the evidence rests on: "same words", "guards", "model", or "cosine" if there is
+            no pair model.
         neighbours: see `NeighbourAgreement`.
-        features: the numbers that the weights go with; () where a guard refused, or where
-            the words are the same.
-        chance: probability that the stored answer is right; None where a guard refused.
+        features: the features that the learned weights apply to; () if a guard rejected the
+            candidate or both questions have the same words.
+        chance: probability that the stored answer is right; None if a guard rejected it.
     """
 
     similarity: float
@@ -81,10 +82,12 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A stored neighbour within the scope, with how alike its question is (cosine, -1..1).
+    """A stored neighbour within the scope.
 
     Attributes:
-        evidence: what else is known of it, where the policy wants to know.
+        entry: the stored entry.
+        similarity: cosine of its question and the new one, from -1 to 1.
+        evidence: what else is known about the pair; None if the policy gathers no evidence.
     """
 
     entry: Entry
@@ -93,12 +96,12 @@ class Candidate:
 
 
 class Neighbours(NamedTuple):
-    """What a search in one scope found.
+    """The result of a similarity search in one scope.
 
     Attributes:
-        nearest: cosine similarity of the nearest neighbour, whatever it is; None where the scope
-            holds no vector.
-        candidates: those that are similar enough and exist, the nearest first.
+        nearest: cosine similarity of the nearest neighbour, however low; None if the scope holds
+            no vector.
+        candidates: servable neighbours that are similar enough, nearest first.
     """
 
     nearest: float | None
@@ -107,7 +110,7 @@ class Neighbours(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Serve this entry. `candidate`: what it was as a candidate, for a policy that learns."""
+    """Serve this entry. `candidate` holds the evidence for it, for a policy that learns."""
 
     entry: Entry
     similarity: float
@@ -117,9 +120,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """Ask the model. `reason` is one of `MissReason`; `detail` says it in words.
+    """Ask the model. `reason` is one of `MissReason`; `detail` explains it.
 
-    `candidate` was the best there was; the model's answer will tell what it was worth.
+    `candidate` is the best candidate; the model's answer will show whether it was right.
     """
 
     reason: MissReason
@@ -129,7 +132,7 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class Explore:
-    """Ask the model although this candidate looked good, to learn whether it was."""
+    """Ask the model although this candidate looked good, to learn whether it was right."""
 
     candidate: Candidate
     reason: str
@@ -160,19 +163,19 @@ def _lookup_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What a lookup found, and all that `record` needs to store the answer afterwards.
+    """The result of a lookup, with everything that `record` needs to store an answer.
 
     Attributes:
-        completion: the answer to serve, or None on a miss.
-        tier: "exact", "semantic" or None.
-        similarity: cosine similarity of the served or of the nearest stored question;
-            1.0 for an exact hit; None where no neighbour was looked at.
-        entry: the entry served, or None.
+        completion: the answer to serve; None on a miss.
+        tier: "exact" or "semantic" for a hit; None for a miss.
+        similarity: cosine similarity of the served question, or else of the nearest stored one;
+            1.0 for an exact hit; None if no neighbour was compared.
+        entry: the served entry; None on a miss.
         decision: Hit, Miss or Explore, with its reason.
         query: the request as the cache sees it.
-        vector: float32[d], the embedded question, or None where nothing was embedded.
-        id: names this lookup, for `feedback`.
-        stale: the entry is past its time and should be made anew (`put`, `record`).
+        vector: the embedded question, float32[d]; None if nothing was embedded.
+        id: identifies this lookup in `feedback`.
+        stale: whether the served entry is due for a refresh (with `put` or `record`).
     """
 
     query: Query
@@ -194,5 +197,5 @@ class Lookup:
 
     @property
     def candidate(self) -> Candidate | None:
-        """What the decision was about, for a policy that learns."""
+        """The candidate that was decided on, for a policy that learns."""
         return self.decision.candidate

@@ -1,4 +1,4 @@
-"""Stored answers, and how they are selected."""
+"""Stored answers, how they are selected, and the state of an index or a lease."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class Entry:
     """A stored answer. Times are seconds since the epoch.
 
     Attributes:
-        expires_at: it is not served from then on. None: never.
-        stale_at: from then on it is served while it is made anew in the background.
-        sliding: seconds for which it is good after each time that it is served; None: the
-            times above stand.
+        expires_at: when the entry is no longer served; None means never.
+        stale_at: when it becomes due for a refresh: it is still served while the refresh runs in
+            the background. None means never.
+        sliding: a TTL in seconds that restarts with every hit; None means that `expires_at` and
+            `stale_at` are fixed.
     """
 
     id: int
@@ -39,17 +40,17 @@ class Entry:
         return self.expires_at is None or now < self.expires_at
 
     def stale(self, now: float) -> bool:
-        """Whether it is to be made anew, though it may still be served."""
+        """Whether the entry is due for a refresh at `now`; it may still be served."""
         return self.stale_at is not None and now >= self.stale_at
 
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """An answer about to be stored: an `Entry` before the store has given it an id.
+    """An answer about to be stored: an `Entry` that has no id yet.
 
     Attributes:
-        summary: what a person needs to see of the request, as JSON.
-        key_version: the canonical form that `exact_key` and `scope` were made in.
+        summary: a readable summary of the request, as JSON.
+        key_version: version of the canonical form that `exact_key` and `scope` are hashes of.
     """
 
     exact_key: bytes
@@ -70,7 +71,7 @@ class NewEntry:
 
 
 class Neighbour(NamedTuple):
-    """What an index finds: an entry's id and the cosine similarity of its vector."""
+    """A search result of an index: an entry's id and the cosine similarity of its vector."""
 
     id: int
     similarity: float
@@ -78,14 +79,14 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChangeCursor:
-    """How far a store has come: what an index that follows it must hold.
+    """The state of a store that an index of it must catch up with.
 
     Attributes:
-        store_id: the store's own random id; another one after everything was embedded anew.
-        fingerprint: the embedder of its vectors; None while there is none.
-        dimension: length of a vector; 0 while there is none.
-        last_id: the largest id ever given.
-        last_deletion: the newest sequence in the log of deletions.
+        store_id: the store's random id; it changes when all questions are embedded again.
+        fingerprint: the embedder of the stored vectors; None while there are none.
+        dimension: length of a vector; 0 while there are none.
+        last_id: the largest entry id ever assigned.
+        last_deletion: the newest sequence number in the log of deletions.
     """
 
     store_id: str
@@ -97,13 +98,13 @@ class ChangeCursor:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which entries a listing or a deletion means; all the given conditions must hold.
+    """Which entries to list or delete: those that meet every condition that is not None.
 
     Attributes:
-        namespace, model, tag: equal to this.
-        ids: one of these.
-        created_before: seconds since the epoch.
-        expired_at: expired at this time (seconds since the epoch).
+        namespace, model, tag: the entry has this namespace, model or tag.
+        ids: the entry has one of these ids.
+        created_before: the entry was stored before this time (seconds since the epoch).
+        expired_at: the entry has expired by this time (seconds since the epoch).
     """
 
     namespace: str | None = None
@@ -115,17 +116,18 @@ class Selection:
 
     @property
     def everything(self) -> bool:
+        """Whether there is no condition, so that every entry is selected."""
         return self == Selection()
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Who holds a lease, at one moment.
+    """The holder of a lease, at one moment.
 
     Attributes:
-        owner: names the process that holds it; "" if that has released it without storing an
-            answer.
-        heartbeat: grows while the owner lives.
+        owner: id of the process that holds the lease; "" if that process released it without
+            storing an answer.
+        heartbeat: a counter that increases while the owner is alive.
     """
 
     owner: str
@@ -133,4 +135,5 @@ class LeaseHolder:
 
     @property
     def void(self) -> bool:
+        """Whether the lease was released without a stored answer."""
         return not self.owner

@@ -1,4 +1,4 @@
-"""What was served, and whether it was right."""
+"""Labels, which say whether a stored answer was right, and the hits they are about."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 ObservationKind: TypeAlias = Literal["miss", "explore", "audit", "review", "feedback"]
-"""How a label came about; all but "feedback" are random samples of what they are labels of."""
+"""How a label came about. All but "feedback" are random samples of the traffic they label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +14,15 @@ class Observation:
     """A label: whether a stored answer was right for a question.
 
     Attributes:
-        at: seconds since the epoch. writer: the process that noted it.
-        kind: how it came about.
-        namespace: of the lookup.
-        entry_id: whose answer it is about. other_id: the entry that holds the fresh answer.
-        right: the label. expected: the chance that was believed before.
-        features: what was known, see `verification.features.FEATURES`.
+        at: when the label was made, in seconds since the epoch.
+        writer: id of the process that recorded the label.
+        kind: how the label came about.
+        namespace: the namespace of the lookup.
+        entry_id: the entry whose answer is labelled.
+        other_id: the entry that holds the fresh answer; None if it was not stored.
+        right: the label.
+        expected: the chance of being right that was estimated before.
+        features: the features of the pair; see `verification.features.FEATURES`.
     """
 
     at: float
@@ -35,9 +38,15 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class ServedHit:
-    """A semantic hit, remembered for whoever reports on it.
+    """A semantic hit, remembered so that it can be reported right or wrong later.
 
-    `id` is its lookup's; `verdict` what was said of it last, None: nothing.
+    Attributes:
+        id: the id of the lookup.
+        at: when the hit was served, in seconds since the epoch.
+        question: the new question, as it was asked.
+        chance: the chance of being right that was estimated.
+        features: the features of the pair; see `verification.features.FEATURES`.
+        verdict: the latest report: right, wrong, or None if there was none.
     """
 
     id: str

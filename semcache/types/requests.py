@@ -11,14 +11,14 @@ from semcache.types.base import JSON
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """Words."""
+    """Text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class MediaPart:
-    """An image, a file or a sound: bytes, or a reference (a URL, a provider's file id)."""
+    """An image, a file or audio: bytes, or a reference (a URL, a provider's file id)."""
 
     kind: str
     media_type: str | None = None
@@ -29,7 +29,7 @@ class MediaPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallPart:
-    """The model asks for a tool. `arguments` is parsed JSON, or the text that would not parse."""
+    """A tool call by the model. `arguments` is parsed JSON, or raw text that did not parse."""
 
     id: str
     name: str
@@ -38,7 +38,7 @@ class ToolCallPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolResultPart:
-    """What a tool answered to the call with the same id."""
+    """The result of the tool call with the same id."""
 
     call_id: str
     parts: tuple[Part, ...]
@@ -47,7 +47,7 @@ class ToolResultPart:
 
 @dataclass(frozen=True, slots=True)
 class OpaquePart:
-    """A content block of a kind that semcache does not know; kept and compared as JSON."""
+    """A content block of an unknown kind, stored and compared as JSON."""
 
     value: JSON
 
@@ -57,7 +57,7 @@ Part: TypeAlias = TextPart | MediaPart | ToolCallPart | ToolResultPart | OpaqueP
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation, whatever provider's form it came in."""
+    """One message of a conversation, in a form common to all providers."""
 
     role: str
     parts: tuple[Part, ...]
@@ -69,18 +69,18 @@ class Message:
 class Request:
     """One call to a model.
 
-    Made by `keys.parse.request` from a plain string or from chat messages.
+    `keys.parse.request` makes one from a plain string or from chat messages.
 
     Attributes:
         messages: the conversation, oldest first; system prompts are messages with role
             "system".
-        model: the model asked for, or "" where the caller names none.
+        model: the requested model; "" if the caller names none.
         namespace: the caller's partition (a tenant, an application).
-        params: sampling parameters and whatever else changes the answer, by name.
-        tools: tool definitions, as the provider takes them.
-        response_format: the wanted form of the answer, as the provider takes it.
-        tags: labels for `invalidate`; they change no key.
-        task_type: what kind of work it is, for a router to choose by ("bulk_processing").
+        params: sampling parameters and anything else that changes the answer, by name.
+        tools: tool definitions, in the provider's format.
+        response_format: the format of the answer, in the provider's terms.
+        tags: labels for `invalidate`; they are not part of any key.
+        task_type: the kind of work, such as "bulk_processing", which a router may choose by.
     """
 
     messages: tuple[Message, ...]
@@ -95,11 +95,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What must be equal for a stored answer to be a candidate at all.
+    """Everything that must be equal for a stored answer to be a candidate.
 
     Attributes:
-        digest: SHA-256 (32 bytes) over everything but the question.
-        parts: what went into the digest, as JSON, for people to read.
+        digest: SHA-256 (32 bytes) of everything but the question.
+        parts: the contents of the digest as JSON, for people to read.
     """
 
     digest: bytes
@@ -111,9 +111,9 @@ class Query:
     """A request as the cache sees it.
 
     Attributes:
-        exact_key: SHA-256 (32 bytes) over scope and question.
-        scope: the partition in which candidates are looked for.
-        question: the text that is embedded; None where there is none (the exact tier only).
+        exact_key: SHA-256 (32 bytes) of scope and question.
+        scope: the partition that is searched for candidates.
+        question: the text to embed; None if the request has none (only the exact tier is used).
     """
 
     request: Request

@@ -171,7 +171,7 @@ def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("SEMCACHE_PATH", "SEMCACHE_TTL", "OPENAI_API_KEY"):
         monkeypatch.setenv(name, "")
     assert (load().path, load().ttl, load().providers) == (None, None, {})
-    with pytest.raises(ConfigError, match="Which directory"):
+    with pytest.raises(ConfigError, match="No cache directory"):
         SemanticCache.from_settings(embedder=hashing_embedder())
 
 

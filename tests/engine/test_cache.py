@@ -105,7 +105,7 @@ def test_expired_entries_are_never_served(tmp_path: Path) -> None:
         clock.now += 6.9
         assert cache.get(WORDS + " please") is not None
         clock.now += 0.2
-        assert cache.lookup(WORDS).decision == Miss("expired", "the same request has expired")
+        assert cache.lookup(WORDS).decision == Miss("expired", "the stored answer has expired")
         assert cache.get(WORDS + " please") is None
         assert cache.get(WORDS, namespace="slow") is not None
 

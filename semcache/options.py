@@ -8,6 +8,7 @@ line read names, defaults and descriptions from here. Eight common options can a
 
 from __future__ import annotations
 
+import inspect
 import random
 import re
 import time
@@ -224,9 +225,10 @@ def _default(group: type[Any], name: str) -> Any:
 
 def descriptions(group: type[Any]) -> dict[str, str]:
     """One line about each option of a group, taken from the group's docstring."""
-    text = (group.__doc__ or "").partition("Attributes:")[2].partition("Raises:")[0]
+    text = inspect.cleandoc(group.__doc__ or "")  # Python 3.13 strips the indentation itself
+    text = text.partition("Attributes:")[2].partition("Raises:")[0]
     lines: dict[str, str] = {}
-    for part in re.split(r"\n {8}(?=\w+: )", text):
+    for part in re.split(r"\n {4}(?=\w+: )", text):
         name, colon, description = part.strip().partition(": ")
         if colon:
             lines[name] = " ".join(description.split())
@@ -239,6 +241,6 @@ def description(group: type[Any], name: str, *, default: bool = False) -> str:
     Args:
         default: whether to add the default.
     """
-    text = descriptions(group)[name]
-    sentence = text[0].upper() + text[1:]
+    text = descriptions(group).get(name, "")  # python -OO has no docstrings
+    sentence = text[:1].upper() + text[1:]
     return f"{sentence} (default: {_default(group, name)!r})" if default else sentence

@@ -9,9 +9,9 @@ from semcache.assembly.embedding import choose_embedder, question_embedder
 from semcache.assembly.verification import check_trust, verification_of
 from semcache.backends.opening import open_backend
 from semcache.engine.engine import Engine
-from semcache.engine.lifecycle import LIFECYCLE
 from semcache.engine.record import StoragePolicy
 from semcache.keys import keys
+from semcache.lifecycle import LIFECYCLE
 from semcache.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ process forks or exits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +16,7 @@ from semcache.engine.lookup import Lookups
 from semcache.engine.record import Recorder, StoragePolicy
 from semcache.engine.single_flight import InFlightCalls
 from semcache.errors import StoreError
+from semcache.lifecycle import Managed, Threads
 from semcache.types import Selection
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Engine:
+class Engine(Managed):
     """The working parts of a cache, put together.
 
     Args:
@@ -99,7 +99,7 @@ class Engine:
         )
         self.in_flight = InFlightCalls()
         self.background = Background(telemetry.fault)
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads("semcache")
 
     def delete(self, selection: Selection) -> int:
         """Delete the selected entries; return how many there were.
@@ -117,11 +117,9 @@ class Engine:
         """
         import asyncio  # here, so that programs without async code do not load it
 
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(thread_name_prefix="semcache")
         context = copy_context()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(context.run, work))
+        return await loop.run_in_executor(self._threads.pool, partial(context.run, work))
 
     # ----------------------------------------------------------------------- lifecycle
 
@@ -153,7 +151,7 @@ class Engine:
         self.backend.after_fork()
         self.in_flight.after_fork()
         self.background.after_fork()
-        self._threads = None
+        self._threads.after_fork()
 
     def close(self) -> None:
         """Write counters and learned state, and close the backend."""
@@ -164,6 +162,7 @@ class Engine:
         self.telemetry.counters.close()
         self.backend.close()
         self.background.close()
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=False)
+        self._threads.close()
+
+    def close_at_exit(self) -> None:
+        self.close()

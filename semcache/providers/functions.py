@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from semcache.errors import ConfigError, RejectedError, UnavailableError
+from semcache.lifecycle import BACKGROUND_LOOP
 from semcache.providers.base import text_only
 from semcache.providers.openai import OpenAICompatible
 from semcache.providers.reading import read_answer, read_stream
@@ -76,9 +75,9 @@ class CallableProvider:
         with translating(self.name):
             value = self._function(self._argument(request, model))
             if inspect.isawaitable(value):
-                value = run_blocking(_awaited(value), timeout)
+                value = BACKGROUND_LOOP.run(_awaited(value), timeout)
             elif isinstance(value, AsyncIterator):
-                value = run_blocking(_collected(value), timeout)
+                value = BACKGROUND_LOOP.run(_collected(value), timeout)
             return self._completion(value)
 
     async def acall(self, request: Request, *, model: str, timeout: float | None) -> Completion:
@@ -186,38 +185,6 @@ def plain(value: Any) -> Any:
         return value
     dump = getattr(value, "model_dump", None)
     return value if dump is None else dump(mode="json", warnings=False)
-
-
-_loop: tuple[int, asyncio.AbstractEventLoop] | None = None
-_starting = threading.Lock()
-
-
-def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-    """Run a coroutine and wait for its result, whether or not this thread has an event loop.
-
-    After `timeout` seconds the coroutine is cancelled and a TimeoutError is raised.
-
-    All coroutines run in one loop, in a background thread, because the connections of an
-    async client belong to the loop in which they were opened.
-    """
-    running = asyncio.run_coroutine_threadsafe(work, _background_loop())
-    try:
-        return running.result(timeout)
-    except BaseException:
-        running.cancel()
-        raise
-
-
-def _background_loop() -> asyncio.AbstractEventLoop:
-    global _loop
-    with _starting:
-        if _loop is None or _loop[0] != os.getpid():
-            _loop = (os.getpid(), asyncio.new_event_loop())
-            thread = threading.Thread(
-                target=_loop[1].run_forever, name="semcache-loop", daemon=True
-            )
-            thread.start()
-        return _loop[1]
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from semcache.errors import ConfigError, UnavailableError
+from semcache.lifecycle import BACKGROUND_LOOP
 from semcache.providers import anthropic, openai
 from semcache.providers.answers import Delta, StreamedAnswer
 from semcache.providers.functions import (
@@ -15,7 +16,6 @@ from semcache.providers.functions import (
     completion_of,
     in_thread,
     plain,
-    run_blocking,
     translating,
 )
 from semcache.types import Chunk, Completion, Request
@@ -79,7 +79,7 @@ class SDKProvider:
 
     def call(self, request: Request, *, model: str, timeout: float | None) -> Completion:
         if self._async:
-            return run_blocking(self.acall(request, model=model, timeout=timeout), timeout)
+            return BACKGROUND_LOOP.run(self.acall(request, model=model, timeout=timeout), timeout)
         with translating(self.name):
             answer = self._create(timeout)(**self._arguments(request, model, stream=False))
         return completion_of(answer, self.name)

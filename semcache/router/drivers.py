@@ -7,10 +7,8 @@ ends; a cancelled task leaves nothing running.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource
 
+from semcache.lifecycle import Threads
 from semcache.providers.http_messages import HTTPReply, HTTPRequest, ServerEvent
 from semcache.router.clients import ClientPool
 from semcache.router.steps import (
@@ -66,17 +65,8 @@ def _http_request(
         raise httpx.LocalProtocolError("its address or a header cannot be sent") from None
 
 
-_drain_pool: tuple[int, ThreadPoolExecutor] | None = None
-"""The process that created the threads, and the threads: they do not survive a fork."""
 _DRAIN_TIMEOUT = 0.25
 """Seconds that an async driver waits for the end of a stream whose answer is complete."""
-
-
-def _in_background(work: Callable[[], object]) -> None:
-    global _drain_pool
-    if _drain_pool is None or _drain_pool[0] != os.getpid():
-        _drain_pool = (os.getpid(), ThreadPoolExecutor(4, thread_name_prefix="semcache-drain"))
-    _drain_pool[1].submit(work)
 
 
 def _reply(response: httpx.Response, content: bytes) -> HTTPReply:
@@ -98,10 +88,12 @@ class BlockingDriver:
     def __init__(
         self,
         clients: ClientPool[httpx.Client],
+        threads: Threads,
         *,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._clients = clients
+        self._threads = threads
         self._client: httpx.Client | None = None
         self._sleep = sleep
         self._response: httpx.Response | None = None
@@ -151,7 +143,7 @@ class BlockingDriver:
             finally:
                 self._clients.release(client)
 
-        _in_background(work)
+        self._threads.submit(work)
 
     def close(self) -> None:
         """Close the open reply or stream, and release the client."""

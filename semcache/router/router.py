@@ -8,14 +8,12 @@ providers.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
-from weakref import WeakSet
 
 import httpx
 
@@ -23,6 +21,7 @@ from semcache.config.flags import Flags
 from semcache.errors import ConfigError
 from semcache.keys.parse import RequestFields
 from semcache.keys.parse import request as make_request
+from semcache.lifecycle import LIFECYCLE, Managed, Threads
 from semcache.providers.protocols import DirectProvider, Provider
 from semcache.router import drivers, routing
 from semcache.router.admission import Admission, AdmissionState
@@ -49,7 +48,7 @@ def _deadline_ignored(method: M) -> M:
     return method
 
 
-class Router:
+class Router(Managed):
     """Several providers behind one interface.
 
     Safe to use from many threads, tasks and event loops. `router.routing` describes how a
@@ -140,7 +139,8 @@ class Router:
             draw=draw,
         )
         self._clients = Clients(transport, async_transport)
-        _open_routers.add(self)
+        self._drain_threads = Threads("semcache-drain", 4)
+        LIFECYCLE.add(self)
 
     # ------------------------------------------------------------------------ calling
 
@@ -263,6 +263,7 @@ class Router:
     def after_fork(self) -> None:
         """Forget the parent's connections and calls in a child process."""
         self._clients = self._clients.without_connections()
+        self._drain_threads.after_fork()
         self._rate_limiter.after_fork()
         for admission in self._admissions.values():
             admission.after_fork()
@@ -306,19 +307,9 @@ class Router:
         self._on_event(BreakerEvent(provider, state))
 
     def _blocking_driver(self) -> drivers.BlockingDriver:
-        return drivers.BlockingDriver(self._clients.blocking, sleep=self._sleep)
+        return drivers.BlockingDriver(
+            self._clients.blocking, self._drain_threads, sleep=self._sleep
+        )
 
     def _async_driver(self) -> drivers.AsyncDriver:
         return drivers.AsyncDriver(self._clients.of_running_loop(), sleep=self._asleep)
-
-
-_open_routers: WeakSet[Router] = WeakSet()
-
-
-def _after_fork() -> None:
-    for router in list(_open_routers):
-        router.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

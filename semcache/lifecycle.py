@@ -1,0 +1,164 @@
+"""What must happen to every cache and router when the process forks or exits.
+
+This is the only module with process-wide state, because a fork copies the whole process at once.
+(SQLite's connections and POSIX file locks also belong to the process; the modules that use them
+say so where they keep track of them.)
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
+
+class Managed:
+    """An object that takes part in forks and in the end of the program. Hooks do nothing here."""
+
+    def before_fork(self) -> None:
+        """Wait until nothing is in the middle of a write, and hold off new writes."""
+
+    def after_fork_in_parent(self) -> None:
+        """In the parent: go on."""
+
+    def after_fork(self) -> None:
+        """In a child process: replace what belonged to threads of the parent."""
+
+    def close_at_exit(self) -> None:
+        """At the end of the program: write what is waiting to be written."""
+
+
+class Lifecycle:
+    """The managed objects of a process."""
+
+    def __init__(self) -> None:
+        self._managed: WeakSet[Managed] = WeakSet()
+        self._fork_lock = threading.RLock()
+        """Held during a fork, so that threads fork one at a time."""
+        self._paused: list[Managed] = []
+
+    def add(self, managed: Managed) -> None:
+        """Manage an object for as long as it is referenced elsewhere."""
+        self._managed.add(managed)
+
+    def register(self) -> None:
+        """Register with the interpreter's exit and fork hooks."""
+        atexit.register(self.close_all)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self.before_fork,
+                after_in_parent=self.after_fork_in_parent,
+                after_in_child=self.after_fork,
+            )
+
+    def close_all(self) -> None:
+        for managed in list(self._managed):
+            with suppress(Exception):
+                managed.close_at_exit()
+
+    def before_fork(self) -> None:
+        self._fork_lock.acquire()
+        self._paused[:] = list(self._managed)
+        for managed in self._paused:
+            managed.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        for managed in reversed(self._paused):
+            managed.after_fork_in_parent()
+        self._paused.clear()
+        self._fork_lock.release()
+
+    def after_fork(self) -> None:
+        self._fork_lock = threading.RLock()
+        self._paused.clear()
+        for managed in list(self._managed):
+            managed.after_fork()
+
+
+class Threads(Managed):
+    """Worker threads that are started when they are first needed, and again after a fork.
+
+    Args:
+        name: the beginning of the threads' names.
+        most: the most threads; None for the default of `ThreadPoolExecutor`.
+    """
+
+    def __init__(self, name: str, most: int | None = None) -> None:
+        self._name, self._most = name, most
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
+        return self._pool
+
+    def submit(self, work: Callable[[], object]) -> None:
+        """Do this in a thread; nobody waits for it."""
+        self.pool.submit(work)
+
+    def after_fork(self) -> None:
+        self._pool = None
+
+    def close(self) -> None:
+        """Start nothing more in these threads; a later `submit` starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+
+class BackgroundLoop(Managed):
+    """One event loop in a thread of its own.
+
+    The connections of an async client belong to the loop in which they were opened, so blocking
+    calls of async functions all run in this one.
+    """
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine and wait for its result, whether or not this thread has a loop.
+
+        Raises:
+            TimeoutError: it took longer than `timeout` seconds, and was cancelled.
+        """
+        import asyncio  # here, so that programs without tasks do not load it
+
+        running = asyncio.run_coroutine_threadsafe(work, self._started())
+        try:
+            return running.result(timeout)
+        except BaseException:
+            running.cancel()
+            raise
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._loop.run_forever, name="semcache-loop", daemon=True
+                ).start()
+            return self._loop
+
+
+LIFECYCLE = Lifecycle()
+LIFECYCLE.register()
+BACKGROUND_LOOP = BackgroundLoop()
+LIFECYCLE.add(BACKGROUND_LOOP)

@@ -1,4 +1,4 @@
-"""The index: whatever its inner form, it finds what brute force finds."""
+"""The index finds what brute force finds, whatever its internal structure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def merged(old: Any, fresh: Fresh, dead: Any, *, exact_below: int) -> Any:
 
 
 class IndexMachine(RuleBasedStateMachine):
-    """Random adds, removals and searches, against a dictionary and brute force."""
+    """Random additions, removals and searches, compared with a dictionary and brute force."""
 
     exact_below = 10**9
 
@@ -51,7 +51,7 @@ class IndexMachine(RuleBasedStateMachine):
         )
         self.known: dict[int, tuple[bytes, Any]] = {}
         self.next_id = 1
-        self.aside = False
+        self.merging = False
 
     @rule(scope=st.sampled_from(SCOPES), count=st.integers(1, 30), row=st.integers(0, 150))
     def add(self, scope: bytes, count: int, row: int) -> None:
@@ -89,14 +89,14 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule()
     def set_aside(self) -> None:
-        """A merge begins; `finish` ends it, with whatever happens in between."""
-        self.aside = self.index.set_aside() or self.aside
+        """Start a merge; `finish` ends it, with other operations in between."""
+        self.merging = self.index.set_aside() or self.merging
 
     @rule()
     def finish(self) -> None:
-        if self.aside:
+        if self.merging:
             self.index.merge(partial(merged, exact_below=self.exact_below))
-            self.aside = False
+            self.merging = False
 
     @invariant()
     def knows_its_ids(self) -> None:
@@ -105,7 +105,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 
 class ListsMachine(IndexMachine):
-    """The same with inverted lists, which few vectors here make due."""
+    """The same with inverted lists, which a low threshold makes due for a few vectors."""
 
     exact_below = 25
 
@@ -115,8 +115,8 @@ TestLists = ListsMachine.TestCase
 TestFlat.settings = TestLists.settings = settings(max_examples=60, stateful_step_count=25)
 
 
-def test_building_beside_the_traffic_loses_nothing() -> None:
-    """What is added and removed while lists are built is there, or gone, afterwards."""
+def test_building_in_the_background_loses_nothing() -> None:
+    """Additions and removals during the building of lists take effect."""
     index = FaissIndex(D, exact_below=500, background=True)
     rows = vectors(3000, seed=1)
     for number in range(3000):
@@ -135,7 +135,7 @@ def test_building_beside_the_traffic_loses_nothing() -> None:
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=20)
 def test_similarity_is_the_cosine(seed: int) -> None:
-    """From -1 to 1, and never above."""
+    """Similarities are cosines, from -1 to at most 1."""
     index = FaissIndex(D)
     rows = vectors(20, seed)
     index.add_many(list(range(20)), [SCOPES[0]] * 20, rows)
@@ -152,7 +152,7 @@ IDS = np.arange(400, dtype=np.int64)
 
 
 def kept(path: Path, exact_below: int = 10**9) -> Segment:
-    """A snapshot of 400 rows in three scopes; returned is the same in memory."""
+    """Write a snapshot of 400 rows in three scopes; return the same segment in memory."""
     fresh = Fresh(IDS, [SCOPES[i % 3] for i in range(400)], ROWS)
     plan = merge(None, fresh, np.empty(0, np.int64), exact_below=exact_below, dimension=D)
     snapshot.write(path, FACTS, plan)
@@ -161,7 +161,7 @@ def kept(path: Path, exact_below: int = 10**9) -> Segment:
 
 @pytest.mark.parametrize("exact_below", [10**9, 50])
 def test_a_snapshot_gives_the_same_answers(tmp_path: Path, exact_below: int) -> None:
-    """Written and mapped, the index finds the same, and can be written to."""
+    """An index loaded from a snapshot finds the same and can be changed."""
     path = tmp_path / "index"
     index = FaissIndex(D, segment=kept(path, exact_below))
     segment, facts = snapshot.load(path, FACTS, D)
@@ -187,7 +187,7 @@ def test_a_snapshot_gives_the_same_answers(tmp_path: Path, exact_below: int) -> 
     ids=["store", "embedder", "ahead", "ahead in deletions"],
 )
 def test_a_snapshot_of_something_else_is_refused(tmp_path: Path, facts: Facts) -> None:
-    """Another store's, another model's, or one that knows more than the store."""
+    """A snapshot of another store or embedder, or ahead of the store, is refused."""
     kept(tmp_path / "index")
     with pytest.raises(SnapshotError):
         snapshot.load(tmp_path / "index", facts, D)
@@ -196,7 +196,7 @@ def test_a_snapshot_of_something_else_is_refused(tmp_path: Path, facts: Facts) -
 @given(st.data())
 @settings(max_examples=80)
 def test_a_damaged_snapshot_is_refused(tmp_path_factory: Any, data: st.DataObject) -> None:
-    """Cut short or with any bit flipped, it is thrown away, never half believed."""
+    """A snapshot that is truncated or has any bit flipped is refused as a whole."""
     path = tmp_path_factory.mktemp("snapshot") / "index"
     kept(path, 50 if data.draw(st.booleans()) else 10**9)
     raw = bytearray(path.read_bytes())
@@ -210,7 +210,7 @@ def test_a_damaged_snapshot_is_refused(tmp_path_factory: Any, data: st.DataObjec
 
 
 def test_rows_far_out_of_the_range_so_far_are_kept_as_they_are() -> None:
-    """The codes' range is widened where new vectors lie outside of it."""
+    """The range of the codes is widened if new vectors lie outside it."""
     small = np.eye(D, dtype=np.float32)[:1]
     old = merged(None, Fresh(IDS[:1], SCOPES[:1], small), IDS[:0], exact_below=99)[0]
     fresh = Fresh(IDS[1:], [SCOPES[0]] * 399, ROWS[1:])
@@ -223,7 +223,7 @@ def test_rows_far_out_of_the_range_so_far_are_kept_as_they_are() -> None:
 
 
 def test_a_merge_that_fails_changes_nothing() -> None:
-    """What was set aside is there as before, with what came in meanwhile."""
+    """The vectors being merged stay searchable, along with those added meanwhile."""
     index = FaissIndex(D)
     index.add_many([1, 2], [SCOPES[0]] * 2, ROWS[:2])
     assert index.set_aside()
@@ -242,7 +242,7 @@ def test_a_merge_that_fails_changes_nothing() -> None:
 
 
 def test_what_another_process_s_segment_holds_is_held_once() -> None:
-    """An entry that came in here during the merge and is in the segment too is deleted once."""
+    """An entry added here during the merge that is also in the segment is counted once."""
     index = FaissIndex(D)
     index.add_many([1], [SCOPES[0]], ROWS[1:2])
     index.set_aside()
@@ -256,7 +256,7 @@ def test_what_another_process_s_segment_holds_is_held_once() -> None:
 
 
 def test_what_is_removed_during_a_merge_is_not_in_its_segment() -> None:
-    """Even if it had only just come in here, and is in another process's segment."""
+    """Even if it was just added here and is in another process's segment."""
     index = FaissIndex(D)
     index.add_many([1], [SCOPES[0]], ROWS[1:2])
     index.set_aside()
@@ -268,7 +268,7 @@ def test_what_is_removed_during_a_merge_is_not_in_its_segment() -> None:
 
 
 def test_what_is_retained_during_a_merge_holds_for_its_segment() -> None:
-    """Another process's segment may hold a row that was deleted before we knew of it."""
+    """Another process's segment may hold rows whose deletion this process has just learned of."""
     index = FaissIndex(D)
     index.add_many([5], [SCOPES[0]], ROWS[5:6])
     index.set_aside()
@@ -279,7 +279,7 @@ def test_what_is_retained_during_a_merge_holds_for_its_segment() -> None:
 
 
 def test_another_process_s_segment_takes_the_place_of_ones_own() -> None:
-    """Rows that it lacks are kept, rows that were deleted since are not brought back."""
+    """Rows missing from it are kept, and rows deleted since are not brought back."""
     index = FaissIndex(D)
     index.add_many([1, 2, 3, 4], [SCOPES[0]] * 4, ROWS[:4])
     index.set_aside()
@@ -294,11 +294,11 @@ def test_another_process_s_segment_takes_the_place_of_ones_own() -> None:
 # ------------------------------------------------------------------- many rows, many numbers
 
 WIDE_D = 256
-"""From here on signs are kept."""
+"""A dimension large enough for sign bits to be kept."""
 
 
 def crowded(count: int, seed: int) -> Any:
-    """float32[count, 256]: around fifty topics, as questions lie."""
+    """float32[count, 256]: vectors clustered around fifty topics, like real questions."""
     draws = np.random.default_rng(seed)
     topics = np.random.default_rng(0).normal(size=(50, WIDE_D))
     found = topics[draws.integers(0, 50, count)] + draws.normal(size=(count, WIDE_D))
@@ -307,14 +307,14 @@ def crowded(count: int, seed: int) -> Any:
 
 def near(rows: Any, similarity: float, seed: int) -> Any:
     """Unit vectors at this cosine similarity to each of the rows."""
-    aside = np.random.default_rng(seed).normal(size=rows.shape)
-    aside -= (aside * rows).sum(axis=1, keepdims=True) * rows
-    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
-    return (similarity * rows + (1 - similarity**2) ** 0.5 * aside).astype(np.float32)
+    orthogonal = np.random.default_rng(seed).normal(size=rows.shape)
+    orthogonal -= (orthogonal * rows).sum(axis=1, keepdims=True) * rows
+    orthogonal /= np.linalg.norm(orthogonal, axis=1, keepdims=True)
+    return (similarity * rows + (1 - similarity**2) ** 0.5 * orthogonal).astype(np.float32)
 
 
 def test_signs_are_the_same_of_codes_and_of_what_they_stand_for() -> None:
-    """But of a number that lies on its edge."""
+    """Except for numbers that lie on the edge of a code."""
     rows = crowded(200, seed=20)
     quantizer = Quantizer.around(rows)
     codes = quantizer.encode(rows)
@@ -329,7 +329,7 @@ def test_signs_are_the_same_of_codes_and_of_what_they_stand_for() -> None:
 
 @given(scale=st.floats(0.1, 1.0), rows=st.integers(1, 300), seed=st.integers(0, 9))
 def test_cosines_by_codes(scale: float, rows: int, seed: int) -> None:
-    """Those of the decoded rows with the question as it is, each row once."""
+    """Each row appears once, with the cosine of the decoded row and the exact question."""
     question, quantizer = crowded(1, seed=seed + 1)[0], Quantizer(scale, WIDE_D)
     codes = quantizer.encode(crowded(rows, seed=seed))
     order, found = cosines_by_codes(question, codes, quantizer)
@@ -345,7 +345,7 @@ MERGED = partial(merged, exact_below=1000)
     ("at_rest", "exact_below"), [(0, 1000), (8000, 1000), (11_000, 1000), (12_000, 10**9)]
 )
 def test_what_is_near_is_found_among_many(at_rest: int, exact_below: int, form: str) -> None:
-    """In lists at rest, in lists that came in since, in both, in one; however numbers lie."""
+    """In sealed lists, in new lists, in both or without lists, for any distribution of values."""
     rows = crowded(12_000, seed=1)
     if form == "never below":
         rows = np.abs(rows)
@@ -367,8 +367,8 @@ def test_what_is_near_is_found_among_many(at_rest: int, exact_below: int, form: 
 
 
 @pytest.mark.parametrize("exact_below", [1000, 10**9])
-def test_the_deleted_do_not_hide_the_living(exact_below: int) -> None:
-    """Though hundreds of them lie nearer."""
+def test_deleted_rows_do_not_hide_live_ones(exact_below: int) -> None:
+    """Even if hundreds of deleted rows are nearer."""
     crowd = near(np.repeat(crowded(1, seed=3), 900, axis=0), 0.95, seed=4)
     rows = np.concatenate([crowd, crowded(3000, seed=5)])
     index = FaissIndex(WIDE_D, exact_below=exact_below, background=False)
@@ -385,7 +385,7 @@ def test_the_deleted_do_not_hide_the_living(exact_below: int) -> None:
 
 @pytest.mark.parametrize("d", [D, WIDE_D], ids=["codes", "signs"])
 def test_lists_that_have_become_empty_hide_nothing(d: int) -> None:
-    """All that lay around the question is deleted; what is left far away is found."""
+    """If everything near the question is deleted, a row far away is still found."""
     draws = np.random.default_rng(10)
     topics = np.eye(d)[:10]
     rows = np.repeat(topics, 300, axis=0) + draws.normal(scale=0.01, size=(3000, d))
@@ -398,7 +398,7 @@ def test_lists_that_have_become_empty_hide_nothing(d: int) -> None:
 
 @pytest.mark.parametrize("during", [False, True], ids=["at rest", "while a merge is under way"])
 def test_what_came_in_far_from_the_question_hides_nothing(during: bool) -> None:
-    """The lists around the question are empty in memory, and hold what is at rest or set aside."""
+    """The nearest lists are empty in memory, but have rows that are sealed or being merged."""
     rows = crowded(6000, seed=11)
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope = SCOPES[0]
@@ -416,7 +416,7 @@ def test_what_came_in_far_from_the_question_hides_nothing(during: bool) -> None:
 
 
 def test_rows_that_are_in_two_places_for_a_moment_are_found_once() -> None:
-    """As when another process's segment holds what has come in here: no others are crowded out."""
+    """Such duplicates, as with another process's segment, do not crowd out other rows."""
     rows = crowded(4000, seed=15)
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope, ids = SCOPES[0], list(range(4000))
@@ -431,7 +431,7 @@ def test_rows_that_are_in_two_places_for_a_moment_are_found_once() -> None:
 
 
 def test_searches_beside_additions_and_deletions_find_what_stays() -> None:
-    """In lists at rest and in lists that change all the while; what is deleted stays deleted."""
+    """In sealed lists and in lists that change during the search; deleted rows stay deleted."""
     rows = crowded(4000, seed=8)
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope, stays = SCOPES[0], np.arange(0, 3000)
@@ -465,7 +465,7 @@ def test_searches_beside_additions_and_deletions_find_what_stays() -> None:
 
 
 def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
-    """Also when a merge has moved them meanwhile."""
+    """Even if a merge has moved the centroids meanwhile."""
     rows = crowded(9000, seed=6)
     index = FaissIndex(WIDE_D, exact_below=1000, background=False)
     scope = SCOPES[0]
@@ -490,10 +490,10 @@ def test_what_came_in_lies_around_the_centroids_of_what_is_at_rest() -> None:
     came_in = index._mem_table.partitions[scope]._rows
     index.merge(MERGED)
     assert placed_alike()
-    assert index._mem_table.partitions[scope]._rows is came_in, "made anew for nothing"
+    assert index._mem_table.partitions[scope]._rows is came_in, "rebuilt without need"
     add(2500, 8000)
     index.set_aside()
-    add(8000, 9000)  # into so many that new ones are made
+    add(8000, 9000)  # into so many that new centroids are computed
     index.merge(MERGED)
     assert placed_alike()
     assert len(index) == 9000

@@ -117,7 +117,7 @@ def test_permissions_taken_away() -> None:
             text = f"another of {id(opened)}"
             assert opened.answer(text, lambda _: Completion("a")).text == "a"
         told = [str(event.error) for event in heard.of(FaultEvent) if event.where == "record"]
-        assert told and str(path) in told[0] and "may be written to by this user" in told[0], told
+        assert told and str(path) in told[0] and "this user can write to the file" in told[0], told
         os._exit(0)
     """
     path = Path(tempfile.mkdtemp())
@@ -342,7 +342,7 @@ def test_large_store_without_index(
         assert cache.lookup(NEAR).tier == "semantic"
         assert cache.lookup(f"{OTHER} please").tier == "semantic"
         assert cache.stats().faults == {}
-    assert caplog.text.count("it is being made") == 1
+    assert caplog.text.count("it is being built") == 1
 
 
 def test_vector_unreadable(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where entries are kept. See `semcache.backends.base` for what a backend must do."""
+"""Backends, which store the entries of a cache. `semcache.backends.base` is the contract."""
 
 from semcache.backends.base import Backend
 from semcache.backends.kinds import BackendKind

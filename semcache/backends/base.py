@@ -1,23 +1,23 @@
-"""What a backend must do: keep entries, find them, and remember what was learned.
+"""The contract of a backend: store entries, search them, and remember what was learned.
 
-A backend is the place where a cache lives: a directory, a process's memory, a server. It is
-made of small parts, each a protocol below, so that an engine which lacks one (a change feed,
-leases, maintenance) can say so instead of imitating it.
+A backend is where a cache is stored: a directory, the memory of a process, a server. It consists
+of small parts, each a protocol below, so that a backend without some capability (revisions,
+leases, maintenance) can leave that part out instead of faking it.
 
 ==================  ===============================================================
-`Backend`           the whole: opens the parts, and survives forks
+`Backend`           the whole: gives access to the parts, and survives forks
 `Entries`           the serving path: exact, nearest, record, delete
 `Catalogue`         reading and listing entries, for people and tools
-`Evictable`         what quotas need: totals, deletion in order
+`Evictable`         what enforcing quotas needs: totals, deletion in order
 `Ledger`            labels and served hits
-`CounterStore`      counters, added up over all processes
-`Metadata`          small facts by name, such as what was learned
-`Leases`            one call to the model for equal requests of several processes
-`Maintenance`       checks, repair, copies; a backend may have none
+`CounterStore`      counters, summed over all processes
+`Metadata`          small values by name
+`Leases`            one call to the model for equal requests from several processes
+`Maintenance`       checks, repairs, re-embedding; optional
 ==================  ===============================================================
 
-One suite, `tests/backends`, holds every backend to these contracts. One module, so that whoever
-writes a backend can read the contract from top to bottom.
+The test suite in `tests/backends` runs against every backend. One module holds all the protocols,
+so that the author of a backend can read the contract from top to bottom.
 """
 
 from __future__ import annotations
@@ -45,32 +45,32 @@ Order = Literal["newest", "oldest", "most_hits", "least_recently_used", "least_f
 ORDERS: tuple[Order, ...] = (
     "newest", "oldest", "most_hits", "least_recently_used", "least_frequently_used",
 )  # fmt: skip
-"""Orders in which entries can be listed. An entry that was never hit counts as used when it was
+"""Orders in which entries can be listed. An entry without hits counts as last used when it was
 stored."""
 
 Fault = Callable[[str, BaseException], None]
-"""Told (part, error) when something fails that no caller waits for."""
+"""Called with (component, error) when something fails that no caller is waiting for."""
 Progress = Callable[[int, int], None]
-"""Told (done, total) while something long goes on; total is 0 where it is not known."""
+"""Called with (done, total) during a long operation; total is 0 if it is unknown."""
 
 
 class NotReadyError(Exception):
-    """Neighbours cannot be found yet: an index is still being built."""
+    """Neighbours cannot be searched yet: the index is still being built."""
 
 
 class TooLargeError(Exception):
-    """One entry is larger than the whole quota in bytes."""
+    """A single entry is larger than a whole quota in bytes."""
 
 
 class Totals(NamedTuple):
-    """Entries, and the bytes of their texts and vectors."""
+    """The number of entries, and the size of their texts and vectors in bytes."""
 
     entries: int
     size: int
 
 
 class GroupSize(NamedTuple):
-    """Entries and hits of one namespace and model."""
+    """How many entries and hits one namespace and model has."""
 
     namespace: str
     model: str
@@ -79,7 +79,7 @@ class GroupSize(NamedTuple):
 
 
 class LabelCount(NamedTuple):
-    """How many labels of one kind there are, and how many of them say "right"."""
+    """How many labels of one kind there are, and how many of them are "right"."""
 
     kind: str
     labels: int
@@ -88,13 +88,13 @@ class LabelCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EntryDetails:
-    """What is stored of an entry besides what serving it needs.
+    """The stored fields of an entry that serving it does not need.
 
     Attributes:
-        tags: in alphabetical order.
-        summary: the request in short, as JSON.
-        key_version: the version of the canonical form that the entry was keyed under.
-        vector: float32[d], or None for an entry that the exact tier alone can find.
+        tags: the entry's tags, in alphabetical order.
+        summary: a short form of the request, as JSON.
+        key_version: the version of the canonical form that the entry's key was computed from.
+        vector: float32[d]; None means that only the exact tier can find the entry.
     """
 
     tags: tuple[str, ...] = ()
@@ -107,9 +107,9 @@ class Entries(Protocol):
     """The serving path of a backend.
 
     - When `record` or `delete` returns, the change is as durable as the backend is, and every
-      later call of this process sees it.
+      later call in this process sees it.
     - May be called from many threads at once.
-    - Raises `StoreError`, naming the place, when it cannot do what it was asked.
+    - Every method may raise `StoreError`, which names the location of the backend.
     """
 
     def exact(self, exact_key: bytes) -> Entry | None:
@@ -117,9 +117,10 @@ class Entries(Protocol):
         ...
 
     def revision(self) -> int | None:
-        """What has been committed so far, as a token for `nearest`.
+        """A token for everything committed so far, to be passed to `nearest`.
 
-        None where the backend has no such thing, or cannot read it: `nearest` then looks itself.
+        None means that the backend has no revisions or cannot read the current one; `nearest`
+        then checks for new commits itself.
         """
         ...
 
@@ -128,26 +129,25 @@ class Entries(Protocol):
     ) -> Neighbours:
         """Up to k entries of the scope with a similarity of at least `floor`, nearest first.
 
-        Never an entry of another scope, nor one that was deleted before the call. Expired
-        entries do not crowd out others.
+        Never returns an entry of another scope or one deleted before the call. Expired entries
+        may be among the results, but do not crowd out fresh ones.
 
         Args:
             vector: float32[d], of length 1.
-            revision: what `revision` returned on this thread a while ago: entries that other
-                processes recorded since may be missed.
+            revision: the result of an earlier call of `revision` on this thread; entries that
+                other processes recorded since then may be missed.
 
         Raises:
             IndexMismatchError: the stored vectors come from another embedder.
-            NotReadyError: an index is being built.
+            NotReadyError: the index is still being built.
         """
         ...
 
     def record(self, entry: NewEntry, vector: Vector | None) -> int:
-        """Store an entry, in place of one with the same exact key; return its id.
+        """Store an entry, replacing any with the same exact key, and return its id.
 
-        Ids grow and are never used twice. Evicts what the quotas no longer allow. Where
-        `vector` is None and the entry replaces one of the same question, that one's vector is
-        kept.
+        Ids increase and are never reused. Entries in excess of a quota are evicted. If `vector`
+        is None and the replaced entry has the same question, its vector is kept.
 
         Raises:
             IndexMismatchError: the stored vectors come from another embedder; nothing is stored.
@@ -156,51 +156,52 @@ class Entries(Protocol):
         ...
 
     def delete(self, selection: Selection, limit: int | None = None) -> int:
-        """Delete what is selected (at most `limit` entries); return how many were deleted."""
+        """Delete the selected entries, at most `limit`; return how many were deleted."""
         ...
 
     def wait(self) -> None:
-        """Return when no index is being built in the background."""
+        """Wait until no index is being built in the background."""
         ...
 
 
 class Evictable(Protocol):
-    """What keeping quotas needs of a store."""
+    """What a store must offer for quotas to be enforced."""
 
     def totals(self, namespace: str | None = None) -> Totals:
-        """Of one namespace, or of all. Constant time: nothing is counted."""
+        """Totals of one namespace, or of all. Takes constant time: nothing is counted."""
         ...
 
     def size_of(self, entry: NewEntry, vector: Vector | None) -> int:
-        """The bytes that an entry would count for in `totals`."""
+        """The bytes that an entry would add to `totals`."""
         ...
 
     def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
-        """Delete what is selected (at most `limit` entries); return their ids."""
+        """Delete the selected entries, at most `limit`; return their ids."""
         ...
 
     def evict(
         self, order: str, count: int, *, spare: int, namespace: str | None = None
     ) -> list[int]:
-        """Delete the first `count` entries in this order, never `spare`; return their ids.
+        """Delete the first `count` entries in this order and return their ids.
 
-        The cost grows with `count`, not with the number of entries.
+        The cost should grow with `count`, not with the number of entries.
 
         Args:
-            namespace: evict only entries of this one.
+            spare: the id of an entry that is never deleted.
+            namespace: evict only entries of this namespace; None means all.
         """
         ...
 
 
 class Catalogue(Protocol):
-    """Reading and listing entries. Changes nothing."""
+    """Reads and lists entries; changes nothing."""
 
     def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
-        """Those of the entries that exist, by id."""
+        """The entries with these ids, by id; missing ones are left out."""
         ...
 
     def details(self, ids: Sequence[int]) -> dict[int, EntryDetails]:
-        """What else is stored of them, by id."""
+        """The other stored fields of these entries, by id."""
         ...
 
     def select(
@@ -211,11 +212,11 @@ class Catalogue(Protocol):
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Entry]:
-        """The selected entries, in this order."""
+        """The selected entries in this order."""
         ...
 
     def page_after(self, last: int, selection: Selection, limit: int) -> list[Entry]:
-        """The selected entries with an id above `last`, the smallest id first."""
+        """Selected entries with an id above `last`, smallest id first."""
         ...
 
     def count(self, selection: Selection = ...) -> int:
@@ -223,148 +224,167 @@ class Catalogue(Protocol):
         ...
 
     def totals(self, namespace: str | None = None) -> Totals:
-        """Of one namespace, or of all. Constant time: nothing is counted."""
+        """Totals of one namespace, or of all. Takes constant time: nothing is counted."""
         ...
 
     def groups(self) -> list[GroupSize]:
-        """Entries by namespace and model, the largest group first."""
+        """Numbers of entries by namespace and model, largest group first."""
         ...
 
     def vectors(self) -> Iterator[tuple[int, Vector]]:
-        """(id, float32[d]) of every entry that has a vector, by id."""
+        """(id, float32[d]) of every entry that has a vector, in order of id."""
         ...
 
     def stored_bytes(self) -> int:
-        """The bytes that the backend takes where it is stored; 0 if that is not known."""
+        """The space that the backend takes up, in bytes; 0 if unknown."""
         ...
 
 
 class Ledger(Protocol):
-    """Remembers what was learned, and which hits were served.
+    """Labels, and the hits that were served.
 
-    - One call is one transaction: it happens whole or not at all.
-    - May be called from many threads; other processes may write.
-    - Raises `StoreError` when it cannot do what it was asked.
+    - Each call is one transaction: all of it takes effect, or nothing.
+    - May be called from many threads; other processes may write at the same time.
+    - Every method may raise `StoreError`.
     """
 
     def observe(self, observations: Sequence[Observation], served: Sequence[ServedHit]) -> None:
-        """Append labels and served hits. The oldest served hits are dropped."""
+        """Append labels and served hits; old ones beyond a limit are dropped."""
         ...
 
     def observations_after(self, number: int, limit: int) -> list[tuple[int, Observation]]:
-        """(number, label) of labels with larger numbers, in their order."""
+        """(number, label) of up to `limit` labels after this number, in order of number."""
         ...
 
     def last_observation(self) -> int:
-        """The largest number; 0 if there is no label."""
+        """The number of the newest label; 0 if there are no labels."""
         ...
 
     def observation_counts(self) -> list[LabelCount]:
-        """Labels by kind."""
+        """How many labels there are of each kind."""
         ...
 
     def served_labels(self, limit: int) -> list[bool]:
-        """The newest labels of random samples of what is served: explorations, audits, reviews."""
+        """The newest labels from random samples: explorations, audits and reviews."""
         ...
 
     def served_hit(self, lookup_id: str) -> ServedHit | None:
-        """What a lookup served, while it is remembered."""
+        """The hit that a lookup served; None if it is unknown or was dropped."""
         ...
 
     def unreviewed(self, limit: int) -> list[ServedHit]:
-        """Served hits that nobody has judged and whose entry exists, drawn at random."""
+        """A random sample of served hits without a verdict whose entry still exists."""
         ...
 
     def rejected_pairs(self) -> set[tuple[int, str]]:
-        """(entry id, question) of served hits that somebody called wrong."""
+        """(entry id, question) of all served hits whose verdict is "wrong"."""
         ...
 
     def set_verdict(self, lookup_id: str, right: bool) -> None:
-        """Note whether a served hit was right."""
+        """Record whether a served hit was right; unknown lookups are ignored."""
         ...
 
 
 class CounterStore(Protocol):
-    """Counters, added up over all processes."""
+    """Counters, summed over all processes."""
 
     def add_up(self, counters: Mapping[str, float], hits: Mapping[int, tuple[int, float]]) -> None:
-        """Add to counters by name, and to the hits of entries.
+        """Add to counters by name, and to the hits of entries by id.
+
+        Hits extend the life of entries with a sliding TTL. Unknown entry ids are ignored.
 
         Args:
-            hits: by entry id: (how many, when the last one was in seconds since the epoch).
-                Extends the life of entries with a sliding TTL.
+            counters: the amount to add to each counter.
+            hits: (number of hits, time of the last one in seconds since the epoch) by entry id.
         """
         ...
 
     def counters(self) -> dict[str, float]:
-        """Every counter by name."""
+        """All counters by name."""
         ...
 
 
 class Metadata(Protocol):
-    """Small facts by name."""
+    """Small values by name."""
 
     def meta(self, name: str) -> str | None:
-        """The fact, or None."""
+        """The value of this name, or None."""
         ...
 
     def set_meta(self, name: str, value: str) -> None:
-        """Note a fact, in place of an older one of this name."""
+        """Store a value, replacing any of the same name."""
         ...
 
     def metas(self, prefix: str) -> dict[str, str]:
-        """Every fact whose name begins with `prefix`, by the rest of its name."""
+        """All values whose names begin with `prefix`, by the rest of the name."""
         ...
 
 
 class Lease(Protocol):
-    """The right to ask the model for a request, among all processes."""
+    """The right to call the model for a request, among all processes."""
 
     def release(self, *, kept: bool) -> None:
-        """Let the others look, or ask. Raises nothing.
+        """Give the lease back, so that waiting processes go on. Raises nothing.
 
         Args:
-            kept: the answer was stored, so that the others will find it.
+            kept: whether the answer was stored. If so, the others find it in the cache; if not,
+                they call the model themselves.
         """
         ...
 
 
 class Leases(Protocol):
-    """Which process asks the model for which request.
+    """Records which process is calling the model for which request.
 
-    - A lease has one holder at a time, as long as the holder lives; the lease of a dead holder
-      can be taken over.
-    - May be called from many threads. Raises `StoreError` when it cannot do what it was asked.
+    - A lease has one holder at a time. The lease of a holder that has died can be taken over.
+    - May be called from many threads. Every method may raise `StoreError`.
     """
 
     def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | LeaseHolder:
-        """The lease, or who holds it.
+        """Take the lease and return it; if it is held already, return its holder.
 
         Args:
-            vector: float32[d], by which callers with a near question find this call.
+            vector: float32[d], with which `near` finds this lease; None means that it cannot.
         """
         ...
 
     def look(self, key: bytes) -> LeaseHolder | None:
-        """Who holds the lease; None if nobody does."""
+        """The holder of the lease; None if nobody holds it."""
         ...
 
     def take_over(self, key: bytes, dead: LeaseHolder) -> Lease | None:
-        """The lease, if its holder still looks like `dead`; otherwise None."""
+        """Take the lease from a dead holder; None if it no longer equals `dead`.
+
+        A holder that lives has changed, since its heartbeat has increased.
+        """
         ...
 
     def near(self, scope: bytes, vector: Vector, floor: float) -> bytes | None:
-        """The key of the lease for the nearest question of a scope, if it is near enough."""
+        """The key of the held lease whose question is nearest, of those similar enough.
+
+        None if there is none with a similarity of at least `floor` in this scope.
+        """
         ...
 
     def close(self) -> None:
-        """Give everything back. Later calls raise `StoreError`."""
+        """Release pending leases and close files. Later calls raise `StoreError`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a check found. `problems` is empty for a sound cache; `mended` is what was repaired."""
+    """The result of a check.
+
+    Attributes:
+        entries: the number of entries.
+        vectors: the number of entries that have a vector.
+        without_vector: the number of entries that only the exact tier can find.
+        scopes: the number of scopes that have vectors.
+        embedder: the fingerprint of the stored vectors; None if there are none.
+        key_versions: numbers of entries by version of the canonical form.
+        problems: what is wrong; empty for a sound cache.
+        mended: problems that were repaired.
+    """
 
     entries: int
     vectors: int
@@ -377,42 +397,42 @@ class CheckReport:
 
 
 class Maintenance(Protocol):
-    """Work on a whole cache. Only for backends that are not looked after by a server."""
+    """Work on a whole cache; not for backends that a server maintains."""
 
     def check(self, *, fix: bool = False) -> CheckReport:
-        """Check the backend against its own rules.
+        """Check the consistency of the backend.
 
         Args:
-            fix: repair what can be repaired without losing an entry.
+            fix: repair whatever can be repaired without losing an entry.
         """
         ...
 
     def vacuum(self) -> tuple[int, int]:
-        """Give the space of deleted entries back; return the bytes before and after."""
+        """Free the space of deleted entries; return the size before and after, in bytes."""
         ...
 
     def reembed(self, embedder: Embedder, progress: Progress) -> int:
-        """Embed every stored question again, and put the vectors in place in one step.
+        """Embed every stored question again, then replace all vectors in one step.
 
-        The cache stays usable meanwhile. A run that was interrupted is continued by the next.
-        Returns how many vectors there are now.
+        The cache stays usable meanwhile, and an interrupted run is resumed by the next one.
+        Returns the number of vectors afterwards.
 
         Raises:
-            EmbedderError: the embedder failed; what was done so far is kept for the next run.
+            EmbedderError: the embedder failed; the next run continues from here.
         """
         ...
 
 
 class Backend(Protocol):
-    """One place where entries are kept.
+    """Where the entries of a cache are stored.
 
-    - May be used by many threads; whether by many processes is the backend's to say.
-    - `hold`, `let_go` and `after_fork` surround every fork of the process.
+    - May be used from many threads; each backend documents whether several processes may share it.
+    - `hold` is called before every fork of the process, `let_go` and `after_fork` afterwards.
     """
 
     @property
     def name(self) -> str:
-        """What messages call it. Holds no password."""
+        """The name of the backend in messages. Contains no password."""
         ...
 
     @property
@@ -429,12 +449,12 @@ class Backend(Protocol):
 
     @property
     def maintenance(self) -> Maintenance | None:
-        """None where somebody else looks after the store, such as a database server."""
+        """None means that something else, such as a database server, maintains the store."""
         ...
 
     @property
     def embedder(self) -> str | None:
-        """Fingerprint of the embedder whose vectors are stored; None while there is none."""
+        """The fingerprint of the embedder of the stored vectors; None if there are none yet."""
         ...
 
     def entries(
@@ -449,30 +469,31 @@ class Backend(Protocol):
         """The serving path, for vectors of one embedder.
 
         Args:
-            fingerprint: names that embedder; called when a vector is first written or looked up.
-            retention: quotas and the order of eviction.
-            clock: seconds since the epoch.
-            before_eviction: called before entries are evicted, to write down who was just used.
+            fingerprint: returns the embedder's fingerprint; first called when a vector is written
+                or looked up.
+            retention: quotas and the eviction policy.
+            clock: returns the time in seconds since the epoch.
+            fault: called when something fails that no caller is waiting for.
+            before_eviction: called before entries are evicted, to write out pending hits.
         """
         ...
 
     def leases(self, fault: Fault) -> Leases | None:
-        """Leases among processes; None where no other process can see this backend."""
+        """Leases among processes; None means that no other process can use this backend."""
         ...
 
     def hold(self) -> None:
-        """Before a fork: no write is under way until `let_go`. Waits a second at most."""
+        """Before a fork: block writes until `let_go`, waiting at most a second for running ones."""
         ...
 
     def let_go(self) -> None:
-        """After the fork, in the parent."""
+        """After a fork, in the parent: allow writes again."""
         ...
 
     def after_fork(self) -> None:
-        """After the fork, in the child: forget connections, locks and leases of the parent."""
+        """After a fork, in the child: drop the connections, locks and leases of the parent."""
         ...
 
     def close(self) -> None:
-        """Save what is derived, and give files and connections back. Later calls raise
-        `StoreError`."""
+        """Save derived data and close files and connections. Later calls raise `StoreError`."""
         ...

@@ -1,6 +1,6 @@
-"""Keeping quotas: which entries go when a cache is full, and when expired ones are deleted.
+"""Enforces quotas: evicts entries when a cache is full, and deletes expired ones.
 
-The same for every backend that has no eviction of its own.
+Shared by every backend that has no eviction of its own.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 STEP = 256
-"""Entries that are deleted in one transaction, so that no writer waits for long."""
-_EVICTIONS = 8
-"""Steps of eviction that one record makes; what is still too much is left to the next record."""
+"""The most entries deleted in one transaction, so that other writers never wait for long."""
+_MAX_STEPS = 8
+"""Eviction steps per record; any remaining excess is left to the next record."""
 _SWEEP_SECONDS = 10.0
 
 
 def nothing() -> None:
-    """Nothing is to be done first."""
+    """The default of `before_eviction`: do nothing."""
 
 
 class Eviction:
     """Keeps a store within its quotas.
 
     Args:
-        store: deletes entries.
-        retention: quotas and the order of eviction.
-        clock: seconds since the epoch.
-        forget: told the ids of deleted entries.
+        store: where entries are deleted.
+        retention: quotas and the eviction policy.
+        clock: returns the time in seconds since the epoch.
+        forget: called with the ids of deleted entries.
         before_eviction: called before entries are evicted.
     """
 
@@ -54,27 +54,29 @@ class Eviction:
         self._swept_at = 0.0
 
     def check_size(self, entry: NewEntry, vector: Vector | None) -> None:
-        """Raises `TooLargeError` for an entry that no eviction could make room for."""
+        """Raise `TooLargeError` for an entry that no eviction could make room for."""
         for _, quota in self._quotas(entry.namespace):
-            most = quota.size
-            if most is not None and (size := self._store.size_of(entry, vector)) > most:
-                raise TooLargeError(f"an entry of {size:,} bytes, the quota is {most:,}")
+            limit = quota.size
+            if limit is not None and (size := self._store.size_of(entry, vector)) > limit:
+                raise TooLargeError(
+                    f"the entry has {size:,} bytes, but the quota is {limit:,} bytes"
+                )
 
     def after_record(self, newest: int, namespace: str) -> None:
-        """Make room if a quota is exceeded, and now and then delete expired entries.
+        """Evict entries if a quota is exceeded; from time to time, delete expired ones.
 
         Args:
-            newest: the id of the entry that was just recorded; it is never evicted.
+            newest: the id of the entry just recorded, which is never evicted.
         """
-        self._keep_quotas(newest, namespace)
+        self._enforce_quotas(newest, namespace)
         self._sweep()
 
     def _quotas(self, namespace: str) -> list[tuple[str | None, Quota]]:
-        """The quotas that an entry of this namespace counts for: (namespace or None, quota)."""
+        """(namespace, quota) of all quotas that apply; a namespace of None is the whole cache."""
         quotas = (None, self._retention.quota), (namespace, self._retention.quota_of(namespace))
         return [(name, quota) for name, quota in quotas if quota is not None]
 
-    def _keep_quotas(self, newest: int, namespace: str) -> None:
+    def _enforce_quotas(self, newest: int, namespace: str) -> None:
         for name, quota in self._quotas(namespace):
             if quota.excess(*self._store.totals(name)) > 0:
                 self._before_eviction()
@@ -83,7 +85,7 @@ class Eviction:
 
     def _evict(self, quota: Quota, namespace: str | None, spare: int) -> None:
         order = EVICTION[self._retention.eviction]
-        for _ in range(_EVICTIONS):  # sizes differ, so one step may not be enough
+        for _ in range(_MAX_STEPS):  # sizes differ, so one step may not be enough
             excess = quota.excess(*self._store.totals(namespace))
             if excess <= 0:
                 return
@@ -91,10 +93,10 @@ class Eviction:
             self._forget(self._store.evict(order, count, spare=spare, namespace=namespace))
 
     def _sweep(self) -> None:
-        """Now and then delete expired entries; they are never served in the meantime."""
+        """Delete expired entries from time to time; until then they are not served either."""
         now = self._clock()
-        if not 0 <= now - self._swept_at < _SWEEP_SECONDS:  # a clock may also step back
-            gone = self._store.delete(Selection(expired_at=now), STEP)
-            self._forget(gone)
-            if len(gone) < STEP:  # otherwise there are more: go on with the next record
+        if not 0 <= now - self._swept_at < _SWEEP_SECONDS:  # the clock may have stepped back
+            deleted = self._store.delete(Selection(expired_at=now), STEP)
+            self._forget(deleted)
+            if len(deleted) < STEP:  # otherwise there may be more: continue at the next record
                 self._swept_at = now

@@ -1,4 +1,4 @@
-"""Kinds of backends: opened by location, and what can be done without opening one."""
+"""Kinds of backends: open one by its location, and operations on one that is not open."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from semcache.backends.base import Backend, Progress
 
 
 class BackendKind:
-    """A kind of backend: opens one by its location, and does what needs no open backend.
+    """A kind of backend: opens backends, and works on those that are not open.
 
-    A kind overrides what it can do. The rest says that this kind cannot do it.
+    A subclass overrides the operations that it supports; the others raise `ConfigError`.
     """
 
     label = "This backend"
@@ -24,12 +24,12 @@ class BackendKind:
         """Open the backend at a location.
 
         Args:
-            create: make it if there is none.
-            options: the kind's own options; None for its defaults.
+            create: create a cache if there is none.
+            options: options of this kind of backend; None means the defaults.
 
         Raises:
-            ConfigError: there is none and none is to be made, or an option is wrong.
-            StoreError: it cannot be opened.
+            ConfigError: there is no cache and `create` is False, or an option is wrong.
+            StoreError: the backend cannot be opened.
         """
         raise NotImplementedError
 
@@ -44,24 +44,27 @@ class BackendKind:
         fix: bool,  # noqa: ARG002
         progress: Progress,  # noqa: ARG002
     ) -> list[str]:
-        """What is wrong with a backend that cannot be opened, or what was done about it.
+        """Report what is wrong with a backend that cannot be opened, or recover it.
 
-        An empty list: it can be opened. Kinds that a server looks after have nothing to recover.
+        An empty list means that it can be opened; always so for kinds that a server maintains.
+
+        Args:
+            fix: recover what can be recovered, and report what was done.
         """
         return []
 
     def backup(self, location: str, to: Path, progress: Progress) -> int:  # noqa: ARG002
-        """Copy the cache as it is at one moment; return how many entries the copy has."""
-        raise self.cannot("copied by semcache: use the backup tools of its server")
+        """Copy a consistent snapshot of the cache; return the number of entries in the copy."""
+        raise self.cannot("backed up by semcache: use the backup tools of its server")
 
     def check_backup(self, source: Path) -> None:  # noqa: ARG002
-        """Raises `ConfigError` if there is no copy of this kind in `source`."""
+        """Raise `ConfigError` if there is no backup of this kind in `source`."""
         raise self.cannot("restored by semcache: use the backup tools of its server")
 
     def restore(self, source: Path, location: str, progress: Progress) -> int:  # noqa: ARG002
-        """Put a copy in place of a cache; return how many entries it has."""
+        """Replace a cache by a backup; return the number of entries in it."""
         raise self.cannot("restored by semcache: use the backup tools of its server")
 
     def cannot(self, what: str) -> ConfigError:
-        """The error for something that this kind cannot do."""
+        """The error for an operation that this kind does not support."""
         return ConfigError(f"{self.label} cannot be {what}.")

@@ -1,7 +1,7 @@
-"""From a location to a backend: a directory, ":memory:", or a URL.
+"""Opens the backend for a location: a directory, ":memory:", or a URL.
 
-Backends beyond the built-in ones are entry points of the group `semcache.backends`, named after
-the scheme of their URLs, that give a `BackendKind`.
+Other packages add backends as entry points of the group `semcache.backends`: the name is the
+scheme of their URLs, the object a subclass of `BackendKind`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 def masked(location: str) -> str:
-    """A location without the user and password that a URL may hold."""
+    """The location with the user and password of a URL masked."""
     return _CREDENTIALS.sub("***@", location)
 
 
 def location_of(where: str | Path) -> str:
-    """A location as text.
+    """The location as text.
 
     Raises:
-        ConfigError: it is empty, as an unset variable is.
+        ConfigError: the location is empty, as from an unset environment variable.
     """
     if where == "":
         raise ConfigError("path is empty. Write '.' for the current directory.")
@@ -37,10 +37,10 @@ def location_of(where: str | Path) -> str:
 
 
 def backend_kind(location: str) -> BackendKind:
-    """The kind of backend that a location names.
+    """The kind of backend for this location.
 
     Raises:
-        ConfigError: no installed backend takes URLs of this scheme.
+        ConfigError: no installed backend supports URLs of this scheme.
     """
     if location == MEMORY:
         from semcache.backends.memory import MemoryKind
@@ -57,12 +57,12 @@ def backend_kind(location: str) -> BackendKind:
         known = ", ".join(f"{name}://" for name in sorted(points))
         others = f" Installed: {known}." if known else ""
         raise ConfigError(
-            f"No installed backend takes {scheme}:// URLs ({masked(location)}).{others} Give a "
-            "directory, or ':memory:'."
+            f"No installed backend supports {scheme}:// URLs ({masked(location)}).{others} Give "
+            "a directory or ':memory:'."
         )
     kind = points[scheme].load()()
     if not isinstance(kind, BackendKind):
-        raise ConfigError(f"The entry point {scheme!r} of {GROUP} gives no BackendKind.")
+        raise ConfigError(f"The entry point {scheme!r} of {GROUP} is not a BackendKind class.")
     return kind
 
 
@@ -71,12 +71,12 @@ def open_backend(where: str | Path, *, create: bool = True, options: object = No
 
     Args:
         where: a directory, ":memory:", or a URL.
-        create: make it if there is none.
-        options: the backend's own options, such as `LocalOptions`.
+        create: create a cache if there is none.
+        options: options of this kind of backend, such as `LocalOptions`; None means the defaults.
 
     Raises:
         ConfigError: the location or an option is wrong.
-        StoreError: it cannot be opened.
+        StoreError: the backend cannot be opened.
     """
     location = location_of(where)
     return backend_kind(location).open(location, create=create, options=options)

@@ -1,4 +1,4 @@
-"""How long an entry is kept, and which goes when there are too many."""
+"""How long entries are kept, and which are evicted when there are too many."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class _Unset(Enum):
 
 
 UNSET: Final = _Unset.UNSET
-"""Stands for an argument that was not given, where None has a meaning of its own."""
+"""The default of arguments for which None has a meaning of its own."""
 
 TTL: TypeAlias = float | timedelta | None
-"""Seconds (or a timedelta) that an entry may be served for; None: for ever."""
+"""Seconds (or a timedelta) for which an entry may be served; None means without end."""
 
 GivenTTL: TypeAlias = TTL | Literal[_Unset.UNSET]
 
@@ -29,38 +29,39 @@ EVICTION: Mapping[str, str] = {
     "least-frequently-used": "least_frequently_used",
     "oldest": "oldest",
 }
-"""Eviction policies and the store's order in which entries go, the first of it first."""
+"""Eviction policies, and the `Order` in which each evicts entries."""
 
 _SLACK = 100
-"""An eviction makes room for 1 / _SLACK of the quota more than is needed, so that a full cache
-does not evict at every record."""
+"""An eviction frees an extra 1 / _SLACK of the quota, so that a full cache does not evict at every
+record."""
 
 Limit: TypeAlias = int | Mapping[str, int] | None
-"""A quota of each namespace: one for all of them, or by name; None: none."""
+"""A quota of each namespace: a number for every namespace, or a mapping by name; None means
+unlimited."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The most entries, and bytes of their texts and vectors, there may be; None: no limit."""
+    """The most entries, and the most bytes of their texts and vectors; None means unlimited."""
 
     entries: int | None = None
     size: int | None = None
 
     def excess(self, entries: int, size: int) -> int:
-        """How many entries to evict now, when there are `entries` with `size` bytes."""
+        """How many of `entries` entries with `size` bytes in total must be evicted now."""
         over = 0
         if self.entries is not None and entries > self.entries:
             over = entries - self.entries + self.entries // _SLACK
         if self.size is not None and size > self.size:
             mean = max(size // max(entries, 1), 1)
-            wanted = size - self.size + self.size // _SLACK
-            over = max(over, math.ceil(wanted / mean))
+            bytes_to_free = size - self.size + self.size // _SLACK
+            over = max(over, math.ceil(bytes_to_free / mean))
         return min(over, entries - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """Until when an entry is good: see `Entry`."""
+    """When an entry becomes stale and when it expires; see `Entry` for the fields."""
 
     expires_at: float | None = None
     stale_at: float | None = None
@@ -69,27 +70,28 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long entries are kept, and which go when there are too many.
+    """How long entries are kept, and which are evicted when there are too many.
 
     Attributes:
-        ttl: seconds (or a timedelta) for which an entry may be served; None for no limit.
-        namespace_ttl: TTLs by namespace. A TTL given with a call comes first, then these, then
-            `ttl`.
-        sliding: a TTL starts again whenever its entry is served. Hits are written within a
-            second, so this is of no use for shorter TTLs.
+        ttl: seconds (or a timedelta) for which an entry may be served; None means no limit.
+        namespace_ttl: TTLs by namespace. They take precedence over `ttl`; a TTL given with a call
+            takes precedence over both.
+        sliding: whether the TTL of an entry restarts each time the entry is served. Hits may be
+            written up to a second late, so this is of no use for shorter TTLs.
         stale_while_revalidate: seconds (or a timedelta) after its TTL for which an entry is still
-            served, while one caller renews it in the background.
-        max_entries: the most entries to keep; None for no limit.
-        max_bytes: the most bytes to keep, counted over the texts and vectors of entries, not over
-            files; None for no limit.
+            served, while one caller refreshes it in the background.
+        max_entries: the most entries to keep; None means no limit.
+        max_bytes: the most bytes to keep, counting the texts and vectors of entries rather than
+            the size of files; None means no limit.
         namespace_max_entries: the most entries of each namespace: a number for every namespace,
-            or a mapping by name; None for no limit.
-        namespace_max_bytes: the same for bytes.
-        eviction: which entries go first: "least-recently-used", "least-frequently-used" or
-            "oldest".
+            or a mapping by name; None means no limit.
+        namespace_max_bytes: the most bytes of each namespace: a number for every namespace, or a
+            mapping by name; None means no limit.
+        eviction: which entries are evicted first: "least-recently-used", "least-frequently-used"
+            or "oldest".
 
     Raises:
-        ConfigError: a TTL or a quota is below zero, or the eviction policy is unknown.
+        ConfigError: a TTL is negative, a quota is below 1, or the eviction policy is unknown.
     """
 
     ttl: TTL = None
@@ -108,33 +110,33 @@ class Retention:
         for ttl in self.namespace_ttl.values():
             seconds(ttl)
         for name in ("max_entries", "max_bytes", "namespace_max_entries", "namespace_max_bytes"):
-            given = getattr(self, name)
-            for quota in given.values() if isinstance(given, Mapping) else (given,):
+            limit = getattr(self, name)
+            for quota in limit.values() if isinstance(limit, Mapping) else (limit,):
                 whole = isinstance(quota, int) and not isinstance(quota, bool)
                 if quota is not None and (not whole or quota < 1):
                     raise ConfigError(f"{name} is {quota!r}; give a whole number above 0, or None.")
-            if isinstance(given, Mapping) and not all(isinstance(n, str) for n in given):
-                raise ConfigError(f"{name} has a namespace that is no text: {list(given)!r}.")
+            if isinstance(limit, Mapping) and not all(isinstance(n, str) for n in limit):
+                raise ConfigError(f"{name} has a namespace that is not a string: {list(limit)!r}.")
         if self.eviction not in EVICTION:
             known = ", ".join(map(repr, EVICTION))
-            raise ConfigError(f"eviction is {self.eviction!r}; it is one of {known}.")
+            raise ConfigError(f"eviction is {self.eviction!r}; it must be one of {known}.")
 
     def lifetime(self, now: float, namespace: str, ttl: GivenTTL = UNSET) -> Lifetime:
-        """Until when an entry stored at `now` (seconds since the epoch) is good."""
+        """The lifetime of an entry stored at `now` (seconds since the epoch)."""
         if ttl is UNSET:
             ttl = self.namespace_ttl.get(namespace, self.ttl)
-        good = seconds(ttl)
-        if good is None:
+        fresh_for = seconds(ttl)
+        if fresh_for is None:
             return Lifetime()
-        sliding = good if self.sliding else None
-        extra = seconds(self.stale_while_revalidate)
-        if not extra:
-            return Lifetime(now + good, None, sliding)
-        return Lifetime(now + good + extra, now + good, sliding)
+        sliding = fresh_for if self.sliding else None
+        stale_for = seconds(self.stale_while_revalidate)
+        if not stale_for:
+            return Lifetime(now + fresh_for, None, sliding)
+        return Lifetime(now + fresh_for + stale_for, now + fresh_for, sliding)
 
     @property
     def quota(self) -> Quota | None:
-        """For all namespaces together; None: there is none."""
+        """The quota of all namespaces together; None means unlimited."""
         if self.max_entries is None and self.max_bytes is None:
             return None
         return Quota(self.max_entries, self.max_bytes)
@@ -145,27 +147,30 @@ class Retention:
         return self.namespace_max_entries is not None or self.namespace_max_bytes is not None
 
     def quota_of(self, namespace: str) -> Quota | None:
-        """For one namespace; None: it has none."""
+        """The quota of one namespace; None means unlimited."""
         entries = _limit(self.namespace_max_entries, namespace)
         size = _limit(self.namespace_max_bytes, namespace)
         return None if entries is None and size is None else Quota(entries, size)
 
 
-def _limit(given: Limit, namespace: str) -> int | None:
-    return given.get(namespace) if isinstance(given, Mapping) else given
+def _limit(limit: Limit, namespace: str) -> int | None:
+    return limit.get(namespace) if isinstance(limit, Mapping) else limit
 
 
 def seconds(ttl: TTL, name: str = "ttl") -> float | None:
-    """A TTL in seconds; `name` is what the error calls it.
+    """The TTL in seconds; None means without end.
+
+    Args:
+        name: what the error message calls this TTL.
 
     Raises:
-        ConfigError: it is negative or no number.
+        ConfigError: the TTL is negative or not a number.
     """
     if ttl is None:
         return None
     value = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ConfigError(
-            f"{name} is {ttl!r}; it is a number of seconds, 0 or more (or a timedelta), or None."
+            f"{name} is {ttl!r}; give a number of seconds, 0 or more (or a timedelta), or None."
         )
     return None if math.isinf(value) else float(value)

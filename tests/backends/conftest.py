@@ -1,4 +1,4 @@
-"""Every backend, opened empty: the contract suite runs over each of them."""
+"""Fixtures that open each kind of backend, for the contract suite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semcache.types import Completion, NewEntry
 from tests.helpers import Clock
 
 KINDS = ("local", "memory")
-"""A backend that is added here runs the whole suite."""
+"""Kinds of backends; the whole suite runs for each of them."""
 
 SCOPE = b"s" * 32
 FINGERPRINT = "test/1"
@@ -31,7 +31,7 @@ def direction(*weights: float) -> Any:
 
 
 def new(number: int, **changes: Any) -> NewEntry:
-    """An entry that differs from others by its number."""
+    """A new entry; entries with different numbers differ in key, texts and time."""
     entry = NewEntry(
         exact_key=number.to_bytes(32, "big"),
         scope=SCOPE,
@@ -72,7 +72,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def faults() -> list[tuple[str, BaseException]]:
-    """What the backend has reported."""
+    """The faults that the backend has reported."""
     return []
 
 
@@ -80,7 +80,7 @@ def faults() -> list[tuple[str, BaseException]]:
 def serving(
     backend: Backend, clock: Clock, faults: list[tuple[str, BaseException]]
 ) -> Callable[..., Entries]:
-    """Makes the serving path, with a retention of the test's own."""
+    """Returns a function that opens the serving path with the given retention."""
 
     def make(fingerprint: str = FINGERPRINT, **retention: Any) -> Entries:
         return backend.entries(

@@ -1,4 +1,4 @@
-"""What every backend must do, whatever it is made of: `semcache.backends.base`."""
+"""The contract suite: every backend must fulfil `semcache.backends.base`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Serving = Callable[..., Entries]
 
 
 def test_an_entry_comes_back_whole(backend: Backend, serving: Serving) -> None:
-    """Every field of an entry, of its completion and of its details survives."""
+    """Every field of an entry, its completion and its details is stored and read back."""
     completion = Completion(
         "text",
         finish_reason="tool_calls",
@@ -72,7 +72,7 @@ def test_an_unknown_key_is_none(serving: Serving) -> None:
 
 
 def test_the_same_key_replaces_and_ids_grow(backend: Backend, serving: Serving) -> None:
-    """An entry takes the place of another with its key, under an id that was never used."""
+    """An entry replaces the one with its key and gets an id that was never used before."""
     entries = serving()
     first = entries.record(new(1), direction(1))
     second = entries.record(new(1, completion=Completion("other")), direction(0, 1))
@@ -88,7 +88,7 @@ def test_the_same_key_replaces_and_ids_grow(backend: Backend, serving: Serving) 
 def test_a_vector_stays_when_its_answer_is_replaced_without_one(
     backend: Backend, serving: Serving
 ) -> None:
-    """A question that could not be embedded this time is still found by its old vector."""
+    """A question that could not be embedded this time is still found through its old vector."""
     entries = serving()
     entries.record(new(1), direction(1))
     entry_id = entries.record(new(1, completion=Completion("other")), None)
@@ -97,7 +97,7 @@ def test_a_vector_stays_when_its_answer_is_replaced_without_one(
 
 
 def test_neighbours_come_nearest_first_and_never_from_another_scope(serving: Serving) -> None:
-    """Up to k of the scope, with a similarity of at least the floor."""
+    """A search returns up to k entries of the scope whose similarity is at least the floor."""
     entries = serving()
     near = entries.record(new(1), direction(1, 0.1))
     far = entries.record(new(2), direction(1, 1))
@@ -112,8 +112,8 @@ def test_neighbours_come_nearest_first_and_never_from_another_scope(serving: Ser
     assert [c.entry.scope for c in only.candidates] == [b"t" * 32]
 
 
-def test_the_nearest_is_told_even_below_the_floor(serving: Serving) -> None:
-    """So that a miss can say how far away it was."""
+def test_the_nearest_similarity_is_reported_even_below_the_floor(serving: Serving) -> None:
+    """A miss can then report how similar the nearest entry was."""
     entries = serving()
     entries.record(new(1), direction(1, 1))
     found = entries.nearest(SCOPE, direction(1), 3, 0.9)
@@ -135,7 +135,7 @@ def test_expired_entries_do_not_crowd_out_others(serving: Serving, clock: Clock)
 
 
 def test_what_is_deleted_is_gone_at_once(backend: Backend, serving: Serving) -> None:
-    """From the exact tier, from the neighbours, and from the totals."""
+    """A deleted entry is missing from the exact tier, the neighbours and the totals."""
     entries = serving()
     ids = [entries.record(new(number), direction(1, number)) for number in range(4)]
     assert entries.delete(Selection(ids=tuple(ids[:2]))) == 2
@@ -175,7 +175,7 @@ def test_what_is_deleted_is_gone_at_once(backend: Backend, serving: Serving) -> 
 def test_selections_mean_the_same_everywhere(
     rows: list[tuple[str, str, tuple[str, ...], float | None]], selection: Selection
 ) -> None:
-    """Listing, counting and deleting agree, in memory and in SQLite."""
+    """Listing, counting and deleting agree with each other, in memory and in SQLite."""
     import tempfile
 
     outcomes = []
@@ -210,7 +210,7 @@ def _retention() -> Any:
 
 
 def test_vectors_of_two_embedders_never_mix(backend: Backend, serving: Serving) -> None:
-    """The first vector decides; another embedder's is refused, and nothing of it is stored."""
+    """The first vector fixes the embedder; vectors of another are refused and nothing is stored."""
     assert backend.embedder is None
     serving("one").record(new(1), direction(1))
     assert backend.embedder == "one"
@@ -223,7 +223,7 @@ def test_vectors_of_two_embedders_never_mix(backend: Backend, serving: Serving) 
 
 
 def test_threads_may_do_all_of_it_at_once(serving: Serving, backend: Backend) -> None:
-    """What each thread recorded is found, by itself and by the others."""
+    """Each thread finds what it recorded, while others record and delete."""
     entries = serving()
     failed: list[BaseException] = []
 
@@ -249,7 +249,7 @@ def test_threads_may_do_all_of_it_at_once(serving: Serving, backend: Backend) ->
 
 
 def test_a_closed_backend_says_so(backend: Backend, serving: Serving) -> None:
-    """Later calls raise an error that names the place."""
+    """Later calls raise an error that says that the cache is closed."""
     entries = serving()
     entries.record(new(1), direction(1))
     backend.close()
@@ -270,7 +270,7 @@ def test_a_closed_backend_says_so(backend: Backend, serving: Serving) -> None:
 def test_quotas_evict_in_their_order(
     backend: Backend, serving: Serving, eviction: str, survives: int | None
 ) -> None:
-    """The newest entry always stays; of the others, the first of the order goes."""
+    """The newest entry always stays; of the others, the first in order is evicted."""
     entries = serving(max_entries=4, eviction=eviction)
     ids = [entries.record(new(number), None) for number in range(4)]
     backend.counters.add_up({}, {ids[0]: (1, 900.0), ids[1]: (5, 300.0)})
@@ -284,7 +284,7 @@ def test_quotas_evict_in_their_order(
 
 
 def test_a_namespace_has_a_quota_of_its_own(backend: Backend, serving: Serving) -> None:
-    """One that is full evicts its own entries, never another's."""
+    """A full namespace evicts its own entries, never those of another."""
     entries = serving(namespace_max_entries={"full": 3})
     kept = [entries.record(new(n, namespace="other"), None) for n in range(5)]
     for number in range(10, 18):
@@ -294,7 +294,7 @@ def test_a_namespace_has_a_quota_of_its_own(backend: Backend, serving: Serving) 
 
 
 def test_bytes_count_too(backend: Backend, serving: Serving) -> None:
-    """A quota in bytes holds, and an entry larger than all of it is refused."""
+    """A quota in bytes is kept, and an entry larger than the whole quota is refused."""
     entries = serving(max_bytes=20_000)
     for number in range(30):
         entries.record(new(number, completion=Completion("x" * 1500)), None)
@@ -308,7 +308,7 @@ def test_bytes_count_too(backend: Backend, serving: Serving) -> None:
 def test_expired_entries_are_swept_by_and_by(
     backend: Backend, serving: Serving, clock: Clock
 ) -> None:
-    """They take no room for ever."""
+    """A later record deletes entries that have expired."""
     entries = serving()
     for number in range(5):
         entries.record(new(number, expires_at=2000.0), None)
@@ -321,7 +321,7 @@ def test_expired_entries_are_swept_by_and_by(
 
 
 def test_listings_come_in_their_orders(backend: Backend, serving: Serving) -> None:
-    """Each order, with limit and offset."""
+    """Listings come in each order, with limit and offset."""
     entries = serving()
     a, b, c = (entries.record(new(number), None) for number in range(3))
     backend.counters.add_up({}, {a: (2, 500.0), b: (7, 400.0)})
@@ -341,7 +341,7 @@ def test_listings_come_in_their_orders(backend: Backend, serving: Serving) -> No
 
 
 def test_groups_and_vectors(backend: Backend, serving: Serving) -> None:
-    """Entries and hits by namespace and model, the largest first; and every vector."""
+    """Groups come with the largest first, and every vector is returned."""
     entries = serving()
     one = entries.record(new(1, namespace="a"), direction(1))
     entries.record(new(2, namespace="a"), None)
@@ -356,7 +356,7 @@ def test_groups_and_vectors(backend: Backend, serving: Serving) -> None:
 
 
 def test_counters_and_hits_add_up(backend: Backend, serving: Serving) -> None:
-    """Also for entries that are gone by then."""
+    """Counters and hits are summed; hits of deleted entries are ignored."""
     entry_id = serving().record(new(1), None)
     backend.counters.add_up({"hits:exact": 2, "usd_saved": 0.5}, {entry_id: (2, 300.0)})
     backend.counters.add_up({"hits:exact": 1}, {entry_id: (1, 200.0), 999: (1, 200.0)})
@@ -369,7 +369,7 @@ def test_counters_and_hits_add_up(backend: Backend, serving: Serving) -> None:
 def test_a_sliding_ttl_starts_again_with_each_hit(
     backend: Backend, serving: Serving, clock: Clock, hit_at: float, expires: float, stale: float
 ) -> None:
-    """But only while the entry was still good."""
+    """But only if the entry was still fresh at the time of the hit."""
     clock.now = 35.0
     entry = new(1, created_at=30.0, expires_at=70.0, stale_at=50.0, sliding=20.0)
     entry_id = serving().record(entry, None)
@@ -382,7 +382,7 @@ def test_a_sliding_ttl_starts_again_with_each_hit(
 
 
 def test_facts_by_name(backend: Backend) -> None:
-    """Noted, replaced, and listed by the beginning of their names."""
+    """Values are stored, replaced, and listed by the prefix of their names."""
     assert backend.metadata.meta("breaker:a") is None
     backend.metadata.set_meta("breaker:a", "open")
     backend.metadata.set_meta("breaker:a", "closed")
@@ -423,7 +423,7 @@ def served(name: str, entry_id: int, at: float = 1.0) -> ServedHit:
 
 
 def test_labels_come_back_in_their_order(backend: Backend) -> None:
-    """With numbers that grow, in pages, counted by kind."""
+    """Labels have increasing numbers, and can be read in pages and counted by kind."""
     ledger = backend.ledger
     assert ledger.last_observation() == 0
     ledger.observe([label(1), label(2, "explore", right=False)], [])
@@ -447,7 +447,7 @@ def test_labels_come_back_in_their_order(backend: Backend) -> None:
 
 
 def test_served_hits_are_remembered_and_judged(backend: Backend, serving: Serving) -> None:
-    """Unjudged ones of entries that exist are offered for review; rejected pairs are kept."""
+    """Unjudged hits of existing entries are offered for review; rejected pairs are kept."""
     entry_id = serving().record(new(1), None)
     ledger = backend.ledger
     ledger.observe([], [served("a", entry_id), served("b", entry_id), served("c", 999)])
@@ -462,7 +462,7 @@ def test_served_hits_are_remembered_and_judged(backend: Backend, serving: Servin
     judged = ledger.served_hit("b")
     assert judged is not None
     assert judged.verdict is True
-    ledger.observe([], [served("b", entry_id)])  # a second time: what was said of it stays
+    ledger.observe([], [served("b", entry_id)])  # recorded again: the verdict stays
     again = ledger.served_hit("b")
     assert again is not None
     assert again.verdict is True
@@ -472,7 +472,7 @@ def test_served_hits_are_remembered_and_judged(backend: Backend, serving: Servin
 
 
 def test_a_backend_says_what_it_is(backend: Backend) -> None:
-    """A name for messages; leases and maintenance, or none."""
+    """A backend has a name; leases and maintenance are optional."""
     assert backend.name
     leases = backend.leases(lambda where, error: None)
     if leases is not None:
@@ -482,7 +482,7 @@ def test_a_backend_says_what_it_is(backend: Backend) -> None:
 
 
 def test_a_fork_is_waited_for(backend: Backend, serving: Serving) -> None:
-    """Between `hold` and `let_go` nobody writes; afterwards everything goes on."""
+    """Writes wait between `hold` and `let_go`, and continue afterwards."""
     entries = serving()
     backend.hold()
     done = threading.Event()

@@ -1,4 +1,4 @@
-"""The leases are held to the contract in `protocols.Leases`."""
+"""`SQLiteLeases` fulfils the contract of `Leases`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VECTOR = np.array([0.6, 0.8], np.float32)
 
 
 class Pair:
-    """Two processes' tables over one file."""
+    """The leases of two processes, in one file."""
 
     def __init__(self, path: Path) -> None:
         self.faults: list[BaseException] = []
@@ -43,7 +43,7 @@ def taken(found: Any) -> Any:
 
 
 def soon(true: Callable[[], bool]) -> None:
-    """A release is not waited for by who releases; it comes about in a moment."""
+    """Wait until this is true: leases are released in the background."""
     end = time.monotonic() + 10
     while not true():
         assert time.monotonic() < end
@@ -51,7 +51,7 @@ def soon(true: Callable[[], bool]) -> None:
 
 
 def test_one_holder_at_a_time(pair: Pair) -> None:
-    """The second is told who holds it, until it is released."""
+    """A second process gets the holder, until the lease is released."""
     lease = taken(pair.a.take(KEY, SCOPE, None))
     held = pair.b.take(KEY, SCOPE, None)
     assert isinstance(held, LeaseHolder)
@@ -62,14 +62,14 @@ def test_one_holder_at_a_time(pair: Pair) -> None:
     taken(pair.b.take(KEY, SCOPE, None)).release(kept=True)
 
 
-def test_what_was_let_go_of_is_had_again_at_once(pair: Pair) -> None:
-    """By the same process, which knows that it has let go, however soon."""
+def test_a_released_lease_can_be_taken_again_at_once(pair: Pair) -> None:
+    """The process that released a lease can take it again immediately."""
     for _ in range(50):
         taken(pair.a.take(KEY, SCOPE, None)).release(kept=True)
 
 
-def test_a_living_holder_is_seen_to_live(pair: Pair) -> None:
-    """Its beat grows, and nobody can take over from what it was."""
+def test_a_living_holder_keeps_its_lease(pair: Pair) -> None:
+    """Its heartbeat increases, and nobody can take over its lease."""
     taken(pair.a.take(KEY, SCOPE, None))
     first = pair.b.look(KEY)
     assert first is not None
@@ -81,9 +81,9 @@ def test_a_living_holder_is_seen_to_live(pair: Pair) -> None:
 
 
 def test_a_dead_holder_is_taken_over_by_one(pair: Pair) -> None:
-    """Of two who saw it stand still, one gets the lease; the dead one can no longer give it."""
+    """One of two waiting processes gets the lease, and the old holder can no longer release it."""
     lease = taken(pair.a.take(KEY, SCOPE, None))
-    pair.a._held.clear()  # it beats no more
+    pair.a._held.clear()  # no more heartbeats
     time.sleep(0.1)
     dead = pair.b.look(KEY)
     assert dead is not None
@@ -94,8 +94,8 @@ def test_a_dead_holder_is_taken_over_by_one(pair: Pair) -> None:
     assert pair.b.look(KEY) is not None
 
 
-def test_an_answer_that_is_not_kept_leaves_the_others_to_themselves(pair: Pair) -> None:
-    """For a while; later the lease can be had again."""
+def test_an_answer_that_is_not_stored_lets_the_others_call_the_model(pair: Pair) -> None:
+    """The lease cannot be taken for a while, so that everybody calls the model; later it can."""
     taken(pair.a.take(KEY, SCOPE, VECTOR)).release(kept=False)
     soon(lambda: (seen := pair.b.look(KEY)) is not None and seen.void)
     held = pair.b.take(KEY, SCOPE, None)
@@ -107,7 +107,7 @@ def test_an_answer_that_is_not_kept_leaves_the_others_to_themselves(pair: Pair) 
 
 
 def test_near_questions_find_each_other_in_their_scope(pair: Pair) -> None:
-    """The nearest at or above the floor, and none of another scope."""
+    """The nearest question at or above the floor is found, and none of another scope."""
     taken(pair.a.take(KEY, SCOPE, VECTOR))
     taken(pair.a.take(b"2" * 32, SCOPE, np.array([1.0, 0.0], np.float32)))
     taken(pair.a.take(b"3" * 32, b"t" * 32, VECTOR))
@@ -115,8 +115,8 @@ def test_near_questions_find_each_other_in_their_scope(pair: Pair) -> None:
     assert pair.b.near(SCOPE, -VECTOR, 0.0) is None
 
 
-def test_a_file_that_was_deleted_is_made_anew(pair: Pair, tmp_path: Path) -> None:
-    """Who had it open uses the new one, like those who come later."""
+def test_a_file_that_was_deleted_is_created_again(pair: Pair, tmp_path: Path) -> None:
+    """A process that had the old file open uses the new one, like all others."""
     taken(pair.a.take(KEY, SCOPE, None))
     for path in tmp_path.glob("leases.db*"):
         path.unlink()
@@ -125,7 +125,7 @@ def test_a_file_that_was_deleted_is_made_anew(pair: Pair, tmp_path: Path) -> Non
 
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    """A StoreError, from every method; a release raises nothing and tells its listener."""
+    """Methods raise a StoreError; `release` raises nothing and reports a fault."""
     path = tmp_path / "leases.db"
     faults: list[BaseException] = []
     leases = SQLiteLeases(path, faults.append)

@@ -12,14 +12,14 @@ from semcache.errors import ConfigError
 
 
 @pytest.mark.parametrize("ttl", [-1, -0.001, timedelta(seconds=-1), float("nan"), "60", True])
-def test_a_ttl_that_is_none_is_refused(ttl: Any) -> None:
-    """Below zero, no number: an error that says what a TTL is."""
+def test_a_wrong_ttl_is_refused(ttl: Any) -> None:
+    """A negative TTL, or one that is not a number, raises an error that names the option."""
     with pytest.raises(ConfigError, match="ttl is"):
         seconds(ttl)
 
 
 def test_the_nearest_rule_for_a_ttl_wins() -> None:
-    """Call before namespace before default; None means for ever."""
+    """A TTL of the call precedes that of the namespace and the default; None means no limit."""
     rules = Retention(ttl=10, namespace_ttl={"news": 5, "laws": None})
     assert rules.lifetime(100, "other").expires_at == 110
     assert rules.lifetime(100, "news").expires_at == 105
@@ -29,14 +29,14 @@ def test_the_nearest_rule_for_a_ttl_wins() -> None:
 
 
 def test_a_soft_age_comes_before_the_end() -> None:
-    """Good for the TTL, served for as long again as is said; what slides knows its TTL."""
+    """An entry is fresh for its TTL, then stale; a sliding one stores its TTL."""
     assert Retention(ttl=10, stale_while_revalidate=5).lifetime(100, "n") == Lifetime(115, 110)
     assert Retention(ttl=10, sliding=True).lifetime(100, "n") == Lifetime(110, None, 10)
     assert Retention(stale_while_revalidate=5, sliding=True).lifetime(100, "n") == Lifetime()
 
 
 def test_a_namespace_may_have_a_quota_of_its_own() -> None:
-    """One number for all of them, or by name; the whole's is apart."""
+    """A quota is one number for every namespace or by name, and separate from the whole cache's."""
     assert Retention(max_entries=9).quota_of("n") is None
     assert Retention(namespace_max_entries=3).quota_of("n") == Quota(3)
     some = Retention(namespace_max_bytes={"n": 7})
@@ -47,7 +47,7 @@ def test_a_namespace_may_have_a_quota_of_its_own() -> None:
 
 @given(st.integers(1, 500), st.integers(0, 2000))
 def test_eviction_brings_the_count_under_the_quota(quota: int, entries: int) -> None:
-    """As many go as is needed and little more, and never the last one."""
+    """An eviction frees what is needed and little more, but never the last entry."""
     excess = Quota(quota).excess(entries, 0)
     if entries <= quota:
         assert excess <= 0
@@ -69,6 +69,6 @@ def test_eviction_brings_the_count_under_the_quota(quota: int, entries: int) -> 
     ],
 )
 def test_wrong_quotas_are_refused(options: dict[str, Any]) -> None:
-    """A quota is a whole number above 0; an eviction policy is one of the table."""
+    """A quota must be a whole number above 0, and an eviction policy a known one."""
     with pytest.raises(ConfigError):
         Retention(**options)

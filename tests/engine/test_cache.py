@@ -353,7 +353,7 @@ def test_a_path_that_cannot_be_a_cache_is_said(tmp_path: Path) -> None:
         open_cache(file)
     with pytest.raises(ConfigError, match="empty"):
         SemanticCache("")
-    with pytest.raises(StoreError, match="Cannot make the cache directory"):
+    with pytest.raises(StoreError, match="Cannot create the cache directory"):
         open_cache(file / "below")
 
 

@@ -409,7 +409,7 @@ FORKED_LISTS = """
     import os, sys
     import numpy as np
     from semcache.backends.local.faiss.index import FaissIndex
-    from semcache.backends.local.faiss.lifecycle import FaissFiles
+    from semcache.backends.local.faiss.lifecycle import IndexLifecycle
     rows = np.random.default_rng(1).normal(size=(3000, 64)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     index = FaissIndex(64, exact_below=500, background=False)
@@ -417,7 +417,7 @@ FORKED_LISTS = """
     pid = os.fork()
     if pid == 0:
         from pathlib import Path
-        FaissFiles(Path("x")).after_fork()
+        IndexLifecycle(Path("x")).after_fork()
         index.add_many(list(range(2900, 3000)), [b"s" * 32] * 100, rows[2900:])
         os._exit(0 if index.search(b"s" * 32, rows[2950], 1)[0].id == 2950 else 1)
     print(os.waitpid(pid, 0)[1])

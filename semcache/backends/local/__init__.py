@@ -1,4 +1,4 @@
-"""A cache in a directory: SQLite is the truth, FAISS is derived from it."""
+"""A cache in a directory: a SQLite database, and a FAISS index derived from it."""
 
 from semcache.backends.local.backend import LocalBackend, LocalKind
 from semcache.backends.local.opening import LocalOptions

@@ -1,6 +1,7 @@
 """A cache in a directory: a `Backend` for the processes of one machine.
 
-SQLite is the truth, the FAISS index is derived from it, and leases lie in a file of their own.
+The SQLite database is the source of truth, the FAISS index is derived from it, and leases are kept
+in a separate database.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ if TYPE_CHECKING:
 
 
 class LocalBackend:
-    """The `Backend` of one directory.
+    """A `Backend` in a directory.
 
     Args:
-        directory: where the files lie; made where it is missing.
-        create: make a cache if there is none.
-        options: see there.
+        directory: the directory of the cache's files; created if it is missing.
+        create: create a cache if there is none.
+        options: see `LocalOptions`.
 
     Raises:
-        ConfigError: the path is a file, or there is no cache and none is to be made.
-        StoreError: it cannot be opened.
+        ConfigError: the path is a file, or there is no cache and `create` is False.
+        StoreError: the database cannot be opened.
     """
 
     def __init__(
@@ -73,12 +74,12 @@ class LocalBackend:
         before_eviction: Callable[[], None] = nothing,
     ) -> Repository[FaissIndex]:
         order = EVICTION[retention.eviction]
-        with suppress(StoreError):  # locked, perhaps: the first eviction sees to it then
+        with suppress(StoreError):  # if it is locked, the first eviction creates the index
             if retention.quota is not None:
                 self.store.keep_order(order, by_namespace=False)
             if retention.by_namespace:
                 self.store.keep_order(order, by_namespace=True)
-        made = self.repository(
+        repository = self.repository(
             fingerprint=fingerprint,
             retention=retention,
             clock=clock,
@@ -86,8 +87,8 @@ class LocalBackend:
             before_eviction=before_eviction,
             index_in_background=self._options.index_in_background,
         )
-        self._repositories.append(made)
-        return made
+        self._repositories.append(repository)
+        return repository
 
     def repository(
         self,
@@ -99,7 +100,7 @@ class LocalBackend:
         before_eviction: Callable[[], None] = nothing,
         index_in_background: bool = False,
     ) -> Repository[FaissIndex]:
-        """`entries` for a tool: not saved when the backend is closed."""
+        """Like `entries`, for tools: `close` does not save its index."""
         files = IndexLifecycle(
             self.directory / SNAPSHOT,
             exact_below=self._options.exact_below,
@@ -118,9 +119,9 @@ class LocalBackend:
     def leases(self, fault: Fault) -> SQLiteLeases:
         from semcache.backends.local.sqlite.leases import SQLiteLeases
 
-        made = SQLiteLeases(self.directory / LEASES, lambda error: fault("lease", error))
-        self._leases.append(made)
-        return made
+        leases = SQLiteLeases(self.directory / LEASES, lambda error: fault("lease", error))
+        self._leases.append(leases)
+        return leases
 
     def hold(self) -> None:
         for leases in self._leases:
@@ -148,7 +149,7 @@ class LocalBackend:
 
 
 class LocalKind(BackendKind):
-    """Caches in directories. A location is a path."""
+    """The kind of caches in directories. A location is a path."""
 
     label = "A directory"
 

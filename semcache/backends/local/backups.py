@@ -1,8 +1,8 @@
-"""Copies of a cache while it is in use, and putting one back.
+"""Backs up a cache while it is in use, and restores a backup.
 
-Both use SQLite's online backup, page by page, in one transaction of the target: a copy is of
-one moment, whoever writes meanwhile, and whoever has the target open sees all of the new
-content or all of the old (https://sqlite.org/backup.html).
+Both use SQLite's online backup, which copies page by page in one transaction of the target
+(https://sqlite.org/backup.html). A backup is a consistent snapshot, even if others write meanwhile;
+a process that has the target open sees either the old content or the new, never a mixture.
 """
 
 from __future__ import annotations
@@ -19,67 +19,70 @@ from semcache.backends.local.sqlite.recovery import damaged
 from semcache.errors import ConfigError, StoreError, StoreVersionError
 
 _PAGES = 1000
+"""Pages copied per step."""
 
 
 def backup(directory: Path, to: Path, progress: Progress) -> int:
-    """Copy the cache in `directory` to a new directory `to`; return how many entries there are.
+    """Copy the cache in `directory` to the directory `to`; return the number of entries.
 
-    The index is not copied: it is made from the database.
+    The index is not copied, since it can be rebuilt from the database.
 
     Raises:
-        ConfigError: there is no cache, or `to` holds one, or lies in `directory`.
-        StoreError: it is damaged, or could not be read or written; `to` then holds none.
+        ConfigError: there is no cache, or `to` holds a cache already or is inside `directory`.
+        StoreError: the cache is damaged, or cannot be read, or the copy cannot be written; `to`
+            then holds no cache.
     """
     source, target = directory / DATABASE, to / DATABASE
     open_store(directory, create=False).close()
     if directory.resolve() in (to.resolve(), *to.resolve().parents):
-        raise ConfigError(f"{to} lies in the cache {directory}. Give a directory outside of it.")
+        raise ConfigError(f"{to} is inside the cache {directory}. Give a directory outside it.")
     if target.exists():
-        raise ConfigError(f"{to} holds a cache already. Give a directory that holds none.")
-    made = not to.exists()
+        raise ConfigError(f"{to} holds a cache already. Give a directory without one.")
+    created = not to.exists()
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"Cannot make {to}: {error.strerror}.") from error
+        raise StoreError(f"Cannot create {to}: {error.strerror}.") from error
     try:
         _copy(source, target, progress)
         if (problem := damaged(target)) is not None:
             raise StoreError(
-                f"{source} is damaged ({problem}), and so was the copy. Mend it first: "
+                f"{source} is damaged ({problem}) and was not backed up. Repair it first: "
                 f"semcache check --fix --cache {directory}"
             )
-        return checked(target)
+        return verified_entry_count(target)
     except BaseException:
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(f"{target}{suffix}").unlink(missing_ok=True)
-        if made:
+        if created:
             with suppress(OSError):
                 to.rmdir()
         raise
 
 
 def restore(source: Path, directory: Path, progress: Progress) -> int:
-    """Put the cache in `source` in place of what is in `directory`; return how many entries.
+    """Replace the cache in `directory` by the backup in `source`; return the number of entries.
 
-    Processes that have `directory` open go on with the new content.
+    Processes that have `directory` open continue with the new content.
 
     Raises:
-        ConfigError: there is no cache in `source`, or it is `directory` itself.
-        StoreError: it is damaged, or could not be written; `directory` is then as it was.
-        StoreVersionError: a newer semcache wrote it; the same.
+        ConfigError: there is no cache in `source`, or `source` is `directory` itself.
+        StoreError: the backup is damaged, or the cache cannot be written; `directory` is then
+            unchanged.
+        StoreVersionError: a newer semcache wrote the backup; `directory` is then unchanged.
     """
     database = database_of(source)
     if (problem := damaged(database)) is not None:
         raise StoreError(
-            f"{database} is damaged ({problem}) and was not restored. Mend it first: "
+            f"{database} is damaged ({problem}) and was not restored. Repair it first: "
             f"semcache check --fix --cache {source}"
         )
-    checked(database)
+    verified_entry_count(database)
     if source.resolve() == directory.resolve():
         raise ConfigError(f"{source} is the cache itself. Give the directory of a backup.")
     open_store(directory).close()
     _copy(database, directory / DATABASE, progress)
-    store = open_store(directory)  # an older schema is brought up to date
+    store = open_store(directory)  # migrates an older schema
     try:
         store.renew_id()
         return store.totals()[0]
@@ -88,24 +91,25 @@ def restore(source: Path, directory: Path, progress: Progress) -> int:
 
 
 def database_of(source: Path) -> Path:
-    """The database of a backup.
+    """The path of a backup's database.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no database.
     """
     if source.is_file():
-        raise ConfigError(f"{source} is a file; give the directory that it lies in.")
+        raise ConfigError(f"{source} is a file; give the directory that contains it.")
     database = source / DATABASE
     if not database.exists():
         raise ConfigError(f"There is no cache in {source} (no {DATABASE}).")
     return database
 
 
-def checked(database: Path) -> int:
-    """How many entries a sound file holds.
+def verified_entry_count(database: Path) -> int:
+    """Check that a file is the database of a cache; return its number of entries.
 
     Raises:
-        StoreError: it is no cache's. StoreVersionError: a newer semcache wrote it.
+        StoreError: the file is not the database of a cache.
+        StoreVersionError: a newer semcache wrote it.
     """
     try:
         connection = read_only(database)
@@ -113,7 +117,7 @@ def checked(database: Path) -> int:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:
                 raise StoreVersionError(
-                    f"{database} has schema {version}, but this semcache knows schemas up to "
+                    f"{database} has schema {version}, but this semcache supports schemas up to "
                     f"{SCHEMA_VERSION}. Upgrade semcache. Nothing was changed."
                 )
             connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()[0]
@@ -122,20 +126,20 @@ def checked(database: Path) -> int:
             connection.close()
     except (sqlite3.Error, TypeError) as error:
         raise StoreError(
-            f"{database} is no database of a cache ({error}). Nothing was changed."
+            f"{database} is not the database of a cache ({error}). Nothing was changed."
         ) from error
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
-    def told(_status: int, remaining: int, total: int) -> None:
+    def on_step(_status: int, remaining: int, total: int) -> None:
         progress(total - remaining, total)
 
     try:
-        reading, writing = sqlite3.connect(source), sqlite3.connect(target, timeout=30)
+        reader, writer = sqlite3.connect(source), sqlite3.connect(target, timeout=30)
         try:
-            reading.backup(writing, pages=_PAGES, progress=told)
+            reader.backup(writer, pages=_PAGES, progress=on_step)
         finally:
-            reading.close()
-            writing.close()
+            reader.close()
+            writer.close()
     except sqlite3.Error as error:
         raise StoreError(f"Cannot copy {source} to {target}: {error}.") from error

@@ -1,4 +1,4 @@
-"""The two halves of a local backend: the store is the truth, the index is derived from it."""
+"""The two halves of a local backend: a store, and an index derived from it."""
 
 from __future__ import annotations
 
@@ -21,72 +21,73 @@ if TYPE_CHECKING:
 
 
 class Index(Protocol):
-    """Finds the nearest vectors within one scope. Holds nothing that the store does not.
+    """Searches the nearest vectors within a scope. All of it can be rebuilt from the store.
 
-    - Ids are given once and never again; scopes are opaque bytes.
-    - `search` never returns an id of another scope, nor one removed before it began.
+    - Ids are never reused; scopes are opaque bytes.
+    - `search` never returns an id of another scope or one removed before the call.
     - May be called from many threads at once.
     """
 
     @property
     def dimension(self) -> int:
-        """Length d of a vector; 0 before the first."""
+        """Length d of a vector; 0 if no vector was added yet."""
         ...
 
     def tolerance(self, scope: bytes) -> float:
-        """How far a similarity found in this scope may be off; 0.0: they are exact."""
+        """The largest error of similarities returned for this scope; 0.0 if they are exact."""
         ...
 
     def add(self, entry_id: int, scope: bytes, vector: Vector) -> None:
-        """Make float32[d] findable in `scope` at once. A known id is left as it is."""
+        """Add float32[d] to `scope`; the next search sees it. Ids already present are ignored."""
         ...
 
     def add_many(self, ids: Sequence[int], scopes: Sequence[bytes], vectors: Vector) -> None:
-        """`add` for n rows: vectors is float32[n, d]."""
+        """Like `add`, for n rows: `vectors` is float32[n, d]."""
         ...
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Forget these ids at once. Unknown ids are passed over."""
+        """Remove these ids; the next search no longer sees them. Unknown ids are ignored."""
         ...
 
     def retain(self, ids: NDArray[np.int64], up_to: int) -> None:
-        """Forget all but these (int64[n], in order), as far as they are not above `up_to`."""
+        """Remove all ids up to `up_to` except these (int64[n], in ascending order)."""
         ...
 
     def search(self, scope: bytes, vector: Vector, k: int, spare: int = 0) -> list[Neighbour]:
-        """Up to k nearest of `scope` by cosine similarity, the nearest first.
+        """The up to k nearest vectors of `scope` by cosine similarity, nearest first.
 
-        spare: so many more, of those that were looked at anyway.
+        Args:
+            spare: return up to this many more of the vectors that were compared anyway.
         """
         ...
 
     def __len__(self) -> int:
-        """How many vectors can be found."""
+        """The number of vectors."""
         ...
 
     def __contains__(self, entry_id: int) -> bool: ...
 
     def ids(self) -> NDArray[np.int64]:
-        """int64[n]: the ids of all vectors that can be found, in order."""
+        """int64[n]: the ids of all vectors, in ascending order."""
         ...
 
     def wait(self) -> None:
-        """Until nothing is being built beside the traffic."""
+        """Wait until nothing is being built in the background."""
         ...
 
     @property
     def due(self) -> bool:
-        """So much has changed that `IndexFiles.merge` should be called."""
+        """Whether so much has changed that `IndexFiles.merge` should be called."""
         ...
 
 
 class Store(Protocol):
-    """The truth: entries, their vectors, counters. Everything else is derived from it.
+    """The source of truth: entries, their vectors, counters. Everything else is derived from it.
 
-    - When `add` or `delete` returns, the change survives the death of the process.
-    - One call is one transaction: it happens whole or not at all.
+    - When `add` or `delete` returns, the change survives a crash of the process.
+    - Each call is one transaction: all of it takes effect, or nothing.
     - May be called from many threads; other processes may use the same store.
-    - Raises `StoreError`, naming the file, when it cannot.
+    - Every method may raise `StoreError`, which names the file.
     """
 
     def get_exact(self, exact_key: bytes) -> Entry | None:
@@ -94,113 +95,120 @@ class Store(Protocol):
         ...
 
     def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
-        """Those of the entries that exist."""
+        """The entries with these ids, by id; missing ones are left out."""
         ...
 
     def get_with_vectors(self, ids: Sequence[int]) -> dict[int, tuple[Entry, bytes | None]]:
-        """The same, each with its vector as it is stored, if it has one."""
+        """Like `get_many`, each with its vector as stored, or None."""
         ...
 
     @property
     def name(self) -> str:
-        """What the store is called in messages."""
+        """The name of the store in messages."""
         ...
 
     def add(self, entry: NewEntry, vector: Vector | None, fingerprint: str | None) -> int:
-        """Store an entry, in place of one with the same exact key; return its new id.
+        """Store an entry, replacing any with the same exact key, and return its id.
 
-        Ids grow and are never given twice. vector: float32[d] or None; fingerprint: the
-        embedder that made it. Raises `IndexMismatchError`, and stores nothing, if the
-        store's vectors come from another embedder.
+        Ids increase and are never reused.
+
+        Args:
+            vector: float32[d] or None.
+            fingerprint: the embedder of the vector.
+
+        Raises:
+            IndexMismatchError: the stored vectors come from another embedder; nothing is stored.
         """
         ...
 
     def ids(self, selection: Selection) -> list[int]:
-        """Ids of what is selected."""
+        """The ids of the selected entries."""
         ...
 
     def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
-        """Delete what is selected (at most `limit`); return the ids."""
+        """Delete the selected entries, at most `limit`; return their ids."""
         ...
 
     def evict(
         self, order: str, count: int, *, spare: int, namespace: str | None = None
     ) -> list[int]:
-        """Delete the first `count` entries in this order, never `spare`; return their ids.
-
-        Looks at no others than it deletes. namespace: of this one's only.
-        """
+        """See `Evictable.evict`. Reads only the entries that it deletes."""
         ...
 
     def totals(self, namespace: str | None = None) -> Totals:
-        """(entries, bytes of their texts and vectors) of one namespace or all, not counted."""
+        """Totals of one namespace, or of all. Takes constant time: nothing is counted."""
         ...
 
     def meta(self, name: str) -> str | None:
-        """A fact about the store: "fingerprint", "dimension", "store_id"."""
+        """A value by name, such as "fingerprint", "dimension" or "store_id"; None if not set."""
         ...
 
     def revision(self) -> int:
-        """A number that changes, for this thread, when anybody has committed. Cheap."""
+        """A number that changes with every commit, by any thread or process; cheap to read.
+
+        Only numbers read on the same thread are comparable.
+        """
         ...
 
     def acked_revision(self) -> int | None:
-        """What this thread has noted with `ack_revision`."""
+        """The revision that this thread last passed to `ack_revision`."""
         ...
 
     def ack_revision(self, revision: int) -> None:
-        """Note that everything up to this revision has been taken over."""
+        """Note that the index now includes everything up to this revision."""
         ...
 
     def embedded_ids(self) -> NDArray[np.int64]:
-        """int64[n]: ids of all entries that have a vector, in order."""
+        """int64[n]: the ids of all entries that have a vector, in ascending order."""
         ...
 
     def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
-        """The stored vectors of those that have one, in a form of `semcache.backends.vectors`."""
+        """Stored vectors by id, encoded as in `semcache.backends.vectors`."""
         ...
 
     def position(self) -> ChangeCursor:
-        """How far the store has come, and whose vectors it holds."""
+        """The newest id and deletion of the store, and the embedder of its vectors."""
         ...
 
     def vectors_after(self, entry_id: int) -> Iterator[tuple[int, bytes, bytes]]:
-        """(id, scope, vector) of all entries that have one and a larger id, by id."""
+        """(id, scope, vector) of all entries with a vector and a larger id, in order of id."""
         ...
 
     def deletions_after(
         self, sequence: int, up_to: int | None = None
     ) -> tuple[list[int], int] | None:
-        """(ids deleted since `sequence`, the newest sequence or `up_to`).
+        """(ids deleted after `sequence`, the sequence read up to).
 
-        None: too long ago to know.
+        None means that the log no longer reaches back that far.
+
+        Args:
+            up_to: read no deletions beyond this sequence; None means up to the newest.
         """
         ...
 
     def add_up(self, counters: Mapping[str, float], hits: Mapping[int, tuple[int, float]]) -> None:
-        """Add to counters by name, and to hits by id: (how many, the last: s since the epoch)."""
+        """See `CounterStore.add_up`."""
         ...
 
     def size_of(self, entry: NewEntry, vector: Vector | None) -> int:
-        """The bytes that an entry counts for in `totals`."""
+        """The bytes that an entry would add to `totals`."""
         ...
 
     def hold(self) -> None:
-        """Before a fork: nobody is in the middle of a write until `let_go`.
+        """Before a fork: block writes until `let_go`, waiting at most a second for running ones.
 
-        A lock within SQLite that is held during a fork is held in the child for ever. Waits
-        for a second at most.
+        A lock inside SQLite that is held during a fork stays locked in the child for ever.
         """
         ...
 
     def let_go(self) -> None:
-        """After the fork, in the parent."""
+        """After a fork, in the parent: allow writes again."""
         ...
 
     def after_fork(self) -> None:
-        """In a child process: forget connections and locks of the parent."""
+        """After a fork, in the child: drop the connections and locks of the parent."""
         ...
 
     def close(self) -> None:
-        """Give back files and connections. Later calls raise `StoreError`."""
+        """Close files and connections. Later calls raise `StoreError`."""
         ...

@@ -1,9 +1,9 @@
-"""The index that follows the store: opened, caught up, merged, made anew.
+"""Keeps an index up to date with its store: opens it, catches up, merges, rebuilds.
 
-It is opened when a vector is first looked up, from a snapshot or from the store. At each lookup
-a cheap check tells whether anybody, in this process or another, has committed since; only then
-is it read what is new: deletions by sequence, vectors by row id. Making the index of a large
-store takes a while; until it is there, nothing can be found by nearness.
+The index is opened when a vector is first looked up, from a snapshot or from the store. Each lookup
+checks cheaply whether this process or another has committed since the last one. Only then are the
+changes read: deletions by sequence number, vectors by row id. Building the index of a large store
+takes a while; until it is built, there are no semantic hits.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ IndexT = TypeVar("IndexT", bound=Index)
 
 _BATCH = 4096
 LARGE = 65_536
-"""Entries from which on an index without a snapshot is made beside the traffic."""
-_REST = 30.0
-"""Seconds after which an index that could not be made or merged is tried again."""
+"""From this many entries on, an index without a snapshot is built in the background."""
+_RETRY_AFTER = 30.0
+"""Seconds after which a failed build or merge is tried again."""
 
 
 class IndexFiles(Protocol[IndexT]):
-    """Makes indexes, and keeps a copy of one on disk."""
+    """Builds and merges indexes, and keeps a snapshot of one on disk."""
 
     background: bool
-    """What takes long goes on beside the traffic."""
+    """Whether long operations run in the background."""
 
     def new(self, dimension: int) -> IndexT:
         """An empty index."""
@@ -47,15 +47,16 @@ class IndexFiles(Protocol[IndexT]):
     def load(
         self, store: Store, fingerprint: str, dimension: int
     ) -> tuple[IndexT, int, int] | None:
-        """(index, last id, last deletion) from the snapshot; None if it cannot be used."""
+        """(index, last id, last deletion) from the snapshot; None if it is missing or unusable."""
         ...
 
     def build(
         self, store: Store, fingerprint: str, dimension: int, *, force: bool = False
     ) -> tuple[IndexT, int, int]:
-        """The same from the store itself, however large; keeps it as a snapshot too.
+        """Build (index, last id, last deletion) from the store, and write a snapshot.
 
-        anew: even where another process has kept one meanwhile.
+        Args:
+            anew: build even if another process has written a usable snapshot meanwhile.
         """
         ...
 
@@ -66,34 +67,35 @@ class IndexFiles(Protocol[IndexT]):
         at: ChangeCursor,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        """Put what has come in with what was there, and keep a snapshot, beside the traffic.
+        """Merge new vectors into the sealed segment and write a snapshot, in the background.
 
-        The index is of the store, embedder and dimension that `at` names, and has followed
-        the store that far. `on_failure` is told if it went wrong; the index then stays as it was.
+        Args:
+            at: the store and embedder of the index, and how far the index has followed the store.
+            on_failure: called with the error if the merge fails; the index is then unchanged.
         """
         ...
 
     def save(self, index: IndexT, store: Store, at: ChangeCursor) -> None:
-        """Keep a snapshot now, if much has changed since the last and nobody else keeps one."""
+        """Write a snapshot now, if much has changed and no other process is writing one."""
         ...
 
     def wait(self) -> None:
-        """Until no merge is under way."""
+        """Wait until no merge is running."""
         ...
 
     def after_fork(self) -> None:
-        """In a child process: the parent's threads are not here."""
+        """After a fork, in the child: the parent's threads do not exist here."""
         ...
 
 
 class IndexFollower(Generic[IndexT]):
-    """An index and how far it has followed its store.
+    """An index, and how far it has followed its store.
 
     Args:
-        store: the truth.
-        files: makes and keeps the index.
-        fingerprint: names the embedder whose vectors it holds.
-        fault: told where something fails that nobody waits for.
+        store: the source of truth.
+        files: builds and merges indexes, and reads and writes snapshots.
+        fingerprint: returns the fingerprint of the embedder of its vectors.
+        fault: called with an error that no caller is waiting for.
     """
 
     def __init__(
@@ -111,40 +113,40 @@ class IndexFollower(Generic[IndexT]):
         self._index: IndexT | None = None
         self._last_id = 0
         self._last_deletion = 0
-        self._merges_rest_until = 0.0
+        self._next_merge_at = 0.0
         self._store_id: str | None = None
-        self._building: _Building[IndexT] | None = None
+        self._build: _Build[IndexT] | None = None
 
     def added(self, entry_id: int, scope: bytes, vector: Vector) -> None:
-        """Take an entry that was committed just now."""
+        """Add an entry that was just committed."""
         with self._lock:
-            # Up to the last id it has caught up already: what is not in it has been deleted.
+            # The index is complete up to the last id: an entry missing there has been deleted.
             if self._index is not None and entry_id > self._last_id:
                 self._index.add(entry_id, scope, vector)
-                if entry_id == self._last_id + 1:  # nobody else wrote in between
+                if entry_id == self._last_id + 1:  # nobody else has written in between
                     self._last_id = entry_id
                 self._merge_if_due(self._index)
 
     def forget(self, ids: Sequence[int]) -> None:
-        """Take deletions that were committed just now."""
+        """Remove entries whose deletion was just committed."""
         if ids:
             with self._lock:
                 if self._index is not None:
                     self._index.remove(ids)
 
     def peek_revision(self) -> int | None:
-        """The store's revision now, for `current`; None if it cannot be read."""
+        """The current revision of the store, for `current`; None if it cannot be read."""
         try:
             return self._store.revision()
         except StoreError:
             return None
 
     def current(self, revision: int | None = None) -> IndexT:
-        """The index, up to date with every commit there has been before this call.
+        """The index, up to date with every commit before this call.
 
         Args:
-            revision: what `peek_revision` returned on this thread a while ago: commits after it
-                may be missed.
+            revision: the result of an earlier call of `peek_revision` on this thread; commits
+                after it may be missed.
 
         Raises:
             IndexMismatchError: the store's vectors come from another embedder.
@@ -158,59 +160,59 @@ class IndexFollower(Generic[IndexT]):
             position = self._store.position()
             self._check_fingerprint(position)
             if self._index is None or position.store_id != self._store_id:
-                self._index = None  # new, embedded anew, or restored: the old one is of no use
+                self._index = None  # re-embedded or restored: the old index is useless
                 self._index = self._open(position)
             self._catch_up(self._index, position)
             self._store.ack_revision(revision)
             return self._index
 
     def _check_fingerprint(self, position: ChangeCursor) -> None:
-        stored, given = position.fingerprint, self._fingerprint()
-        if stored is not None and stored != given:
-            raise IndexMismatchError(stored=stored, given=given, where=self._store.name)
+        stored, current = position.fingerprint, self._fingerprint()
+        if stored is not None and stored != current:
+            raise IndexMismatchError(stored=stored, given=current, where=self._store.name)
 
     def _open(self, position: ChangeCursor) -> IndexT:
-        """An index that is to catch up from `_last_id` and `_last_deletion` on.
+        """Open an index, which must then catch up from `_last_id` and `_last_deletion`.
 
         Raises:
-            NotReadyError: it is being made.
+            NotReadyError: the index is still being built.
         """
         self._store_id = position.store_id
         self._last_id, self._last_deletion = 0, position.last_deletion
         if not position.dimension:
             return self._files.new(0)
-        building = self._building
-        if building is None or building.store_id != position.store_id:
-            found = self._files.load(self._store, self._fingerprint(), position.dimension)
-            if found is None and self._store.totals()[0] < LARGE:
+        build = self._build
+        if build is None or build.store_id != position.store_id:
+            opened = self._files.load(self._store, self._fingerprint(), position.dimension)
+            if opened is None and self._store.totals()[0] < LARGE:
                 return self._files.new(position.dimension)
-            if found is None:
-                building = self._building = self._begin_building(position)
-                found = building.found()
+            if opened is None:
+                build = self._build = self._start_build(position)
+                opened = build.result()
         else:
-            found = building.found()
-        self._building = None
-        index, self._last_id, self._last_deletion = found
+            opened = build.result()
+        self._build = None
+        index, self._last_id, self._last_deletion = opened
         return index
 
-    def _begin_building(self, position: ChangeCursor) -> _Building[IndexT]:
+    def _start_build(self, position: ChangeCursor) -> _Build[IndexT]:
         fingerprint = self._fingerprint()
         logger.warning(
-            "%s has no usable index of its %s entries: it is being made; until then only equal "
-            "requests are found", self._store.name, f"{self._store.totals()[0]:,}",
+            "%s has no usable index of its %s entries; it is being built, and until it is ready "
+            "only exact hits are served", self._store.name, f"{self._store.totals()[0]:,}",
         )  # fmt: skip
-        return _Building(
+        return _Build(
             position.store_id,
             lambda: self._files.build(self._store, fingerprint, position.dimension),
             background=self._files.background,
         )
 
     def _catch_up(self, index: IndexT, position: ChangeCursor) -> None:
-        """Take over what was committed since the last time."""
+        """Apply what was committed since the last time."""
         if position.last_deletion != self._last_deletion:
-            # Not beyond the position: an entry above it may still be on its way into the index.
+            # Not beyond the position: a later entry may not have been added to the index yet.
             deleted = self._store.deletions_after(self._last_deletion, position.last_deletion)
-            if deleted is None:  # too long ago: compare all ids
+            if deleted is None:  # the log does not reach back that far: compare all ids
                 index.retain(self._store.embedded_ids(), position.last_id)
                 self._last_deletion = position.last_deletion
             else:
@@ -224,16 +226,16 @@ class IndexFollower(Generic[IndexT]):
             self._last_id = max(self._last_id, position.last_id)
 
     def _merge_if_due(self, index: IndexT) -> None:
-        """Called with the lock held."""
-        if index.due and time.monotonic() >= self._merges_rest_until:
-            self._files.merge(index, self._store, self._reached(index), self._merge_failed)
+        """Start a merge if one is due. Must be called with the lock held."""
+        if index.due and time.monotonic() >= self._next_merge_at:
+            self._files.merge(index, self._store, self._cursor(index), self._merge_failed)
 
     def _merge_failed(self, error: BaseException) -> None:
-        self._merges_rest_until = time.monotonic() + _REST
+        self._next_merge_at = time.monotonic() + _RETRY_AFTER
         self._fault(error)
 
-    def _reached(self, index: IndexT) -> ChangeCursor:
-        """What the index is of, and how far it has followed it."""
+    def _cursor(self, index: IndexT) -> ChangeCursor:
+        """The store and embedder of the index, and how far it has followed the store."""
         return ChangeCursor(
             self._store_id or "",
             self._fingerprint(),
@@ -243,7 +245,7 @@ class IndexFollower(Generic[IndexT]):
         )
 
     def refreshed(self) -> IndexT:
-        """The index, opened and up to date, however long it takes; for tools."""
+        """The index, opened and up to date; waits until it is built. For tools."""
         while True:
             try:
                 return self.current()
@@ -253,7 +255,7 @@ class IndexFollower(Generic[IndexT]):
                     raise error.__cause__ from None
 
     def rebuilt(self) -> IndexT:
-        """Throw the index away and make it from the store."""
+        """Discard the index and build it from the store."""
         with self._lock:
             position = self._store.position()
             self._check_fingerprint(position)
@@ -269,64 +271,65 @@ class IndexFollower(Generic[IndexT]):
             return self._index
 
     def save(self) -> None:
-        """Keep the index on disk if much has changed since it was kept there."""
+        """Write a snapshot of the index if much has changed since the last one."""
         with self._lock:
             if self._index is None or not len(self._index):
                 return
-            self._files.save(self._index, self._store, self._reached(self._index))
+            self._files.save(self._index, self._store, self._cursor(self._index))
 
     def wait(self) -> None:
-        """Until nothing is being built beside the traffic."""
-        if (building := self._building) is not None:
-            building.wait()
+        """Wait until nothing is being built in the background."""
+        if (build := self._build) is not None:
+            build.wait()
         self._files.wait()
         if self._index is not None:
             self._index.wait()
 
     def after_fork(self) -> None:
-        """In a child process: locks may be held by threads that are not here."""
+        """After a fork, in the child: locks may be held by threads that do not exist here."""
         self._lock = threading.Lock()
         self._index, self._last_id, self._last_deletion = None, 0, 0
-        self._building = None
+        self._build = None
         self._files.after_fork()
 
 
-class _Building(Generic[IndexT]):
-    """An index that is being made beside the traffic."""
+class _Build(Generic[IndexT]):
+    """An index that is being built, usually in the background."""
 
     def __init__(
         self, store_id: str, build: Callable[[], tuple[IndexT, int, int]], *, background: bool
     ) -> None:
         self.store_id = store_id
         self._build = build
-        self._made: tuple[IndexT, int, int] | None = None
-        self._failed: BaseException | None = None
+        self._result: tuple[IndexT, int, int] | None = None
+        self._error: BaseException | None = None
         self._failed_at = 0.0
         self._thread = threading.Thread(target=self._run, name="semcache-build", daemon=True)
         self._thread.start()
         if not background:
             self._thread.join()
 
-    def found(self) -> tuple[IndexT, int, int]:
-        """(index, last id, last deletion)
+    def result(self) -> tuple[IndexT, int, int]:
+        """(index, last id, last deletion) of the finished build.
 
         Raises:
-            NotReadyError: it is not there yet; or what it failed with, and then it begins anew.
+            NotReadyError: the index is still being built; or the build failed, which is then the
+                cause, and will be tried again later.
         """
         if self._thread.is_alive():
-            raise NotReadyError("the index is being made from the database")
-        if self._made is None:
-            if time.monotonic() - self._failed_at > _REST:
-                self.store_id = ""  # no store's: the next lookup begins another
-            raise NotReadyError(f"the index could not be made: {self._failed}") from self._failed
-        return self._made
+            raise NotReadyError("the index is being built from the database")
+        if self._result is None:
+            if time.monotonic() - self._failed_at > _RETRY_AFTER:
+                self.store_id = ""  # matches no store, so that the next lookup starts another build
+            raise NotReadyError(f"the index could not be built: {self._error}") from self._error
+        return self._result
 
     def wait(self) -> None:
         self._thread.join()
 
     def _run(self) -> None:
         try:
-            self._made = self._build()
+            self._result = self._build()
         except BaseException as error:
-            self._failed, self._failed_at = error, time.monotonic()
-            logger.warning("the index could not be made from the database: %s", error)
+            self._error, self._failed_at = error, time.monotonic()
+            logger.warning("the index could not be built from the database: %s", error)

@@ -1,4 +1,4 @@
-"""Work on a whole cache directory: checking it, repairing it, embedding it again."""
+"""Checks, repairs and re-embeds a whole cache directory."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from semcache.backends.local.sqlite.store import SQLiteStore
 
 _BATCH = 256
+"""Questions embedded at once."""
 
 
 class LocalMaintenance:
@@ -33,19 +34,19 @@ class LocalMaintenance:
         self._backend = backend
 
     def check(self, *, fix: bool = False) -> CheckReport:
-        """Compare the index with the store, and the store with its own rules.
+        """Check the consistency of the store, and of the index with the store.
 
         Args:
-            fix: repair what can be repaired without losing an entry: orphaned rows, wrong totals,
-                an index that differs from the store.
+            fix: repair whatever can be repaired without losing an entry: orphaned rows, malformed
+                vectors, wrong totals, an index that differs from the store.
         """
         store = self._store
         problems = store.problems()
         mended = []
         if problems and fix:
             store.mend()
-            left = store.problems()
-            mended += [problem for problem in problems if problem not in left]
+            remaining = store.problems()
+            mended += [problem for problem in problems if problem not in remaining]
         repository = self._repository()
         if (reason := unusable_snapshot(self._directory, store)) is not None:
             problems.append(reason)
@@ -54,19 +55,19 @@ class LocalMaintenance:
                 mended.append(reason)
         embedded = store.embedded_ids()
         index = repository.refresh_index()
-        differs = _differences(index.ids(), embedded)
-        if differs:
-            problems.append(differs)
-        if fix and differs:
+        difference = _difference(index.ids(), embedded)
+        if difference:
+            problems.append(difference)
+        if fix and difference:
             index = repository.rebuild_index()
-            if not _differences(index.ids(), embedded):
-                mended.append(differs)
+            if not _difference(index.ids(), embedded):
+                mended.append(difference)
         if fix:
             repository.save_snapshot()
         versions = store.key_versions()
         problems += [
-            f"{count} entries were keyed under version {version} of the canonical form and can no "
-            f"longer be found (this semcache uses {keys.KEY_VERSION})"
+            f"{count} entries have keys of version {version} of the canonical form and can no "
+            f"longer be found (this semcache uses version {keys.KEY_VERSION})"
             for version, count in versions.items()
             if version != keys.KEY_VERSION
         ]
@@ -83,7 +84,7 @@ class LocalMaintenance:
         )
 
     def vacuum(self) -> tuple[int, int]:
-        """Give the space of deleted entries back to the file system."""
+        """See `Maintenance.vacuum`."""
         before = self._store.stored_bytes()
         self._store.vacuum()
         return before, self._store.stored_bytes()
@@ -98,15 +99,15 @@ class LocalMaintenance:
                 return len(store.embedded_ids())
             fitting = [row for row in batch if _fits(embedder, row[2])]
             vectors = embedder.embed([row[2] for row in fitting]) if fitting else ()
-            made = {
+            blobs = {
                 row[0]: store.blob(vector) for row, vector in zip(fitting, vectors, strict=True)
             }
-            store.keep_reembedded((row[0], row[1], made.get(row[0])) for row in batch)
-            left = store.count_to_embed()
-            progress(store.count() - left, store.count())
+            store.keep_reembedded((row[0], row[1], blobs.get(row[0])) for row in batch)
+            remaining = store.count_to_embed()
+            progress(store.count() - remaining, store.count())
 
     def _repository(self) -> Repository[FaissIndex]:
-        """The store with its index, for the embedder that the store names (none is loaded)."""
+        """The store with its index; uses the stored fingerprint, so that no embedder is loaded."""
         fingerprint = self._store.meta("fingerprint") or ""
         return self._backend.repository(
             fingerprint=lambda: fingerprint,
@@ -117,7 +118,7 @@ class LocalMaintenance:
 
 
 def _ignored(where: str, error: BaseException) -> None:
-    """A check reports what is wrong by itself."""
+    """Faults need not be reported: the check itself finds what is wrong."""
 
 
 def _fits(embedder: Embedder, question: str) -> bool:
@@ -125,14 +126,17 @@ def _fits(embedder: Embedder, question: str) -> bool:
 
 
 def recover_directory(directory: Path, *, fix: bool, progress: Progress) -> list[str]:
-    """What is wrong with a database that SQLite cannot read, or what was done about it.
+    """Report what is wrong with a database that SQLite cannot read, or recover it.
+
+    Returns lines of text; none if the database is readable.
 
     Args:
-        fix: save what can be read; nobody else may have the cache open.
-        progress: told how many rows are saved; the total is not known.
+        fix: recover what can be read, and report what was done. No other process may have the
+            cache open.
+        progress: called with the number of rows recovered so far; the total is unknown.
 
     Raises:
-        StoreError: it could not be mended, and is as it was.
+        StoreError: the database could not be recovered, and is unchanged.
     """
     from semcache.backends.local.faiss.snapshot import peek
     from semcache.backends.local.sqlite.recovery import damaged, recover
@@ -146,25 +150,25 @@ def recover_directory(directory: Path, *, fix: bool, progress: Progress) -> list
             f"{database} is damaged: {problem}. Stop the programs that use it and run this with "
             "--fix, or restore a backup."
         ]
-    kept = peek(directory / SNAPSHOT)
-    known = None if kept is None else (kept[0].fingerprint, kept[1])
-    saved = recover(database, lambda done: progress(done, 0), known=known)
-    rows = saved.rows
-    lost = "an unknown number of" if saved.lost is None else f"{saved.lost:,}"
-    said = [
+    snapshot = peek(directory / SNAPSHOT)
+    known = None if snapshot is None else (snapshot[0].fingerprint, snapshot[1])
+    report = recover(database, lambda done: progress(done, 0), known=known)
+    rows = report.rows
+    lost = "an unknown number of" if report.lost is None else f"{report.lost:,}"
+    lines = [
         f"{database} was damaged: {problem}",
         f"saved {rows['entries']:,} entries and {rows['embeddings']:,} vectors; {lost} entries "
-        f"could not be read. The damaged file is kept: {saved.kept_at}",
+        f"could not be read. The damaged file was kept as {report.kept_at}",
     ]
-    if "tags" in saved.incomplete:
-        said.append("some tags may be lost: invalidate(tag=...) may miss entries of before")
+    if "tags" in report.incomplete:
+        lines.append("some tags may be lost: invalidate(tag=...) may miss recovered entries")
     if rows["embeddings"] < rows["entries"]:
-        said.append("entries that have lost their vector get a new one from: semcache reembed")
-    return said
+        lines.append("some entries have lost their vector; semcache reembed makes new ones")
+    return lines
 
 
 def unusable_snapshot(directory: Path, store: SQLiteStore) -> str | None:
-    """What is wrong with the file of the index's snapshot; None: nothing, or there is none."""
+    """Why the snapshot of the index cannot be used; None if it can, or if there is none."""
     from semcache.backends.local.faiss.snapshot import (
         SnapshotError,
         SnapshotInfo,
@@ -179,17 +183,17 @@ def unusable_snapshot(directory: Path, store: SQLiteStore) -> str | None:
     try:
         load(path, SnapshotInfo.of(at, at.fingerprint), at.dimension)
     except SnapshotMismatchError:
-        return None  # it will be made anew, as after every change of embedder or version
+        return None  # not an error: it is rebuilt, as after a change of embedder or version
     except SnapshotError as error:
         return f"{path} cannot be used: {error}"
     return None
 
 
-def _differences(indexed: NDArray[np.int64], embedded: NDArray[np.int64]) -> str:
+def _difference(indexed: NDArray[np.int64], embedded: NDArray[np.int64]) -> str:
     import numpy as np
 
     missing = len(np.setdiff1d(embedded, indexed, assume_unique=True))
     extra = len(np.setdiff1d(indexed, embedded, assume_unique=True))
     if not missing and not extra:
         return ""
-    return f"the index lacks {missing} vectors of the store and holds {extra} that it does not"
+    return f"the index lacks {missing} vectors of the store and has {extra} that the store lacks"

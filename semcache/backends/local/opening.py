@@ -1,4 +1,4 @@
-"""Opening the parts of a cache directory."""
+"""File names and options of a cache directory, and opening its store."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class LocalOptions:
 
     Attributes:
         vectors: how new vectors are stored: "float32", "float16" or "int8". A directory may hold
-            several forms.
-        busy_timeout: seconds that a write waits for a write of another process.
-        exact_below: scopes with fewer entries than this are searched exactly; None for the
+            a mixture.
+        busy_timeout: how many seconds a write waits for another process's write.
+        exact_below: scopes with fewer entries than this are searched exactly; None means the
             default of 8,192.
-        index_in_background: build large indexes beside the traffic. False builds them inside the
-            write that makes them due, so that equal runs give equal hits.
+        index_in_background: whether large indexes are built in the background. False builds them
+            inside the write that makes them due, so that equal runs give equal hits.
 
     Raises:
         ConfigError: a value is wrong.
@@ -40,7 +40,7 @@ class LocalOptions:
     def __post_init__(self) -> None:
         if self.vectors not in FORMS:
             known = ", ".join(map(repr, FORMS))
-            raise ConfigError(f"vectors is {self.vectors!r}; it is one of {known}.")
+            raise ConfigError(f"vectors is {self.vectors!r}; it must be one of {known}.")
         if not isinstance(self.busy_timeout, int | float) or not self.busy_timeout >= 0:
             raise ConfigError(f"busy_timeout is {self.busy_timeout!r}; give seconds, 0 or more.")
 
@@ -48,18 +48,21 @@ class LocalOptions:
 def open_store(
     directory: Path, *, create: bool = True, options: LocalOptions = LocalOptions()
 ) -> SQLiteStore:
-    """The store of a cache directory.
+    """Open the store of a cache directory.
+
+    Args:
+        create: create a cache if there is none.
 
     Raises:
-        ConfigError: the path is a file, or there is no cache and none is to be made.
-        StoreError: it cannot be opened.
+        ConfigError: the path is a file, or there is no cache and `create` is False.
+        StoreError: the database cannot be opened.
     """
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory} is a file; a cache is a directory. Give another path.")
     database = directory / DATABASE
     if not create and not database.exists():
         raise ConfigError(
-            f"There is no cache in {directory} (no {DATABASE}). Give the directory of one with "
+            f"There is no cache in {directory} (no {DATABASE}). Give the directory of a cache with "
             "--cache PATH or SEMCACHE_PATH."
         )
     return SQLiteStore(database, busy_timeout=options.busy_timeout, vectors=options.vectors)

@@ -1,11 +1,10 @@
-"""Store and index as one thing; the only writer of entries while a cache serves.
+"""Combines the store and its index. While a cache is serving, all entries are written here.
 
-The store is the truth. A write is committed first, then the index takes it, so that
-what a caller was told is stored can be found at once and after any crash.
+The store is the source of truth. A write is committed to the store first and then added to the
+index, so an acknowledged entry can be found at once, and after any crash.
 
-Every neighbour that the index names is read from the store before anyone sees it. An
-index that lags behind can therefore overlook an entry for a moment, but never bring
-back one that was deleted.
+Every neighbour that the index returns is read from the store before it is used. An index that lags
+behind may therefore miss an entry for a moment, but never brings back a deleted one.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("semcache")
 
-_WIDEST = 256
-"""The most neighbours that are asked for when nearer ones have been deleted or have expired."""
+_MAX_K = 256
+"""The most neighbours to search for when nearer ones have been deleted or have expired."""
 
 
 class Repository(Generic[IndexT]):
-    """Entries that can be found by key and by nearness.
+    """The `Entries` of a `LocalBackend`, for one embedder.
 
     Args:
-        store: the truth.
-        files: makes and keeps the index.
-        fingerprint: names the embedder whose vectors are written and looked up; called
-            when a vector is first written or looked up.
-        retention: quotas and the order of eviction.
-        clock: seconds since the epoch.
-        fault: told where something fails that no caller waits for.
+        store: the source of truth.
+        files: builds and merges indexes, and reads and writes snapshots.
+        fingerprint: returns the embedder's fingerprint; first called when a vector is written or
+            looked up.
+        retention: quotas and the eviction policy.
+        clock: returns the time in seconds since the epoch.
+        fault: called when something fails that no caller is waiting for.
         before_eviction: called before entries are evicted.
     """
 
@@ -73,18 +72,19 @@ class Repository(Generic[IndexT]):
     # ----------------------------------------------------------------------- reading
 
     def exact(self, exact_key: bytes) -> Entry | None:
-        """The entry with this key, expired or not."""
+        """The entry with this key, expired or not, or None."""
         return self.store.get_exact(exact_key)
 
     def revision(self) -> int | None:
-        """What has been committed so far, for `nearest`; None if that cannot be read."""
+        """The current revision, for `nearest`; None if it cannot be read."""
         return self._index.peek_revision()
 
     def nearest(
         self, scope: bytes, vector: Vector, k: int, floor: float, revision: int | None = None
     ) -> Neighbours:
-        """See `Entries.nearest`. Further neighbours are asked for until there are k fresh
-        candidates, or no more that are similar enough.
+        """See `Entries.nearest`.
+
+        Widens the search until there are k fresh candidates, or no more that are similar enough.
         """
         index = self._index.current(revision)
         now = self._clock()
@@ -93,14 +93,14 @@ class Repository(Generic[IndexT]):
             spare = k + 2 if tolerance else 0
             neighbours = index.search(scope, vector, k, spare)
             if index.tolerance(scope) > tolerance:
-                continue  # a merge has ended meanwhile, and these may be rounded
-            all_of_them = len(neighbours) < k + spare
+                continue  # a merge ended meanwhile, so these similarities may be rounded
+            exhausted = len(neighbours) < k + spare
             if tolerance:
-                neighbours, entries = self._measured(neighbours, vector, k, floor, tolerance)
+                neighbours, entries = self._rescored(neighbours, vector, k, floor, tolerance)
             else:
                 entries = self._entries(neighbours, floor)
             nearest = neighbours[0].similarity if neighbours else None
-            # The scope is held against the store's, whatever the index believes.
+            # The scope is checked against the store, whatever the index says.
             candidates = [
                 Candidate(entry, n.similarity)
                 for n in neighbours
@@ -111,13 +111,13 @@ class Repository(Generic[IndexT]):
             dead = sum(n.similarity >= floor for n in neighbours) - sum(
                 c.entry.fresh(now) for c in candidates
             )
-            if not dead or all_of_them or neighbours[-1].similarity < floor:
+            if not dead or exhausted or neighbours[-1].similarity < floor:
                 return Neighbours(nearest, candidates)
-            if k >= _WIDEST:
+            if k >= _MAX_K:
                 return Neighbours(nearest, candidates)
-            k = min(4 * k, _WIDEST)
+            k = min(4 * k, _MAX_K)
 
-    def _measured(
+    def _rescored(
         self,
         neighbours: Sequence[Neighbour],
         vector: Vector,
@@ -125,23 +125,23 @@ class Repository(Generic[IndexT]):
         floor: float,
         tolerance: float,
     ) -> tuple[list[Neighbour], dict[int, Entry]]:
-        """(the first k by their stored vectors, entries of those that are near enough)"""
-        # What cannot come among the first k is not measured: of two that are off, each by chance,
-        # the difference is off by sqrt(2) times as much.
+        """(the k nearest by their stored vectors, entries of those that are near enough)"""
+        # Neighbours that cannot come among the first k are not rescored. The errors of two
+        # similarities are independent, so their difference has sqrt(2) times the error.
         last = neighbours[k - 1].similarity if len(neighbours) > k else -1.0
         least = max(floor - tolerance, last - 1.5 * tolerance)
         near = [n.id for n in neighbours if n.similarity >= least]
         if not near:
             return list(neighbours[:k]), {}
-        found = self.store.get_with_vectors(near)
+        rows = self.store.get_with_vectors(near)
         exact = {
             i: similarity
-            for i, (_, blob) in found.items()
+            for i, (_, blob) in rows.items()
             if blob and (similarity := cosine(blob, vector)) is not None
         }
-        measured = [Neighbour(n.id, min(exact.get(n.id, n.similarity), 1.0)) for n in neighbours]
-        measured.sort(key=lambda n: -n.similarity)
-        return measured[:k], {i: entry for i, (entry, _) in found.items()}
+        rescored = [Neighbour(n.id, min(exact.get(n.id, n.similarity), 1.0)) for n in neighbours]
+        rescored.sort(key=lambda n: -n.similarity)
+        return rescored[:k], {i: entry for i, (entry, _) in rows.items()}
 
     def _entries(self, neighbours: Sequence[Neighbour], floor: float) -> dict[int, Entry]:
         near = [n.id for n in neighbours if n.similarity >= floor]
@@ -150,11 +150,11 @@ class Repository(Generic[IndexT]):
     # ----------------------------------------------------------------------- writing
 
     def record(self, entry: NewEntry, vector: Vector | None) -> int:
-        """Store an entry durably and make it findable; return its id."""
+        """See `Entries.record`."""
         self._eviction.check_size(entry, vector)
         fingerprint = None if vector is None else self._fingerprint()
         entry_id = self.store.add(entry, vector, fingerprint)
-        try:  # it is stored: whatever fails from here on, the caller must be told so
+        try:  # the entry is stored, so the caller must get its id even if this fails
             if vector is not None:
                 self._index.added(entry_id, entry.scope, vector)
             self._eviction.after_record(entry_id, entry.namespace)
@@ -163,44 +163,44 @@ class Repository(Generic[IndexT]):
         return entry_id
 
     def delete(self, selection: Selection, limit: int | None = None) -> int:
-        """Delete what is selected; return how many entries that were.
+        """See `Entries.delete`.
 
-        In steps, so that writers get their turn: a fault in the middle leaves the rest.
+        Deletes in steps, so that writers get a turn; an error leaves the remaining entries.
         """
         ids = self.store.ids(selection)[:limit]
         deleted = 0
         for start in range(0, len(ids), STEP):
             step = tuple(ids[start : start + STEP])
-            gone = self.store.delete(replace(selection, ids=step))
-            self._index.forget(gone)
-            deleted += len(gone)
+            deleted_ids = self.store.delete(replace(selection, ids=step))
+            self._index.forget(deleted_ids)
+            deleted += len(deleted_ids)
         return deleted
 
     # --------------------------------------------------------------------- the index
 
     def refresh_index(self) -> IndexT:
-        """The index, opened and up to date, however long it takes; for tools."""
+        """The index, opened and up to date; waits until it is built. For tools."""
         return self._index.refreshed()
 
     def rebuild_index(self) -> IndexT:
-        """Throw the index away and make it from the store."""
+        """Discard the index and build it from the store."""
         return self._index.rebuilt()
 
     def wait(self) -> None:
-        """Until nothing is being built beside the traffic."""
+        """Wait until nothing is being built in the background."""
         self._index.wait()
 
     def save_snapshot(self) -> None:
-        """Keep the index on disk if much has changed since it was kept there."""
+        """Write a snapshot of the index if much has changed since the last one."""
         self._index.save()
 
     def after_fork(self) -> None:
-        """In a child process: locks may be held by threads that are not here."""
+        """After a fork, in the child: locks may be held by threads that do not exist here."""
         self._index.after_fork()
 
     def close(self) -> None:
-        """Save the index. A snapshot that cannot be written is no loss."""
+        """Save the index. It can be rebuilt, so a failure is only logged."""
         try:
             self.save_snapshot()
         except Exception as error:
-            logger.warning("the index could not be saved, it will be rebuilt: %s", error)
+            logger.warning("the index could not be saved and will be rebuilt: %s", error)

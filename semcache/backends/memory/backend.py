@@ -1,7 +1,7 @@
-"""A cache in the memory of one process: a `Backend` for tests and for programs that end.
+"""A cache in the memory of one process: a `Backend` for tests and short-lived programs.
 
-A search compares the question with every vector of its scope, so it is exact. Nothing survives
-the process, and no other process sees it.
+A search compares the question with every vector of its scope, so it is exact. The cache ends with
+the process, and no other process can use it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def _forget_nothing(ids: Sequence[int]) -> None:
-    """There is no index that would have to forget deleted entries."""
+    """There is no index from which deleted entries must be removed."""
 
 
 class MemoryEntries:
-    """The `Entries` of a memory backend, for one embedder."""
+    """The `Entries` of a `MemoryBackend`, for one embedder."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class MemoryEntries:
         self.exact = store.exact
 
     def revision(self) -> int | None:
-        """Every lookup sees all that was recorded: there is nothing to compare."""
+        """Always None: every lookup sees everything recorded so far."""
         return None
 
     def nearest(
@@ -66,16 +66,16 @@ class MemoryEntries:
         floor: float,
         revision: int | None = None,  # noqa: ARG002 - every lookup sees everything
     ) -> Neighbours:
-        stored, given = self._store.meta("fingerprint"), self._fingerprint()
-        if stored is not None and stored != given:
-            raise IndexMismatchError(stored=stored, given=given, where="memory")
+        stored, current = self._store.meta("fingerprint"), self._fingerprint()
+        if stored is not None and stored != current:
+            raise IndexMismatchError(stored=stored, given=current, where="memory")
         return self._store.nearest(scope, vector, k, floor, self._clock())
 
     def record(self, entry: NewEntry, vector: Vector | None) -> int:
         self._eviction.check_size(entry, vector)
         fingerprint = None if vector is None else self._fingerprint()
         entry_id = self._store.add(entry, vector, fingerprint)
-        try:  # it is stored: the caller must be told so, whatever fails from here on
+        try:  # the entry is stored, so the caller must get its id even if this fails
             self._eviction.after_record(entry_id, entry.namespace)
         except Exception as error:
             self._fault("record", error)
@@ -85,9 +85,9 @@ class MemoryEntries:
         deleted = 0
         while limit is None or deleted < limit:
             step = STEP if limit is None else min(STEP, limit - deleted)
-            gone = len(self._store.delete(selection, step))
-            deleted += gone
-            if gone < step:
+            count = len(self._store.delete(selection, step))
+            deleted += count
+            if count < step:
                 break
         return deleted
 
@@ -96,7 +96,7 @@ class MemoryEntries:
 
 
 class MemoryBackend:
-    """The `Backend` of one process's memory."""
+    """A `Backend` in the memory of one process."""
 
     name = "memory"
     maintenance = None
@@ -128,7 +128,7 @@ class MemoryBackend:
         )
 
     def leases(self, fault: Fault) -> None:
-        """No other process can see this backend."""
+        """Always None: no other process can use this backend."""
 
     def hold(self) -> None:
         self.store.lock.acquire()
@@ -137,7 +137,7 @@ class MemoryBackend:
         self.store.lock.release()
 
     def after_fork(self) -> None:
-        """The child goes on with a copy of its own."""
+        """The child continues with its own copy of the entries."""
         self.store.lock = threading.RLock()
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class MemoryBackend:
 
 
 class MemoryKind(BackendKind):
-    """The memory of this process: `":memory:"`. Every opening makes a new, empty cache."""
+    """The kind of `":memory:"`. Each `open` creates a new, empty cache."""
 
     label = "A cache in memory"
 
@@ -157,10 +157,10 @@ class MemoryKind(BackendKind):
         options: object = None,
     ) -> MemoryBackend:
         if options is not None:
-            raise ConfigError("A cache in memory takes no options of its own; leave them out.")
+            raise ConfigError("A cache in memory has no options of its own; leave them out.")
         if not create:
-            raise self.cannot(f"looked into from another process ({location})")
+            raise self.cannot(f"opened from another process ({location})")
         return MemoryBackend()
 
-    def exists(self, location: str) -> bool:  # noqa: ARG002 - it never does
+    def exists(self, location: str) -> bool:  # noqa: ARG002 - never
         return False

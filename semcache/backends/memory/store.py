@@ -1,4 +1,4 @@
-"""Entries, labels, counters and facts in dictionaries."""
+"""Entries, labels, counters and metadata in dictionaries."""
 
 from __future__ import annotations
 
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 
-_SERVED_KEPT = 10_000
-
-
-_OBSERVATIONS_KEPT = 200_000
+_MAX_SERVED = 10_000
+_MAX_OBSERVATIONS = 200_000
 
 
 @dataclass(slots=True)
@@ -44,7 +42,7 @@ class _Row:
     size: int
 
 
-def _used(entry: Entry) -> float:
+def _last_used(entry: Entry) -> float:
     return entry.created_at if entry.last_hit_at is None else entry.last_hit_at
 
 
@@ -52,13 +50,13 @@ _ORDER_BY: Mapping[str, Callable[[Entry], Any]] = {
     "newest": lambda entry: -entry.id,
     "oldest": lambda entry: entry.id,
     "most_hits": lambda entry: (-entry.hits, -entry.id),
-    "least_recently_used": lambda entry: (_used(entry), entry.id),
-    "least_frequently_used": lambda entry: (entry.hits, _used(entry), entry.id),
+    "least_recently_used": lambda entry: (_last_used(entry), entry.id),
+    "least_frequently_used": lambda entry: (entry.hits, _last_used(entry), entry.id),
 }
 
 
 class MemoryStore:
-    """Entries, labels, counters and facts in dictionaries, behind one lock."""
+    """Entries, labels, counters and metadata in dictionaries, guarded by one lock."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -70,7 +68,7 @@ class MemoryStore:
         self._last_id = 0
         self._counters: Counter[str] = Counter()
         self._meta: dict[str, str] = {}
-        self._observations: deque[tuple[int, Observation]] = deque(maxlen=_OBSERVATIONS_KEPT)
+        self._observations: deque[tuple[int, Observation]] = deque(maxlen=_MAX_OBSERVATIONS)
         self._last_observation = 0
         self._served: dict[str, ServedHit] = {}
 
@@ -78,7 +76,7 @@ class MemoryStore:
         self._closed = True
 
     def check_open(self) -> None:
-        """Raises `StoreError` once the backend is closed."""
+        """Raise `StoreError` if the backend is closed."""
         if self._closed:
             raise StoreError("The cache in memory is closed. Open another one.")
 
@@ -91,7 +89,7 @@ class MemoryStore:
             return None if row is None else row.entry
 
     def add(self, entry: NewEntry, vector: Vector | None, fingerprint: str | None) -> int:
-        """Store an entry, in place of one with the same exact key; return its id."""
+        """Store an entry, replacing any with the same exact key, and return its id."""
         with self.lock:
             self.check_open()
             if vector is not None:
@@ -106,14 +104,14 @@ class MemoryStore:
             return self._last_id
 
     def _claim(self, fingerprint: str, dimension: int) -> None:
-        """The first vector decides which embedder's vectors these are; others are refused."""
+        """The first vector fixes the embedder; vectors of any other are refused."""
         stored = self._meta.setdefault("fingerprint", fingerprint)
         if stored != fingerprint:
             raise IndexMismatchError(stored=stored, given=fingerprint, where="memory")
         if self._meta.setdefault("dimension", str(dimension)) != str(dimension):
             raise StoreError(
                 f"A vector of {dimension} numbers cannot be stored beside vectors of "
-                f"{self._meta['dimension']}: {fingerprint!r} gives vectors of two lengths."
+                f"{self._meta['dimension']}: {fingerprint!r} returns vectors of two lengths."
             )
 
     def _insert(self, entry_id: int, new: NewEntry, vector: Vector | None) -> None:
@@ -132,13 +130,14 @@ class MemoryStore:
             stale_at=new.stale_at,
             sliding=new.sliding,
         )
-        kept = None if vector is None else vector.copy()
-        details = EntryDetails(tuple(sorted(set(new.tags))), new.summary, new.key_version, kept)
+        stored_vector = None if vector is None else vector.copy()
+        tags = tuple(sorted(set(new.tags)))
+        details = EntryDetails(tags, new.summary, new.key_version, stored_vector)
         size = self.size_of(new, vector)
         self._rows[entry_id] = _Row(entry, details, size)
         self._by_key[new.exact_key] = entry_id
-        if kept is not None:
-            self._scopes.setdefault(new.scope, {})[entry_id] = kept
+        if stored_vector is not None:
+            self._scopes.setdefault(new.scope, {})[entry_id] = stored_vector
         self._count(new.namespace, 1, size)
 
     def _remove(self, entry_id: int) -> None:
@@ -170,11 +169,11 @@ class MemoryStore:
             entries = {i: self._rows[i].entry for i in ids}
         fresh: list[Candidate] = []
         expired: list[Candidate] = []
-        for place in order.tolist():
-            similarity = min(float(similarities[place]), 1.0)
+        for row in order.tolist():
+            similarity = min(float(similarities[row]), 1.0)
             if similarity < floor or len(fresh) >= k:
                 break
-            candidate = Candidate(entries[ids[place]], similarity)
+            candidate = Candidate(entries[ids[row]], similarity)
             (fresh if candidate.entry.fresh(now) else expired).append(candidate)
         candidates = sorted([*fresh, *expired[:k]], key=lambda c: -c.similarity)
         return Neighbours(min(float(similarities[order[0]]), 1.0), candidates)
@@ -204,8 +203,8 @@ class MemoryStore:
     ) -> list[int]:
         with self.lock:
             self.check_open()
-            chosen = [e for e in self._selected(Selection(namespace=namespace)) if e.id != spare]
-            ids = [entry.id for entry in sorted(chosen, key=_ORDER_BY[order])[:count]]
+            entries = [e for e in self._selected(Selection(namespace=namespace)) if e.id != spare]
+            ids = [entry.id for entry in sorted(entries, key=_ORDER_BY[order])[:count]]
             for entry_id in ids:
                 self._remove(entry_id)
             return ids
@@ -249,8 +248,8 @@ class MemoryStore:
     ) -> list[Entry]:
         with self.lock:
             self.check_open()
-            chosen = sorted(self._selected(selection), key=_ORDER_BY[order])
-        return chosen[offset : None if limit is None else offset + limit]
+            entries = sorted(self._selected(selection), key=_ORDER_BY[order])
+        return entries[offset : None if limit is None else offset + limit]
 
     def page_after(self, last: int, selection: Selection, limit: int) -> list[Entry]:
         with self.lock:
@@ -291,10 +290,10 @@ class MemoryStore:
                 self._observations.append((self._last_observation, observation))
             for hit in served:
                 self._served.setdefault(hit.id, hit)
-            if len(self._served) > _SERVED_KEPT:
-                # A pair that somebody called wrong is remembered: it is not served again.
+            if len(self._served) > _MAX_SERVED:
+                # Hits judged wrong are kept, so that they are not served to that question again.
                 oldest = sorted(self._served.values(), key=lambda hit: hit.at)
-                for hit in oldest[: len(self._served) - _SERVED_KEPT]:
+                for hit in oldest[: len(self._served) - _MAX_SERVED]:
                     if hit.verdict is not False:
                         del self._served[hit.id]
 
@@ -324,12 +323,12 @@ class MemoryStore:
 
     def unreviewed(self, limit: int) -> list[ServedHit]:
         with self.lock:
-            waiting = [
+            unjudged = [
                 hit
                 for hit in self._served.values()
                 if hit.verdict is None and hit.entry_id in self._rows
             ]
-        return random.sample(waiting, min(limit, len(waiting)))
+        return random.sample(unjudged, min(limit, len(unjudged)))
 
     def rejected_pairs(self) -> set[tuple[int, str]]:
         with self.lock:
@@ -350,7 +349,7 @@ class MemoryStore:
                 self._counters[name] += amount  # type: ignore[assignment]
             for entry_id, (count, last) in hits.items():
                 if (row := self._rows.get(entry_id)) is not None:
-                    row.entry = _hit(row.entry, count, last)
+                    row.entry = _with_hits(row.entry, count, last)
 
     def counters(self) -> dict[str, float]:
         with self.lock:
@@ -372,15 +371,15 @@ class MemoryStore:
             }
 
 
-def _hit(entry: Entry, count: int, last: float) -> Entry:
-    """An entry after hits, with a sliding TTL extended if it had not passed."""
+def _with_hits(entry: Entry, count: int, last: float) -> Entry:
+    """The entry after `count` hits; a sliding TTL that had not ended is extended."""
     changed: dict[str, Any] = {
         "hits": entry.hits + count,
         "last_hit_at": max(entry.last_hit_at or 0.0, last),
     }
-    until = entry.expires_at if entry.stale_at is None else entry.stale_at
-    if entry.sliding is not None and until is not None and last < until:
-        more = max(0.0, last + entry.sliding - until)
-        changed["expires_at"] = None if entry.expires_at is None else entry.expires_at + more
-        changed["stale_at"] = None if entry.stale_at is None else entry.stale_at + more
+    fresh_until = entry.expires_at if entry.stale_at is None else entry.stale_at
+    if entry.sliding is not None and fresh_until is not None and last < fresh_until:
+        extra = max(0.0, last + entry.sliding - fresh_until)
+        changed["expires_at"] = None if entry.expires_at is None else entry.expires_at + extra
+        changed["stale_at"] = None if entry.stale_at is None else entry.stale_at + extra
     return replace(entry, **changed)

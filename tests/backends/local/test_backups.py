@@ -1,4 +1,4 @@
-"""Backup, restore, and getting entries out of a damaged file."""
+"""Backup, restore, and recovery of damaged files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = "one two three four five six seven"
 
 
 def quiet(done: int, total: int) -> None:
-    """Says nothing."""
+    """A progress callback that does nothing."""
 
 
 def run(*args: str) -> tuple[int, str]:
@@ -41,7 +41,7 @@ def filled(path: Path, count: int = 300) -> None:
 
 
 def test_a_backup_is_of_one_moment(tmp_path: Path) -> None:
-    """While others write: sound, and holding all that was acknowledged before it began."""
+    """A backup made during writes is sound and has all entries acknowledged before it began."""
     filled(tmp_path / "cache")
     stop = threading.Event()
     with open_cache(tmp_path / "cache") as cache:
@@ -65,7 +65,7 @@ def test_a_backup_is_of_one_moment(tmp_path: Path) -> None:
 
 
 def test_a_backup_never_overwrites_a_cache(tmp_path: Path) -> None:
-    """Nor is one made of nothing."""
+    """Nor is a backup made where there is no cache."""
     filled(tmp_path / "cache", 2)
     backup(tmp_path / "cache", tmp_path / "copy", quiet)
     with pytest.raises(ConfigError, match="holds a cache already"):
@@ -76,7 +76,7 @@ def test_a_backup_never_overwrites_a_cache(tmp_path: Path) -> None:
 
 
 def test_a_restore_is_seen_by_those_who_have_the_cache_open(tmp_path: Path) -> None:
-    """Entries of after the backup are gone, those of before are found again, by nearness too."""
+    """Entries recorded after the backup are gone; those in it are found again, semantically too."""
     with open_cache(tmp_path / "cache") as cache:
         cache.put(WORDS, "kept")
         backup(tmp_path / "cache", tmp_path / "copy", quiet)
@@ -91,7 +91,7 @@ def test_a_restore_is_seen_by_those_who_have_the_cache_open(tmp_path: Path) -> N
 
 
 def test_a_damaged_backup_is_not_restored(tmp_path: Path) -> None:
-    """The cache stays as it was, and the file is named."""
+    """The cache is unchanged, and the error names the file."""
     filled(tmp_path / "cache")
     backup(tmp_path / "cache", tmp_path / "copy", quiet)
     overwrite_page(tmp_path / "copy" / DATABASE, 9)
@@ -102,7 +102,7 @@ def test_a_damaged_backup_is_not_restored(tmp_path: Path) -> None:
 
 
 def test_an_older_schema_is_restored(tmp_path: Path) -> None:
-    """And brought up to date in its new place."""
+    """The restored database is migrated to the current schema."""
     (tmp_path / "copy").mkdir()
     with sqlite3.connect(tmp_path / "copy" / DATABASE) as db:
         db.executescript((Path(__file__).parents[2] / "data" / "schema-1.sql").read_text())
@@ -115,7 +115,7 @@ def test_an_older_schema_is_restored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["empty", "another's", "a newer one's"])
 def test_what_is_no_backup_is_refused_before_anything_is_touched(tmp_path: Path, what: str) -> None:
-    """An empty file, another program's database, one from a newer semcache."""
+    """An empty file, another program's database and one of a newer semcache are refused."""
     filled(tmp_path / "cache", 3)
     (tmp_path / "other").mkdir()
     with sqlite3.connect(tmp_path / "other" / DATABASE) as db:
@@ -124,17 +124,17 @@ def test_what_is_no_backup_is_refused_before_anything_is_touched(tmp_path: Path,
         if what == "a newer one's":
             db.execute("PRAGMA user_version=99")
     db.close()
-    code, said = run(
+    code, output = run(
         "restore", str(tmp_path / "other"), "--yes", "--cache", str(tmp_path / "cache")
     )
-    assert code == 1, said
+    assert code == 1, output
     with open_cache(tmp_path / "cache") as cache:
         assert len(cache) == 3
         assert cache._engine.backend.store.problems() == []
 
 
 def test_backups_do_not_go_into_their_cache_nor_caches_into_themselves(tmp_path: Path) -> None:
-    """Each is refused, with what to do."""
+    """Each is refused with an error that says what to do."""
     filled(tmp_path / "cache", 3)
     with pytest.raises(ConfigError, match="outside"):
         backup(tmp_path / "cache", tmp_path / "cache" / "sub", quiet)
@@ -146,12 +146,14 @@ def test_backups_do_not_go_into_their_cache_nor_caches_into_themselves(tmp_path:
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
-    """backup, restore, and their words."""
+    """The commands backup and restore work and report what they did."""
     filled(tmp_path / "cache", 5)
     assert run("backup", str(tmp_path / "copy"), "--cache", str(tmp_path / "cache"))[0] == 0
     run("clear", "--yes", "--cache", str(tmp_path / "cache"))
-    code, said = run("restore", str(tmp_path / "copy"), "--yes", "--cache", str(tmp_path / "cache"))
-    assert (code, "5 entries" in said) == (0, True)
+    code, output = run(
+        "restore", str(tmp_path / "copy"), "--yes", "--cache", str(tmp_path / "cache")
+    )
+    assert (code, "5 entries" in output) == (0, True)
     with open_cache(tmp_path / "cache") as cache:
         assert len(cache) == 5
 
@@ -160,7 +162,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
 
 
 def overwrite_page(path: Path, number: int, count: int = 1) -> None:
-    """Overwrite pages with rubbish, after everything has been moved out of the log."""
+    """Checkpoint the write-ahead log, then overwrite pages with garbage."""
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (size,) = db.execute("PRAGMA page_size").fetchone()
@@ -172,17 +174,17 @@ def overwrite_page(path: Path, number: int, count: int = 1) -> None:
 
 @pytest.mark.parametrize("page", [1, 2, 3, 5, 9, 11, 12, 20, 60, 100])
 def test_an_overwritten_page_costs_what_was_on_it(tmp_path: Path, page: int) -> None:
-    """check says so; check --fix saves the rest, keeps the damaged file, and says what is lost."""
+    """check reports it; check --fix saves the rest, keeps the damaged file and reports the loss."""
     path = tmp_path / "cache"
     filled(path)
     overwrite_page(path / DATABASE, page)
     assert damaged(path / DATABASE) is not None
-    code, said = run("check", "--cache", str(path))
+    code, output = run("check", "--cache", str(path))
     assert code == 3
-    assert str(path / DATABASE) in said.replace("\n", "")
-    code, said = run("check", "--fix", "--cache", str(path))
-    assert code == 0, said
-    assert "saved" in said
+    assert str(path / DATABASE) in output.replace("\n", "")
+    code, output = run("check", "--fix", "--cache", str(path))
+    assert code == 0, output
+    assert "saved" in output
     kept = list(path.glob(f"{DATABASE}.damaged-*"))
     assert len([name for name in kept if not name.name.endswith(("-wal", "-shm"))]) == 1
     assert run("check", "--cache", str(path))[0] == 0
@@ -197,24 +199,24 @@ def test_an_overwritten_page_costs_what_was_on_it(tmp_path: Path, page: int) -> 
 
 
 def test_a_file_that_is_no_database_is_moved_aside(tmp_path: Path) -> None:
-    """What cannot be read at all is kept, and an empty cache begins."""
+    """A file that cannot be read at all is kept, and replaced by an empty cache."""
     filled(tmp_path, 3)
     for suffix in ("-wal", "-shm"):
         Path(f"{tmp_path / DATABASE}{suffix}").unlink(missing_ok=True)
     (tmp_path / DATABASE).write_bytes(b"garbage" * 1000)
-    code, said = run("check", "--json", "--cache", str(tmp_path))
+    code, output = run("check", "--json", "--cache", str(tmp_path))
     assert code == 3
-    assert "not a database" in json.loads(said)["problems"][0]
-    code, said = run("check", "--fix", "--json", "--cache", str(tmp_path))
+    assert "not a database" in json.loads(output)["problems"][0]
+    code, output = run("check", "--fix", "--json", "--cache", str(tmp_path))
     assert code == 0
-    assert "saved 0 entries" in json.loads(said)["mended"][1]
+    assert "saved 0 entries" in json.loads(output)["mended"][1]
     with open_cache(tmp_path) as cache:
         assert len(cache) == 0
         assert cache.put("goes on", "x") is not None
 
 
-def test_salvaging_a_sound_file_loses_nothing(tmp_path: Path) -> None:
-    """Every row of every table is carried over under its id."""
+def test_recovering_a_sound_file_loses_nothing(tmp_path: Path) -> None:
+    """Every row of every table is copied and keeps its id."""
     filled(tmp_path, 50)
     before = SQLiteStore(tmp_path / DATABASE)
     entries = before.select(order="oldest")
@@ -230,7 +232,7 @@ def test_salvaging_a_sound_file_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_rows_are_read_straight_off_the_pages(tmp_path: Path) -> None:
-    """The same rows that SQLite finds, large ones on overflow pages too, and none deleted."""
+    """The same rows as through SQLite: with those on overflow pages, without deleted ones."""
     path = tmp_path / DATABASE
     with open_cache(tmp_path) as cache:
         for number in range(40):
@@ -247,7 +249,7 @@ def test_rows_are_read_straight_off_the_pages(tmp_path: Path) -> None:
 
 
 def test_what_was_deleted_does_not_come_back_from_the_pages(tmp_path: Path) -> None:
-    """Free pages still hold it, and the log of deletions names it."""
+    """Pages may still contain deleted rows, but the log of deletions lists them."""
     filled(tmp_path)
     with open_cache(tmp_path) as cache:
         kept = {entry.id for entry in cache.entries()[::3]}
@@ -262,14 +264,14 @@ def test_what_was_deleted_does_not_come_back_from_the_pages(tmp_path: Path) -> N
 
 
 def test_a_damaged_snapshot_is_named_and_mended(tmp_path: Path) -> None:
-    """check says which file; --fix makes it anew."""
+    """check names the file; --fix rebuilds it."""
     filled(tmp_path)
     raw = bytearray((tmp_path / SNAPSHOT).read_bytes())
     raw[-100] ^= 1
     (tmp_path / SNAPSHOT).write_bytes(raw)
-    code, said = run("check", "--json", "--cache", str(tmp_path))
+    code, output = run("check", "--json", "--cache", str(tmp_path))
     assert code == 3
-    found: dict[str, Any] = json.loads(said[said.index("{") :])
+    found: dict[str, Any] = json.loads(output[output.index("{") :])
     assert SNAPSHOT in found["problems"][0]
     assert run("check", "--fix", "--cache", str(tmp_path))[0] == 0
     assert run("check", "--cache", str(tmp_path))[0] == 0

@@ -1,4 +1,4 @@
-"""The store is held to the contract in `protocols.Store`."""
+"""`SQLiteStore` fulfils the contract of `Store`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
 
 
 def test_an_entry_comes_back_whole(store: SQLiteStore) -> None:
-    """Every field of an entry and its completion survives."""
+    """Every field of an entry and its completion is stored and read back."""
     completion = Completion(
         "text",
         finish_reason="stop",
@@ -74,7 +74,7 @@ def test_an_entry_comes_back_whole(store: SQLiteStore) -> None:
 
 
 def test_the_same_key_replaces_and_ids_are_never_reused(store: SQLiteStore) -> None:
-    """A new answer to the same request takes the old one's place under a new id."""
+    """A new answer to the same request replaces the old one under a new id."""
     first = store.add(new(1), VECTOR, "f")
     second = store.add(new(1, completion=Completion("better")), VECTOR, "f")
     assert second > first
@@ -86,7 +86,7 @@ def test_the_same_key_replaces_and_ids_are_never_reused(store: SQLiteStore) -> N
 
 
 def test_selections_delete_what_they_say(store: SQLiteStore) -> None:
-    """Each condition alone, and all of them together."""
+    """Conditions select alone and in combination."""
     for number in range(6):
         store.add(
             new(
@@ -113,7 +113,7 @@ def test_selections_delete_what_they_say(store: SQLiteStore) -> None:
 
 
 def test_other_connections_commits_show(tmp_path: Path, store: SQLiteStore) -> None:
-    """The revision moves when somebody else has written, and rests when nobody has."""
+    """The revision changes only when another connection has written."""
     other = SQLiteStore(store.path)
     before = store.revision()
     assert store.revision() == before
@@ -124,7 +124,7 @@ def test_other_connections_commits_show(tmp_path: Path, store: SQLiteStore) -> N
 
 
 def test_vectors_of_two_embedders_never_mix(store: SQLiteStore) -> None:
-    """The first vector decides; another embedder's is refused and nothing is written."""
+    """The first vector fixes the embedder; vectors of another are refused and nothing is stored."""
     store.add(new(1), VECTOR, "one")
     with pytest.raises(IndexMismatchError, match=r"'one'.*'two'.*reembed"):
         store.add(new(2), VECTOR, "two")
@@ -132,7 +132,7 @@ def test_vectors_of_two_embedders_never_mix(store: SQLiteStore) -> None:
 
 
 def test_a_newer_schema_is_left_alone(store: SQLiteStore) -> None:
-    """A file from a newer version is refused, and not a byte of it is changed."""
+    """A file from a newer version is refused, and not one byte of it is changed."""
     store.add(new(1), None, None)
     store.close()
     with sqlite3.connect(store.path) as db:
@@ -144,8 +144,8 @@ def test_a_newer_schema_is_left_alone(store: SQLiteStore) -> None:
     assert store.path.read_bytes() == before
 
 
-def test_what_is_no_database_is_said(tmp_path: Path) -> None:
-    """A file of another kind is named, and kept."""
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
+    """The error names the file, which is left unchanged."""
     path = tmp_path / "semcache.db"
     path.write_text("not a database " * 100)
     with pytest.raises(StoreError, match=r"semcache\.db.*not a database"):
@@ -154,7 +154,7 @@ def test_what_is_no_database_is_said(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_an_error_that_says_so(store: SQLiteStore) -> None:
-    """A write that cannot happen in time is a StoreError; reading goes on."""
+    """A write that waits too long raises a StoreError; reads continue."""
     blocker = sqlite3.connect(store.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="locked"):
@@ -166,7 +166,7 @@ def test_a_locked_database_is_an_error_that_says_so(store: SQLiteStore) -> None:
 
 
 def test_counters_and_hits_add_up(store: SQLiteStore) -> None:
-    """Deltas are added, whoever writes them."""
+    """Increments from several connections are summed."""
     entry_id = store.add(new(1), None, None)
     other = SQLiteStore(store.path)
     for opened in (store, other, store):
@@ -178,15 +178,15 @@ def test_counters_and_hits_add_up(store: SQLiteStore) -> None:
 
 
 def test_a_vector_stays_when_its_answer_is_replaced_without_one(store: SQLiteStore) -> None:
-    """The embedder was down: the question is the same, and so is its vector."""
+    """If the embedder was down, an entry with the same question keeps its vector."""
     store.add(new(1), VECTOR, "f")
     entry_id = store.add(replace(new(1), completion=Completion("newer")), None, None)
     assert store.vectors_of([entry_id]) == {entry_id: VECTOR.tobytes()}
     assert store.problems() == []
 
 
-def test_deletions_are_told_up_to_a_point(store: SQLiteStore) -> None:
-    """So that a reader takes none that is later than the entries it knows."""
+def test_deletions_can_be_read_up_to_a_position(store: SQLiteStore) -> None:
+    """A reader gets no deletions later than the position that it asks for."""
     ids = [store.add(new(number), None, None) for number in range(4)]
     store.delete(Selection(ids=tuple(ids)))
     assert store.deletions_after(1, 3) == (ids[1:3], 3)
@@ -194,8 +194,8 @@ def test_deletions_are_told_up_to_a_point(store: SQLiteStore) -> None:
     assert store.deletions_after(0, 9) is None
 
 
-def test_a_vector_that_is_none_is_found_and_mended(store: SQLiteStore) -> None:
-    """By its length; the entry stays."""
+def test_a_malformed_vector_is_found_and_repaired(store: SQLiteStore) -> None:
+    """A malformed vector is recognised by its length and deleted; the entry stays."""
     store.add(new(1), VECTOR, "f")
     store.add(new(2), VECTOR, "f")
     with sqlite3.connect(store.path) as db:
@@ -209,7 +209,7 @@ def test_a_vector_that_is_none_is_found_and_mended(store: SQLiteStore) -> None:
 
 
 def test_a_long_gap_in_the_log_of_deletions_is_admitted(store: SQLiteStore) -> None:
-    """Who asks for deletions that were forgotten is told so, and not given a part of them."""
+    """If some of the requested deletions are no longer in the log, the result is None."""
     ids = [store.add(new(number), None, None) for number in range(4)]
     store.delete(Selection(ids=tuple(ids)))
     with sqlite3.connect(store.path) as db:
@@ -220,7 +220,7 @@ def test_a_long_gap_in_the_log_of_deletions_is_admitted(store: SQLiteStore) -> N
 
 
 def test_a_closed_store_says_so(store: SQLiteStore) -> None:
-    """After close, a StoreError that names the file."""
+    """After close, methods raise a StoreError."""
     store.close()
     with pytest.raises(StoreError, match="closed"):
         store.add(new(1), None, None)
@@ -237,7 +237,7 @@ def serve(number: int) -> ServedHit:
 
 
 def test_labels_come_back_in_their_order(store: SQLiteStore) -> None:
-    """Whole, with growing numbers, from any point on."""
+    """Labels are complete, have increasing numbers, and can be read from any number on."""
     assert store.last_observation() == 0
     store.observe([observation(1), observation(2)], [])
     store.observe([observation(3)], [])
@@ -249,10 +249,10 @@ def test_labels_come_back_in_their_order(store: SQLiteStore) -> None:
     assert store.observation_counts() == [("miss", 3, 3)]
 
 
-def test_serves_are_remembered_judged_and_let_go(
+def test_served_hits_are_kept_judged_and_dropped(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The newest of them; what was called wrong for as long as its entry lives."""
+    """The newest served hits are kept; those judged wrong as long as their entry exists."""
     monkeypatch.setattr("semcache.backends.local.sqlite.ledger.SERVES_KEPT", 5)
     entries = [store.add(new(n), VECTOR, "f") for n in range(1, 12)]
     store.observe([], [serve(n) for n in entries[:3]])
@@ -273,7 +273,7 @@ def test_serves_are_remembered_judged_and_let_go(
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_a_file_of_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
-    """Written by that version itself: everything is there, and everything new can be done."""
+    """A database written by each older version has all its entries and supports all features."""
     path = tmp_path / "semcache.db"
     with sqlite3.connect(path) as db:
         db.executescript((DATA / f"schema-{version}.sql").read_text())
@@ -304,7 +304,7 @@ def test_a_file_of_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, ve
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_many_processes_migrate_one_file(tmp_path: Path, version: int) -> None:
-    """At once: one of them does it, the others find it done."""
+    """If several processes open a file at once, one migrates it and the others wait."""
     path = tmp_path / "semcache.db"
     with sqlite3.connect(path) as db:
         db.executescript((DATA / f"schema-{version}.sql").read_text())
@@ -322,7 +322,7 @@ def test_many_processes_migrate_one_file(tmp_path: Path, version: int) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_vectors_come_back_in_any_form(tmp_path: Path, form: Form) -> None:
-    """float32 as they were, the others rounded; one store may hold several."""
+    """float32 is exact and the others are rounded; one store may hold a mixture."""
     path = tmp_path / "semcache.db"
     plain = SQLiteStore(path)
     plain.add(new(1), VECTOR, "f")
@@ -341,8 +341,8 @@ def test_vectors_come_back_in_any_form(tmp_path: Path, form: Form) -> None:
 
 
 @given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.sampled_from(FORMS))
-def test_a_form_is_told_by_its_length(dimension: int, seed: int, form: Form) -> None:
-    """At any dimension, and the cosine moves by little."""
+def test_a_form_is_recognised_by_its_length(dimension: int, seed: int, form: Form) -> None:
+    """Decoding recognises the form at any dimension and hardly changes the cosine."""
     vector = np.random.default_rng(seed).normal(size=dimension).astype(np.float32)
     vector /= np.linalg.norm(vector)
     row = decoded([encoded(vector, form)], dimension)[0]
@@ -356,7 +356,7 @@ def test_a_form_is_told_by_its_length(dimension: int, seed: int, form: Form) -> 
 def test_an_eviction_looks_at_no_others_than_it_deletes(
     store: SQLiteStore, order: str, first: int
 ) -> None:
-    """In the whole and in one namespace: SQLite walks an index and sorts nothing."""
+    """In the whole cache and in one namespace, SQLite reads an index and does not sort."""
     for number in range(1, 5):
         store.add(new(number), None, None)
     store.add_up({}, {1: (5, 1000.5), 2: (1, 3000.0), 4: (2, 2000.0)})
@@ -373,8 +373,8 @@ def test_an_eviction_looks_at_no_others_than_it_deletes(
     assert store.evict(order, 1, spare=2, namespace="other") == []
 
 
-def test_a_sliding_ttl_begins_anew_with_each_hit(store: SQLiteStore) -> None:
-    """While it is good; what has gone stale or expired is not brought back by being served."""
+def test_a_sliding_ttl_restarts_with_each_hit(store: SQLiteStore) -> None:
+    """A hit extends a fresh entry; one that is stale or has expired is not extended."""
     made = {
         "plain": new(1, expires_at=1100.0),
         "sliding": new(2, expires_at=1100.0, sliding=100.0),

@@ -1,10 +1,10 @@
-"""The file: connections, transactions, faults in words, and facts about itself.
+"""A SQLite file: connections, transactions, error messages, and the `meta` table.
 
-Reading: each thread has a connection of its own, so lookups wait neither for each
-other nor for a writer. Writing: one connection behind a lock, one `BEGIN IMMEDIATE`
-transaction for each call. `synchronous=NORMAL` in WAL mode: a committed
-transaction survives the death of the process; the loss of power may take the last
-ones, and never damages the file (https://sqlite.org/pragma.html#pragma_synchronous).
+Each thread reads on a connection of its own, so lookups wait neither for each other nor for a
+writer. All writes go through one connection, guarded by a lock, and each call is one
+`BEGIN IMMEDIATE` transaction. With `synchronous=NORMAL` in WAL mode, a committed transaction
+survives a crash of the process. A loss of power may lose the last ones but never damages the file
+(https://sqlite.org/pragma.html#pragma_synchronous).
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from urllib.parse import quote
 from semcache.backends.local.sqlite.migrations import migrate
 from semcache.errors import StoreError
 
-_NOTICEABLE = 0.01
-_HOLD = 1.0
-"""Seconds that a fork waits for a statement under way in another thread."""
+_NEGLIGIBLE_WAIT = 0.01
+"""Seconds of waiting for the lock that are not deducted from the busy timeout."""
+_FORK_WAIT = 1.0
+"""Seconds that a fork waits for a statement running in another thread."""
 _abandoned: list[sqlite3.Connection | None] = []
 
 
 def abandon(connection: sqlite3.Connection | None) -> None:
-    """In a child process: never close what a thread of the parent was in the middle of.
+    """In a forked child, keep a connection from being closed that a parent's thread was using.
 
-    SQLite's lock on it is held for ever, and closing it would wait for that.
+    SQLite's lock on it is held for ever, and closing it would wait for that lock.
     """
     _abandoned.append(connection)
 
 
 class ForkLock:
-    """A lock around a connection, which a fork takes too."""
+    """A lock for a connection, which is also held during a fork."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,23 +52,23 @@ class ForkLock:
         self._lock.release()
 
     def hold(self) -> None:
-        """Before a fork: wait for whoever has it, a second at most."""
-        self._held = self._lock.acquire(timeout=_HOLD)
+        """Before a fork: acquire the lock, waiting at most a second."""
+        self._held = self._lock.acquire(timeout=_FORK_WAIT)
 
     def let_go(self) -> None:
-        """After the fork, in the parent."""
+        """After a fork, in the parent: release the lock if `hold` acquired it."""
         if self._held:
             self._held = False
             self._lock.release()
 
     @property
     def broken(self) -> bool:
-        """In a child process: whether a thread that is not here has it."""
+        """After a fork, in the child: whether a thread that does not exist here holds the lock."""
         return self._lock.locked() and not self._held
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing, to a file of whatever state and schema."""
+    """A read-only connection to a file, whatever its condition or schema."""
     return sqlite3.connect(f"{_uri(path)}?mode=ro", uri=True)
 
 
@@ -76,15 +77,15 @@ def _uri(path: Path) -> str:
 
 
 class Database:
-    """One SQLite file in WAL mode, of the newest schema.
+    """A SQLite file in WAL mode, migrated to the current schema.
 
     Args:
-        path: the file; it is made, with its directory, where it is missing.
-        busy_timeout: how long to wait for another process's write, in seconds.
+        path: the file; created, with its directory, if it is missing.
+        busy_timeout: how many seconds to wait for another process's write.
 
     Raises:
-        StoreError: the file cannot be made, opened or read, or is no such database.
-        StoreVersionError: a newer semcache wrote it.
+        StoreError: the file cannot be created, opened or read, or is not such a database.
+        StoreVersionError: a newer semcache wrote the file.
     """
 
     def __init__(self, path: str | Path, *, busy_timeout: float = 5.0) -> None:
@@ -92,16 +93,16 @@ class Database:
         self._busy_timeout = busy_timeout
         self._local = threading.local()
         self._write_lock = ForkLock()
-        self._hurried = False
+        self._timeout_reduced = False
         self._closed = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"Cannot make the cache directory {self.path.parent}: {error.strerror}. "
-                "Give a directory that this user may write to."
+                f"Cannot create the cache directory {self.path.parent}: {error.strerror}. "
+                "Give a directory that this user can write to."
             ) from error
-        with self._faults("open"):
+        with self._store_errors("open"):
             self._writer = self._connect()
             try:
                 migrate(self._writer, str(self.path), patience=max(busy_timeout, 5.0))
@@ -125,11 +126,12 @@ class Database:
         )
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA cache_size=-4000")  # kB
-        connection.execute("PRAGMA recursive_triggers=ON")  # REPLACE must log its deletion
+        # Without this, REPLACE would not fire the triggers that log deletions.
+        connection.execute("PRAGMA recursive_triggers=ON")
         return connection
 
     def _reader(self) -> sqlite3.Connection:
-        """This thread's connection; never one that was opened before a fork."""
+        """This thread's connection, never one opened before a fork."""
         local = self._local
         try:
             if local.pid == os.getpid() and not self._closed:
@@ -140,58 +142,58 @@ class Database:
             raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
         local.connection = self._connect()
         local.pid = os.getpid()
-        local.revision = None  # revisions compare within one connection
+        local.revision = None  # revisions are comparable only within one connection
         return local.connection  # type: ignore[no-any-return]
 
     @contextmanager
-    def _faults(self, doing: str) -> Iterator[None]:
+    def _store_errors(self, action: str) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(self._explain(error, doing)) from error
+            raise StoreError(self._explain(error, action)) from error
 
     def _read(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """All rows of one statement."""
+        """All rows that a statement returns."""
         try:
             return self._reader().execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise StoreError(self._explain(error, "read")) from error
 
-    def _explain(self, error: sqlite3.Error, doing: str) -> str:
+    def _explain(self, error: sqlite3.Error, action: str) -> str:
         message = str(error)
         if "locked" in message or "busy" in message:
-            advice = "Another program holds the database; end its transaction and try again."
+            advice = "Another program has locked the database; end its transaction and try again."
         elif "unable to open" in message or "readonly" in message:
-            advice = "Check that the file and its directory may be written to by this user."
+            advice = "Check that this user can write to the file and its directory."
         elif "full" in message:
             advice = "Free some space on the disk, or give the cache a size limit (max_bytes)."
         elif "not a database" in message or "malformed" in message:
-            advice = "The file is damaged or no database: run `semcache check`, or move it away."
+            advice = "The file is damaged or not a database: run `semcache check`, or move it away."
         else:
             advice = "Run `semcache check` on the directory."
-        return f"Cannot {doing} {self.path}: {message}. {advice}"
+        return f"Cannot {action} {self.path}: {message}. {advice}"
 
     @contextmanager
-    def _writing(self, doing: str) -> Iterator[None]:
-        """Hold the writing connection. Waiting for it counts against the time limit too."""
+    def _writing(self, action: str) -> Iterator[None]:
+        """Hold the write connection. Waiting for its lock counts against the busy timeout."""
         start = time.monotonic()
         if not self._write_lock.acquire(timeout=self._busy_timeout):
             raise StoreError(
-                f"Cannot {doing} {self.path}: it was locked for {self._busy_timeout} s. "
-                "Another program holds the database; end its transaction and try again."
+                f"Cannot {action} {self.path}: it was locked for {self._busy_timeout} s. "
+                "Another program has locked the database; end its transaction and try again."
             )
         try:
-            with self._faults(doing):
+            with self._store_errors(action):
                 if self._closed:
                     raise StoreError(f"The cache {self.path} is closed. Open it again to use it.")
                 if self._writer_pid != os.getpid():
                     self._writer = self._connect()
                     self._writer_pid = os.getpid()
                 waited = time.monotonic() - start
-                if waited > _NOTICEABLE or self._hurried:
-                    self._hurried = waited > _NOTICEABLE
-                    left = max(self._busy_timeout - waited, 0.0)
-                    self._writer.execute(f"PRAGMA busy_timeout={int(left * 1000)}")
+                if waited > _NEGLIGIBLE_WAIT or self._timeout_reduced:
+                    self._timeout_reduced = waited > _NEGLIGIBLE_WAIT
+                    remaining = max(self._busy_timeout - waited, 0.0)
+                    self._writer.execute(f"PRAGMA busy_timeout={int(remaining * 1000)}")
             yield
         finally:
             self._write_lock.release()
@@ -203,8 +205,8 @@ class Database:
         self._write_lock.let_go()
 
     def after_fork(self) -> None:
-        # Inherited connections must be gone before the first of our own: SQLite counts its
-        # locks by process, and would take the parent's for ours.
+        # Inherited connections must be closed before the first new one is opened: SQLite tracks
+        # file locks by process, and would take the parent's for this process's own.
         connection = getattr(self._local, "connection", None)
         self._local = threading.local()
         writer: sqlite3.Connection | None = self._writer
@@ -218,10 +220,10 @@ class Database:
         self._write_lock = ForkLock()
 
     @contextmanager
-    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._writing(doing), self._faults(doing):
+    def _transaction(self, action: str) -> Iterator[sqlite3.Connection]:
+        with self._writing(action), self._store_errors(action):
             writer = self._writer
-            try:  # an interrupt may come when it has just begun
+            try:  # KeyboardInterrupt may come right after BEGIN
                 writer.execute("BEGIN IMMEDIATE")
                 yield writer
             except BaseException:
@@ -236,7 +238,7 @@ class Database:
                 raise
 
     def close(self) -> None:
-        """Close this thread's and the writing connection. Others end with their threads."""
+        """Close the write connection and this thread's; other threads' close with the threads."""
         with self._write_lock:
             if self._closed:
                 return
@@ -249,7 +251,7 @@ class Database:
             connection.close()
 
     def _one(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
-        with self._faults("read"):
+        with self._store_errors("read"):
             row: tuple[Any, ...] | None = self._reader().execute(sql, values).fetchone()
         return row
 
@@ -258,14 +260,14 @@ class Database:
         return None if row is None else row[0]
 
     def metas(self, prefix: str) -> dict[str, str]:
-        """The facts whose names begin like this, by the rest of the name."""
-        with self._faults("reading"):
+        """All values whose names begin with `prefix`, by the rest of the name."""
+        with self._store_errors("read"):
             rows = self._reader().execute(
                 "SELECT name, value FROM meta WHERE substr(name, 1, ?) = ?", (len(prefix), prefix)
             )
             return {name[len(prefix) :]: value for name, value in rows}
 
     def set_meta(self, name: str, value: str) -> None:
-        """Note a fact about the store."""
-        with self._transaction("noting a fact") as db:
+        """Store a value, replacing any of the same name."""
+        with self._transaction("write to") as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))

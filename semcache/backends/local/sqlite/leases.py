@@ -1,12 +1,13 @@
-"""Which process asks the model for which request: leases in a SQLite file of their own.
+"""Leases in a separate SQLite file: which process is calling the model for which request.
 
-A lease is a row: whose it is, and a beat that its holder counts up while it lives. Whoever
-waits watches the beat by its own clock: a beat that has stood still for several seconds is
-that of a dead holder, and the lease may be taken over. No two clocks are ever compared, so a
-clock that steps, or differs between containers, does no harm.
+A lease is a row with its owner and a heartbeat, which the holder increments while it lives. A
+waiting process watches the heartbeat by its own clock. If the heartbeat has not changed for several
+seconds, the holder is dead and the lease may be taken over. Clocks of different processes are never
+compared, so a clock that steps, or differs between containers, does no harm.
 
-The file lies beside the database and not in it, so that taking a lease wakes no index and
-waits for no large write. Nothing is lost with it: without leases every process asks for itself.
+Leases are not part of the main database, so that taking one neither changes its revision nor waits
+for a large write. The file can be lost without harm: without leases, every process calls the model
+itself.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 BEAT = 1.0
-"""Seconds between two beats."""
+"""Seconds between two heartbeats."""
 
-_PATIENCE = 3.0
-"""Seconds to wait for another process's write here. Writes are short, but where many processes
-share few cores a turn may be long in coming; a call to a model is dearer."""
-_REST = 5.0
-"""Seconds for which a file that could not be used is left alone."""
+_BUSY_TIMEOUT = 3.0
+"""Seconds to wait for another process's write. Writes are short, but where many processes share a
+few cores, getting a turn may take long; even so, waiting is cheaper than a call to a model."""
+_RETRY_AFTER = 5.0
+"""Seconds after a failure for which the file is not used."""
 _VOID_FOR = 5.0
-_FORGOTTEN = 3600.0
+"""Seconds for which a lease that was released without storing an answer cannot be taken."""
+_MAX_AGE = 3600.0
+"""Seconds without a heartbeat after which a row is deleted."""
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS leases (key BLOB PRIMARY KEY, owner TEXT NOT NULL,"
@@ -47,7 +50,7 @@ _SCHEMA = (
 
 
 class SQLiteLease:
-    """A `Lease` in the table."""
+    """A `Lease` that is a row of the table."""
 
     def __init__(self, table: SQLiteLeases, key: bytes) -> None:
         self._table = table
@@ -61,30 +64,30 @@ class SQLiteLeases:
     """The `Leases` of all processes that use a cache directory.
 
     Args:
-        path: the file; made with the first lease.
-        fault: told where something fails that nobody waits for.
+        path: the file; created with the first lease.
+        fault: called with an error that no caller is waiting for.
     """
 
     def __init__(self, path: Path, fault: Callable[[BaseException], None]) -> None:
         self._path = path
         self._fault = fault
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._token = f"{os.getpid()}-{os.urandom(8).hex()}"
         self._lock = ForkLock()
         self._connection: sqlite3.Connection | None = None
         self._held: set[bytes] = set()
         self._releases: deque[tuple[bytes, bool]] = deque()
         self._releasing = threading.Lock()
-        self._beating: threading.Thread | None = None
+        self._heartbeat_thread: threading.Thread | None = None
         self._wake = threading.Event()
-        self._rest_until = 0.0
-        self._opened = 0
+        self._unusable_until = 0.0
+        self._opened_inode = 0
         self._closed = False
 
     def take(self, key: bytes, scope: bytes, vector: Vector | None) -> Lease | LeaseHolder:
-        self._release_all()  # this process may have let go of it a moment ago
+        self._release_all()  # this process may have just released the same lease
         blob = None if vector is None else vector.tobytes()
         row = (key, self._token, 0, time.time(), scope, blob)
         while True:
@@ -96,9 +99,9 @@ class SQLiteLeases:
                 (self._token, row[3], key, row[3], _VOID_FOR),
             )
             if taken:
-                return self._mine(key)
-            if (held := self.look(key)) is not None:
-                return held
+                return self._own(key)
+            if (holder := self.look(key)) is not None:
+                return holder
 
     def look(self, key: bytes) -> LeaseHolder | None:
         rows = self._read("SELECT owner, beat FROM leases WHERE key = ?", (key,))
@@ -110,21 +113,21 @@ class SQLiteLeases:
             " WHERE key = ? AND owner = ? AND beat = ?",
             (self._token, time.time(), key, dead.owner, dead.heartbeat),
         )
-        return self._mine(key) if taken else None
+        return self._own(key) if taken else None
 
     def near(self, scope: bytes, vector: Vector, floor: float) -> bytes | None:
         import numpy as np
 
         best = floor
-        nearest: bytes | None = None
+        nearest_key: bytes | None = None
         sql = (
             "SELECT key, vector FROM leases WHERE scope = ? AND vector IS NOT NULL AND owner != ''"
         )
         for key, blob in self._read(sql, (scope,)):
             other = np.frombuffer(blob, np.float32)
             if other.shape == vector.shape and (cosine := float(other @ vector)) >= best:
-                best, nearest = cosine, key
-        return nearest
+                best, nearest_key = cosine, key
+        return nearest_key
 
     def close(self) -> None:
         self._release_all()
@@ -142,35 +145,36 @@ class SQLiteLeases:
         self._lock.let_go()
 
     def after_fork(self) -> None:
-        """In a child process: what the parent holds is the parent's."""
+        """After a fork, in the child: the parent keeps its leases."""
         if self._lock.broken:
             abandon(self._connection)
-        self._begin()
+        self._reset()
 
-    # ------------------------------------------------------------------------- inside
+    # ----------------------------------------------------------------------- internals
 
-    def _mine(self, key: bytes) -> Lease:
+    def _own(self, key: bytes) -> Lease:
+        """Start the heartbeat of a lease that was just taken."""
         self._held.add(key)
-        if self._beating is None:
+        if self._heartbeat_thread is None:
             thread = threading.Thread(target=self._beat, name="semcache-lease", daemon=True)
             try:
                 thread.start()
-                self._beating = thread
-            except RuntimeError as error:  # without a beat it lapses, which costs a call
+                self._heartbeat_thread = thread
+            except RuntimeError as error:  # without heartbeats it lapses, at the cost of a call
                 self._fault(error)
         self._wake.set()
         return SQLiteLease(self, key)
 
     def _release(self, key: bytes, *, kept: bool) -> None:
-        """Soon: whoever releases may be an event loop, which waits for no file."""
+        """Release a lease soon: the caller may be an event loop, which must not wait for a file."""
         self._held.discard(key)
         self._releases.append((key, kept))
-        if self._beating is None or self._closed:
+        if self._heartbeat_thread is None or self._closed:
             self._release_all()
         self._wake.set()
 
     def _release_all(self) -> None:
-        """What cannot be released lapses by itself: it beats no more."""
+        """Release what is pending. A lease that cannot be released lapses without its heartbeat."""
         with self._releasing:
             while self._releases:
                 try:
@@ -195,47 +199,47 @@ class SQLiteLeases:
             self._release_all()
             if time.monotonic() - last >= BEAT and (held := list(self._held)):
                 last = time.monotonic()
-                marks = ",".join("?" * len(held))
+                placeholders = ",".join("?" * len(held))
                 sql = "UPDATE leases SET beat = beat + 1, at = ? WHERE owner = ? AND key IN"
                 try:
-                    self._write(f"{sql} ({marks})", (time.time(), self._token, *held))
+                    self._write(f"{sql} ({placeholders})", (time.time(), self._token, *held))
                 except StoreError as error:
                     self._fault(error)
 
     def _write(self, sql: str, values: tuple[object, ...]) -> bool:
-        """Whether a row was changed."""
+        """Execute a statement; return whether it changed a row."""
         with self._lock:
             try:
-                return self._connected().execute(sql, values).rowcount > 0
+                return self._connect().execute(sql, values).rowcount > 0
             except sqlite3.Error as error:
-                raise self._unusable(error) from error
+                raise self._mark_unusable(error) from error
 
     def _read(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
-                return self._connected().execute(sql, values).fetchall()
+                return self._connect().execute(sql, values).fetchall()
             except sqlite3.Error as error:
-                raise self._unusable(error) from error
+                raise self._mark_unusable(error) from error
 
-    def _connected(self) -> sqlite3.Connection:
-        """Called with the lock held."""
+    def _connect(self) -> sqlite3.Connection:
+        """The connection, opened if necessary. Must be called with the lock held."""
         if self._closed:
             raise StoreError(f"The leases in {self._path} are closed.")
-        if time.monotonic() < self._rest_until:
-            raise StoreError(f"{self._path} could not be used a moment ago and is left alone.")
-        if self._connection is not None and self._inode() != self._opened:
-            self._connection.close()  # it was deleted; the others use another by now
+        if time.monotonic() < self._unusable_until:
+            raise StoreError(f"{self._path} could not be used a moment ago; trying again soon.")
+        if self._connection is not None and self._inode() != self._opened_inode:
+            self._connection.close()  # the file was deleted, and others may use a new one by now
             self._connection = None
         if self._connection is None:
             connection = sqlite3.connect(
-                self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+                self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=OFF")  # of no worth after a crash
+            connection.execute("PRAGMA synchronous=OFF")  # leases need not survive a crash
             for statement in _SCHEMA:
                 connection.execute(statement)
-            self._connection, self._opened = connection, self._inode()
-            connection.execute("DELETE FROM leases WHERE at < ?", (time.time() - _FORGOTTEN,))
+            self._connection, self._opened_inode = connection, self._inode()
+            connection.execute("DELETE FROM leases WHERE at < ?", (time.time() - _MAX_AGE,))
         return self._connection
 
     def _inode(self) -> int:
@@ -244,12 +248,12 @@ class SQLiteLeases:
         except OSError:
             return 0
 
-    def _unusable(self, error: sqlite3.Error) -> StoreError:
-        self._rest_until = time.monotonic() + _REST
+    def _mark_unusable(self, error: sqlite3.Error) -> StoreError:
+        self._unusable_until = time.monotonic() + _RETRY_AFTER
         if "locked" not in str(error) and self._connection is not None:
             self._connection.close()
             self._connection = None
         return StoreError(
-            f"Cannot use {self._path}: {error}. Until it can be used, several processes may ask "
+            f"Cannot use {self._path}: {error}. Until it can be used, several processes may call "
             "the model for the same request. The file may be deleted."
         )

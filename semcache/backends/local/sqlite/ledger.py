@@ -1,4 +1,4 @@
-"""Labels and served hits: the tables behind `Ledger`."""
+"""The tables of labels and served hits."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class LedgerTables(Database):
     """A `Ledger` in a database."""
 
     def observe(self, observations: Sequence[Observation], served: Sequence[ServedHit]) -> None:
-        """Append labels and serves in one transaction."""
+        """See `Ledger.observe`."""
         with self._transaction("write to") as db:
-            db.executemany(OBSERVE, [observation_row(found) for found in observations])
+            db.executemany(OBSERVE, [observation_row(observation) for observation in observations])
             db.executemany(SERVE, [serve_row(hit) for hit in served])
             if served:
                 db.execute(FORGET_SERVES, (SERVES_KEPT,))
@@ -49,7 +49,7 @@ class LedgerTables(Database):
         return [LabelCount(*row) for row in self._read(sql)]
 
     def served_labels(self, limit: int) -> list[bool]:
-        """The newest labels of answers that were served, or good enough to be."""
+        """See `Ledger.served_labels`."""
         sql = (
             "SELECT right FROM observations WHERE kind IN ('explore', 'audit', 'review')"
             " ORDER BY id DESC LIMIT ?"
@@ -68,7 +68,7 @@ class LedgerTables(Database):
         return [as_serve(row) for row in self._read(sql, (limit,))]
 
     def rejected_pairs(self) -> set[tuple[int, str]]:
-        """(entry id, question) of serves that somebody called wrong."""
+        """See `Ledger.rejected_pairs`."""
         return set(self._read("SELECT entry_id, question FROM serves WHERE verdict = 0"))
 
     def set_verdict(self, lookup_id: str, right: bool) -> None:

@@ -1,4 +1,4 @@
-"""Rows of `observations` and `serves`."""
+"""Statements and row conversions of the tables `observations` and `serves`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from semcache.types import Observation, ServedHit
 
 SERVES_KEPT = 10_000
-"""Serves that are remembered for whoever reports on one later."""
+"""How many served hits are kept, so that they can still be judged later."""
 
 OBSERVE = (
     "INSERT INTO observations (at, writer, kind, namespace, entry_id, other_id, right, expected,"
@@ -27,25 +27,26 @@ SERVES = (
     " FROM serves"
 )
 FORGET_SERVES = (
-    # What was called wrong is remembered: it is not to be served to that question again.
+    # Hits judged wrong are kept, so that they are not served to that question again.
     "DELETE FROM serves WHERE verdict IS NOT 0"
     " AND at < (SELECT at FROM serves ORDER BY at DESC LIMIT 1 OFFSET ?)"
 )
 OBSERVATIONS_KEPT = 200_000
+"""How many labels are kept."""
 FORGET_OBSERVATIONS = "DELETE FROM observations WHERE id <= (SELECT max(id) FROM observations) - ?"
 
 
-def observation_row(found: Observation) -> tuple[Any, ...]:
+def observation_row(observation: Observation) -> tuple[Any, ...]:
     return (
-        found.at,
-        found.writer,
-        found.kind,
-        found.namespace,
-        found.entry_id,
-        found.other_id,
-        int(found.right),
-        found.expected,
-        json.dumps(found.features),
+        observation.at,
+        observation.writer,
+        observation.kind,
+        observation.namespace,
+        observation.entry_id,
+        observation.other_id,
+        int(observation.right),
+        observation.expected,
+        json.dumps(observation.features),
     )
 
 
@@ -64,22 +65,29 @@ def as_observation(row: tuple[Any, ...]) -> Observation:
     )
 
 
-def serve_row(found: ServedHit) -> tuple[Any, ...]:
+def serve_row(hit: ServedHit) -> tuple[Any, ...]:
     return (
-        found.id,
-        found.at,
-        found.namespace,
-        found.entry_id,
-        found.question,
-        found.similarity,
-        found.chance,
-        json.dumps(found.features),
+        hit.id,
+        hit.at,
+        hit.namespace,
+        hit.entry_id,
+        hit.question,
+        hit.similarity,
+        hit.chance,
+        json.dumps(hit.features),
     )
 
 
 def as_serve(row: tuple[Any, ...]) -> ServedHit:
-    lookup_id, at, namespace, entry_id, question, similarity, chance, features, said = row
-    known, verdict = tuple(json.loads(features)), None if said is None else bool(said)
+    lookup_id, at, namespace, entry_id, question, similarity, chance, features, verdict = row
     return ServedHit(
-        lookup_id, at, namespace, entry_id, question, similarity, chance, known, verdict
+        lookup_id,
+        at,
+        namespace,
+        entry_id,
+        question,
+        similarity,
+        chance,
+        tuple(json.loads(features)),
+        None if verdict is None else bool(verdict),
     )

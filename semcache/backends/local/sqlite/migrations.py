@@ -1,13 +1,11 @@
-"""The database's schema, as named migrations; each is one transaction.
+"""The schema of the database, as named migrations; each is one transaction.
 
-A file records its schema twice: sqlite-utils notes which named migrations ran,
-and `PRAGMA user_version` holds how many there were, so that a file which is up to
-date opens without importing sqlite-utils, and one from a newer semcache is
-recognised before anything is touched.
+A file records its schema version twice. sqlite-utils stores the names of the migrations that ran,
+and `PRAGMA user_version` their number: a file that is up to date opens without importing
+sqlite-utils, and a file from a newer semcache is recognised before anything is changed.
 
-Two rules live in triggers, so that they hold whoever deletes a row, a person with
-the sqlite3 shell included: a deletion is logged for the other processes' indexes,
-and `totals` says how many entries and bytes there are without counting them.
+Triggers log deletions for the indexes of other processes and keep `totals` up to date, so that both
+are right whoever changes the rows, even a person in the sqlite3 shell.
 """
 
 from __future__ import annotations
@@ -26,35 +24,35 @@ SCHEMA_VERSION = 3
 
 
 def migrate(connection: sqlite3.Connection, where: str, *, patience: float) -> None:
-    """Bring the database up to this version.
+    """Migrate the database to `SCHEMA_VERSION`.
 
-    Several processes may try at once: each migration is a transaction, one of them wins, and
-    the others look again, for at most `patience` seconds.
+    Several processes may do this at once: each migration is a transaction, one process wins, and
+    the others retry for at most `patience` seconds.
 
     Raises:
-        StoreVersionError: a newer semcache wrote it. Nothing was changed.
+        StoreVersionError: a newer semcache wrote the file. Nothing was changed.
         sqlite3.Error: the file cannot be read or written.
     """
-    end = time.monotonic() + patience
+    deadline = time.monotonic() + patience
     while True:
         try:
             return _migrate(connection, where)
         except sqlite3.OperationalError as error:
-            passing = (
+            transient = (
                 "locked", "busy", "already exists", "duplicate column", "schema has changed"
             )  # fmt: skip
-            if time.monotonic() > end or not any(word in str(error) for word in passing):
+            if time.monotonic() > deadline or not any(word in str(error) for word in transient):
                 raise
             time.sleep(0.02)
 
 
 def _migrate(connection: sqlite3.Connection, where: str) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found == SCHEMA_VERSION:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
         return
-    if found > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise StoreVersionError(
-            f"{where} has schema {found}, but this semcache knows schemas up to "
+            f"{where} has schema {version}, but this semcache supports schemas up to "
             f"{SCHEMA_VERSION}. Upgrade semcache, or give this version another directory. "
             "Nothing was changed."
         )
@@ -75,8 +73,8 @@ def _migrations() -> Migrations:
     def entries(db: Database) -> None:
         """Entries, their vectors and tags, counters, and the log of deletions."""
         db.execute(
-            # AUTOINCREMENT: an id is never given twice, so that a reader which has seen
-            # all entries up to some id need only ask for larger ones.
+            # AUTOINCREMENT: ids are never reused, so that a reader that has seen all entries
+            # up to some id only needs to read larger ones.
             "CREATE TABLE entries ("
             " id INTEGER PRIMARY KEY AUTOINCREMENT,"
             " exact_key BLOB NOT NULL UNIQUE,"
@@ -128,7 +126,7 @@ def _migrations() -> Migrations:
 
     @migrations(name="0002_observations")
     def observations(db: Database) -> None:
-        """What was learned of served and refused answers, and what was served, for review."""
+        """Labels, and served hits that can be reviewed."""
         db.execute(
             "CREATE TABLE observations ("
             " id INTEGER PRIMARY KEY AUTOINCREMENT,"
@@ -163,7 +161,7 @@ def _migrations() -> Migrations:
 
     @migrations(name="0003_lifetimes")
     def lifetimes(db: Database) -> None:
-        """Sliding and soft TTLs, and totals by namespace."""
+        """Sliding TTLs, stale entries, and totals by namespace."""
         for column in ("stale_at", "sliding"):
             db.execute(f"ALTER TABLE entries ADD COLUMN {column} REAL")
         db.execute(
@@ -174,7 +172,7 @@ def _migrations() -> Migrations:
             "INSERT INTO namespaces SELECT namespace, count(*), sum(bytes) FROM entries"
             " GROUP BY namespace"
         )
-        # No upsert: inside a trigger the outer statement's OR REPLACE would overrule it.
+        # No upsert: inside a trigger, the outer statement's OR REPLACE would override it.
         db.execute(
             "CREATE TRIGGER entry_added_to_namespace AFTER INSERT ON entries BEGIN"
             " INSERT INTO namespaces SELECT new.namespace, 0, 0"

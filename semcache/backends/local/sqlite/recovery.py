@@ -1,9 +1,9 @@
-"""Getting out of a damaged database what can still be read, without touching what cannot.
+"""Recovers the readable rows of a damaged database.
 
-The damaged file is moved aside whole, with its log, and stays there. Rows are read through
-SQLite as far as it goes; entries and vectors that it cannot find any more are read straight
-off the pages (`stores.pages`), unless the log of deletions names them. What was read is
-written to a new database, which then takes the old one's place. Ids stay as they were.
+The damaged file is moved aside unchanged, with its write-ahead log, and kept. Rows are read through
+SQLite as far as possible; entries, vectors and metadata that SQLite can no longer find are read
+directly from the pages (see `pages`), except for rows in the log of deletions. The rows are written
+to a new database, which then replaces the old one. Ids stay the same.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ _TABLES = {
     "meta": "rowid",
     "observations": "id",
 }
-"""What is carried over, and what each row is found by. Serves and deletions can be spared."""
-_BESIDE = ("", "-wal", "-shm")
-_FACTS = ("fingerprint", "dimension")
-_KEY = 32
+"""The tables to copy, each with its key column. Served hits and deletions are dispensable."""
+_SUFFIXES = ("", "-wal", "-shm")
+_EMBEDDER_NAMES = ("fingerprint", "dimension")
+_KEY_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Salvaged:
-    """What was saved.
+class RecoveryReport:
+    """The result of a recovery.
 
     Attributes:
-        kept_at: where the damaged file lies now.
-        rows: rows saved, by table.
-        lost: entries that could not be read, as far as the totals tell; None: these are lost too.
-        incomplete: tables of which something may be missing.
+        kept_at: the new path of the damaged file.
+        rows: the number of rows recovered, by table.
+        lost: the number of entries that could not be read, according to the totals; None means
+            that the totals are unreadable too.
+        incomplete: tables from which rows may be missing.
     """
 
     kept_at: Path
@@ -55,16 +56,16 @@ class Salvaged:
 
 
 def damaged(path: Path) -> str | None:
-    """What SQLite says of a file that it cannot read; None: it can. Looks at every page."""
+    """Why SQLite cannot read a file; None if it can. Checks every page."""
     try:
         connection = read_only(path)
         try:
-            found = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            row = connection.execute("PRAGMA integrity_check(1)").fetchone()
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
         return None if _locked(error) else str(error)
-    return None if found is None or found[0] == "ok" else " ".join(str(found[0]).split())
+    return None if row is None or row[0] == "ok" else " ".join(str(row[0]).split())
 
 
 def _locked(error: sqlite3.Error) -> bool:
@@ -73,48 +74,50 @@ def _locked(error: sqlite3.Error) -> bool:
 
 def recover(
     path: Path,
-    progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005 - says nothing
+    progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005 - ignored
     *,
     known: tuple[str, int] | None = None,
-) -> Salvaged:
-    """Put a sound database in place of a damaged one. Nobody else may have it open.
+) -> RecoveryReport:
+    """Replace a damaged database by a sound one. No other process may have it open.
 
     Args:
-        known: (fingerprint, dimension) of its vectors from elsewhere, should the file have lost
-            them. Vectors of an unknown embedder are not saved.
+        progress: called with the number of rows recovered so far.
+        known: (fingerprint, dimension) of the vectors from another source, in case the file has
+            lost them. Vectors of an unknown embedder are dropped.
 
     Raises:
-        StoreError: it cannot be moved aside or written; then it is where it was.
+        StoreError: the new database cannot be written, or a file cannot be moved.
     """
     kept_at = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     copy, new = (path.with_name(f"{path.name}.{name}") for name in ("reading", "salvaged"))
     try:
-        _removed(copy, new)
-        for suffix in _BESIDE[:2]:
+        _remove(copy, new)
+        for suffix in _SUFFIXES[:2]:
             if Path(f"{path}{suffix}").exists():
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
         SQLiteStore(new).close()
-        found = _Copying(copy, new, progress, known).run()
-        for suffix in _BESIDE:
+        recovery = _Recovery(copy, new, progress, known)
+        recovery.run()
+        for suffix in _SUFFIXES:
             if Path(f"{path}{suffix}").exists():
                 os.replace(f"{path}{suffix}", f"{kept_at}{suffix}")
         os.replace(new, path)
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"Cannot mend {path}: {error}. It was left as it was.") from error
+        raise StoreError(f"Cannot repair {path}: {error}. It was left unchanged.") from error
     finally:
         with suppress(OSError):
-            _removed(copy, new)
-    return Salvaged(kept_at, found.rows, found.lost, tuple(found.incomplete))
+            _remove(copy, new)
+    return RecoveryReport(kept_at, recovery.rows, recovery.lost, tuple(recovery.incomplete))
 
 
-def _removed(*paths: Path) -> None:
+def _remove(*paths: Path) -> None:
     for path in paths:
-        for suffix in _BESIDE:
+        for suffix in _SUFFIXES:
             Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
-class _Copying:
-    """From a damaged file, which is a copy, to a new database."""
+class _Recovery:
+    """Copies rows from a copy of the damaged file to a new database."""
 
     def __init__(
         self,
@@ -134,9 +137,9 @@ class _Copying:
             for table in _TABLES
         }
 
-    def run(self) -> _Copying:
+    def run(self) -> None:
         try:
-            with suppress(sqlite3.DatabaseError):  # the log goes into the file, if it can
+            with suppress(sqlite3.DatabaseError):  # so that the pages include the log, if possible
                 self._source.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             for table, key in _TABLES.items():
                 self._target.execute("BEGIN")
@@ -146,38 +149,40 @@ class _Copying:
         finally:
             self._source.close()
             self._target.close()
-        return self
 
     def _copy(self, table: str, key: str) -> None:
         seen: set[int] = set()
         try:
-            for number, names, row in self._walk(table, key):
-                seen.add(number)
+            for row_key, names, row in self._readable_rows(table, key):
+                seen.add(row_key)
                 self._write(table, names, row)
         except sqlite3.DatabaseError:
             self.incomplete.append(table)
             if table in ("entries", "embeddings", "meta"):
                 self._from_pages(table, seen)
 
-    def _walk(self, table: str, key: str) -> Iterator[tuple[int, Sequence[str], tuple[Value, ...]]]:
+    def _readable_rows(
+        self, table: str, key: str
+    ) -> Iterator[tuple[int, Sequence[str], tuple[Value, ...]]]:
+        """(key, column names, columns) of a table, until SQLite fails."""
         cursor = self._source.execute(f"SELECT {key}, * FROM {table} ORDER BY {key}")
         names = [column[0] for column in cursor.description][1:]
         for row in cursor:
             yield row[0], names, row[1:]
 
     def _from_pages(self, table: str, seen: set[int]) -> None:
-        """What the walk did not come to, smallest ids first, so that newer entries win."""
-        gone = self._deleted()
-        found = [
-            (number, values)
-            for number, values in leaf_rows(self._old)
-            if number not in seen and number not in gone and _is_row(table, values)
+        """Copy rows that SQLite did not reach, in order of id, so that newer entries win."""
+        deleted = self._deleted_ids()
+        rows = [
+            (rowid, values)
+            for rowid, values in leaf_rows(self._old)
+            if rowid not in seen and rowid not in deleted and _is_row(table, values)
         ]
-        for number, values in sorted(found, key=lambda row: row[0]):
+        for rowid, values in sorted(rows, key=lambda row: row[0]):
             names = self._columns[table][: len(values)]
-            self._write(table, names, values if table == "meta" else (number, *values[1:]))
+            self._write(table, names, values if table == "meta" else (rowid, *values[1:]))
 
-    def _deleted(self) -> set[int]:
+    def _deleted_ids(self) -> set[int]:
         try:
             return {row[0] for row in self._source.execute("SELECT entry_id FROM deletions")}
         except sqlite3.DatabaseError:
@@ -189,11 +194,11 @@ class _Copying:
 
     def _write(self, table: str, names: Sequence[str], row: tuple[Value, ...]) -> None:
         known = self._columns[table]
-        chosen = [(n, v) for n, v in zip(names, row, strict=True) if n in known]
-        marks = ",".join("?" * len(chosen))
-        sql = f"INSERT OR REPLACE INTO {table} ({', '.join(n for n, _ in chosen)}) VALUES ({marks})"
+        pairs = [(n, v) for n, v in zip(names, row, strict=True) if n in known]
+        columns, marks = ", ".join(n for n, _ in pairs), ",".join("?" * len(pairs))
+        sql = f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})"
         try:
-            self._target.execute(sql, [value for _, value in chosen])
+            self._target.execute(sql, [value for _, value in pairs])
         except sqlite3.Error:
             if table not in self.incomplete:
                 self.incomplete.append(table)
@@ -204,7 +209,7 @@ class _Copying:
 
     def _finish(self) -> None:
         target = self._target
-        self._know_embedder()
+        self._restore_embedder()
         for table in ("embeddings", "tags"):
             orphans = target.execute(
                 f"DELETE FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)"
@@ -214,7 +219,7 @@ class _Copying:
         with suppress(sqlite3.DatabaseError):
             row = self._source.execute("SELECT entries FROM totals").fetchone()
             self.lost = None if row is None else max(0, row[0] - self.rows["entries"])
-        with suppress(sqlite3.DatabaseError):  # ids are never given twice
+        with suppress(sqlite3.DatabaseError):  # ids are never reused
             row = self._source.execute(
                 "SELECT seq FROM sqlite_sequence WHERE name = 'entries'"
             ).fetchone()
@@ -222,12 +227,12 @@ class _Copying:
                 target.execute(
                     "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'entries'", row
                 )
-        # A new id: whatever was derived from the damaged file is void.
+        # A new id invalidates whatever was derived from the damaged file.
         target.execute(NEW_ID)
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _know_embedder(self) -> None:
-        """Vectors are of no use without the embedder that made them."""
+    def _restore_embedder(self) -> None:
+        """Restore the embedder's fingerprint, or drop the vectors, which are useless without it."""
         target = self._target
         sql = "SELECT count(*) FROM meta WHERE name IN ('fingerprint', 'dimension')"
         if target.execute(sql).fetchone()[0] == 2:
@@ -236,29 +241,29 @@ class _Copying:
             self.rows["embeddings"] -= target.execute("DELETE FROM embeddings").rowcount
             return
         fingerprint, dimension = self._known
-        facts = [("fingerprint", fingerprint), ("dimension", str(dimension))]
-        target.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
+        rows = [("fingerprint", fingerprint), ("dimension", str(dimension))]
+        target.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
 
 def _is_row(table: str, values: tuple[Value, ...]) -> bool:
-    """Whether columns read off a page are of this table."""
+    """Whether these columns, read from a page, look like a row of this table."""
     if table == "meta":
-        return len(values) == 2 and values[0] in _FACTS and isinstance(values[1], str)
+        return len(values) == 2 and values[0] in _EMBEDDER_NAMES and isinstance(values[1], str)
     if table == "embeddings":
         return (
             len(values) == 3
             and values[0] is None
-            and _key(values[1])
+            and _is_key(values[1])
             and isinstance(values[2], bytes)
         )
     return (
         len(values) >= 18
         and values[0] is None
-        and _key(values[1])
-        and _key(values[2])
-        and all(isinstance(values[place], str) for place in (3, 4, 6, 7))
+        and _is_key(values[1])
+        and _is_key(values[2])
+        and all(isinstance(values[column], str) for column in (3, 4, 6, 7))
     )
 
 
-def _key(value: Value) -> bool:
-    return isinstance(value, bytes) and len(value) == _KEY
+def _is_key(value: Value) -> bool:
+    return isinstance(value, bytes) and len(value) == _KEY_LENGTH

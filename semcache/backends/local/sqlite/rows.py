@@ -1,4 +1,4 @@
-"""An entry to a row of the database and back."""
+"""Converts entries to rows of the database and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENTRY_COLUMNS = (
 
 
 def entry_from_row(row: tuple[Any, ...]) -> Entry:
-    """Read a row that begins with `ENTRY_COLUMNS`."""
+    """The entry of a row that begins with `ENTRY_COLUMNS`."""
     (entry_id, key, scope, namespace, model, question, text, extra, *usage) = row[:11]
     return Entry(
         entry_id,
@@ -41,13 +41,13 @@ def completion_from_columns(
         usage = Usage(prompt_tokens, completion_tokens, cost_usd)
     if extra is None:
         return Completion(text, usage=usage)
-    rest = json.loads(extra)
-    calls = tuple(ToolCallPart(*call) for call in rest.pop("tool_calls", ()))
-    return Completion(text, usage=usage, tool_calls=calls, **rest)
+    fields = json.loads(extra)
+    calls = tuple(ToolCallPart(*call) for call in fields.pop("tool_calls", ()))
+    return Completion(text, usage=usage, tool_calls=calls, **fields)
 
 
 def completion_extra(completion: Completion) -> str | None:
-    """What a completion holds beyond text and usage, as JSON; None for plain text."""
+    """The fields of a completion besides text and usage, as JSON; None if there are none."""
     extra = {
         name: value
         for name in (
@@ -69,7 +69,7 @@ def completion_extra(completion: Completion) -> str | None:
 
 
 def row_from_entry(entry: NewEntry) -> dict[str, Any]:
-    """The row to insert for an entry. `bytes` is about what the row takes on disk."""
+    """The row to insert for an entry. `bytes` is the size of its texts."""
     completion = entry.completion
     summary = json.dumps(entry.summary, ensure_ascii=False, separators=(",", ":"))
     extra = completion_extra(completion)

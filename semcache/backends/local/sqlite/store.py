@@ -1,6 +1,6 @@
-"""Entries in one SQLite file: a `Store`.
+"""The `Store` in a SQLite file.
 
-Migrations use sqlite-utils; the statements here are plain `sqlite3`, which keeps them prepared.
+Migrations use sqlite-utils; statements here use plain `sqlite3`, which caches prepared ones.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _GET_DETAILS = (
 _BATCH = 500
 _ADD_HITS = (
     "UPDATE entries SET hits = hits + :count, last_hit_at = max(coalesce(last_hit_at, 0), :last),"
-    # What slides is good for as long again as at first, if it was still good.
+    # A hit restarts a sliding TTL, if the entry was still fresh.
     " expires_at = iif(sliding IS NOT NULL AND :last < coalesce(stale_at, expires_at),"
     "  expires_at + max(0, :last + sliding - coalesce(stale_at, expires_at)), expires_at),"
     " stale_at = iif(sliding IS NOT NULL AND :last < stale_at,"
@@ -59,48 +59,48 @@ _LAST_DELETION = "SELECT seq FROM sqlite_sequence WHERE name = 'deletions'"
 _FORGET_DELETIONS = (
     "DELETE FROM deletions WHERE sequence <= (SELECT max(sequence) FROM deletions) - ?"
 )
-_CARRIED = (
+_OLD_VECTOR = (
     "SELECT vector FROM embeddings WHERE entry_id ="
     " (SELECT id FROM entries WHERE exact_key = ? AND question IS ?)"
 )
-_DELETIONS_KEPT, _DELETIONS_LOOKED_AT = 100_000, 1000
+_MAX_DELETIONS, _TRIM_EVERY = 100_000, 1000
 
 
-# What was never hit counts as used when it was stored.
-_USED = "coalesce(last_hit_at, created_at)"
+# An entry without hits counts as last used when it was stored.
+_LAST_USED = "coalesce(last_hit_at, created_at)"
 _ORDER_BY: Mapping[str, str] = {
     "newest": "id DESC",
     "oldest": "id",
     "most_hits": "hits DESC, id DESC",
-    "least_recently_used": f"{_USED}, id",
-    "least_frequently_used": f"hits, {_USED}, id",
+    "least_recently_used": f"{_LAST_USED}, id",
+    "least_frequently_used": f"hits, {_LAST_USED}, id",
 }
 
 
 @cache
-def _for_so_many(sql: str, many: int) -> str:
-    """A statement with a mark for each id."""
-    return sql.format(",".join("?" * many))
+def _for_ids(sql: str, count: int) -> str:
+    """The statement with one placeholder for each of `count` ids."""
+    return sql.format(",".join("?" * count))
 
 
 class SQLiteStore(LedgerTables, StoreMaintenance):
-    """A `Store` in one file, with its `Ledger`.
+    """A `Store` in one file, together with its `Ledger`, `CounterStore` and `Metadata`.
 
     Args:
-        path: the file; it is made, with its directory, where it is missing.
-        busy_timeout: how long to wait for another process's write, in seconds.
-        vectors: the form in which new vectors are written, see `semcache.backends.vectors`.
+        path: the file; created, with its directory, if it is missing.
+        busy_timeout: how many seconds to wait for another process's write.
+        vectors: how new vectors are encoded; see `semcache.backends.vectors`.
 
     Raises:
-        StoreError: the file cannot be made, opened or read, or is no such database.
-        StoreVersionError: a newer semcache wrote it.
+        StoreError: the file cannot be created, opened or read, or is not such a database.
+        StoreVersionError: a newer semcache wrote the file.
     """
 
     def __init__(
         self, path: str | Path, *, busy_timeout: float = 5.0, vectors: Form = "float32"
     ) -> None:
         self._form = vectors
-        self._ordered: set[str] = set()
+        self._known_indexes: set[str] = set()
         super().__init__(path, busy_timeout=busy_timeout)
 
     # ----------------------------------------------------------------------- reading
@@ -110,11 +110,11 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return entry_from_row(rows[0]) if rows else None
 
     def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
-        rows = self._read(_for_so_many(_GET_SOME, len(ids)), tuple(ids))
+        rows = self._read(_for_ids(_GET_SOME, len(ids)), tuple(ids))
         return {row[0]: entry_from_row(row) for row in rows}
 
     def get_with_vectors(self, ids: Sequence[int]) -> dict[int, tuple[Entry, bytes | None]]:
-        rows = self._read(_for_so_many(_GET_WITH_VECTORS, len(ids)), tuple(ids))
+        rows = self._read(_for_ids(_GET_WITH_VECTORS, len(ids)), tuple(ids))
         return {row[0]: (entry_from_row(row), row[-1]) for row in rows}
 
     def revision(self) -> int:
@@ -122,11 +122,11 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return revision
 
     def acked_revision(self) -> int | None:
-        """What `ack_revision` noted on this thread's connection."""
+        """See `Store.acked_revision`."""
         return getattr(self._local, "revision", None)
 
     def ack_revision(self, revision: int) -> None:
-        """Note a revision for this thread: `data_version` compares within one connection."""
+        """Note a revision for this thread; `data_version` is comparable within one connection."""
         self._local.revision = revision
 
     def vectors_after(self, entry_id: int) -> Iterator[tuple[int, bytes, bytes]]:
@@ -142,12 +142,12 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
             entry_id = rows[-1][0]
 
     def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
-        return dict(self._read(_for_so_many(_GET_VECTORS, len(ids)), tuple(ids)))
+        return dict(self._read(_for_ids(_GET_VECTORS, len(ids)), tuple(ids)))
 
     def deletions_after(
         self, sequence: int, up_to: int | None = None
     ) -> tuple[list[int], int] | None:
-        with self._faults("read"):
+        with self._store_errors("read"):
             reader = self._reader()
             if up_to is None:
                 row = reader.execute(_LAST_DELETION).fetchone()
@@ -162,7 +162,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return [row[0] for row in rows], up_to
 
     def position(self) -> ChangeCursor:
-        """How far the store has come, and whose vectors it holds."""
+        """See `Store.position`."""
         store_id, fingerprint, dimension, last_id, last_deletion = self._one(_POSITION) or (
             (None,) * 5
         )
@@ -171,11 +171,11 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         )
 
     def embedded_ids(self) -> NDArray[np.int64]:
-        """int64[n]: ids of all entries that have a vector, in order."""
+        """int64[n]: the ids of all entries that have a vector, in ascending order."""
         import numpy as np
 
         sql = "SELECT entry_id FROM embeddings ORDER BY entry_id"
-        with self._faults("read"):
+        with self._store_errors("read"):
             rows = self._reader().execute(sql)
             return np.fromiter((row[0] for row in rows), np.int64)
 
@@ -188,9 +188,9 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return Totals(0, 0) if row is None else Totals(row[0], row[1])
 
     def ids(self, selection: Selection) -> list[int]:
-        """Ids of the selected entries."""
+        """The ids of the selected entries."""
         where, values = _where(selection)
-        with self._faults("read"):
+        with self._store_errors("read"):
             rows = self._reader().execute(f"SELECT id FROM entries WHERE {where}", values)
             return [row[0] for row in rows]
 
@@ -202,7 +202,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Entry]:
-        """The selected entries, in this order."""
+        """The selected entries in this order."""
         where, values = _where(selection)
         sql = (
             f"SELECT {ENTRY_COLUMNS} FROM entries WHERE {where} ORDER BY {_ORDER_BY[order]}"
@@ -213,7 +213,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return [entry_from_row(row) for row in rows]
 
     def page_after(self, last: int, selection: Selection, limit: int) -> list[Entry]:
-        """The selected entries with a larger id than `last`, the smallest first."""
+        """Selected entries with an id above `last`, smallest id first."""
         where, values = _where(selection)
         sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id > ? AND {where} ORDER BY id LIMIT ?"
         rows = self._read(sql, (last, *values, limit))
@@ -233,10 +233,10 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
 
     def details(self, ids: Sequence[int]) -> dict[int, EntryDetails]:
         tags: dict[int, list[str]] = {}
-        for tag, entry_id in self._read(_for_so_many(_GET_TAGS, len(ids)), tuple(ids)):
+        for tag, entry_id in self._read(_for_ids(_GET_TAGS, len(ids)), tuple(ids)):
             tags.setdefault(entry_id, []).append(tag)
         dimension = int(self.meta("dimension") or 0)
-        rows = self._read(_for_so_many(_GET_DETAILS, len(ids)), tuple(ids))
+        rows = self._read(_for_ids(_GET_DETAILS, len(ids)), tuple(ids))
         return {
             entry_id: EntryDetails(
                 tuple(tags.get(entry_id, ())),
@@ -254,7 +254,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
             yield from zip(ids, vectors, strict=True)
 
     def key_versions(self) -> dict[int, int]:
-        """How many entries were keyed under which version of the canonical form."""
+        """The number of entries by version of the canonical form."""
         sql = "SELECT key_version, count(*) FROM entries GROUP BY key_version"
         return dict(self._read(sql))
 
@@ -262,14 +262,14 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return dict(self._read("SELECT name, value FROM counters"))
 
     def stored_bytes(self) -> int:
-        """The bytes that the database takes on disk, its write-ahead log included."""
+        """The size of the database on disk in bytes, including its write-ahead log."""
         names = (self.path, Path(f"{self.path}-wal"))
         return sum(p.stat().st_size for p in names if p.exists())
 
     # ----------------------------------------------------------------------- writing
 
     def blob(self, vector: Vector) -> bytes:
-        """float32[d] in the form in which this store writes vectors."""
+        """float32[d] encoded as this store writes vectors."""
         return encoded(vector, self._form)
 
     def size_of(self, entry: NewEntry, vector: Vector | None) -> int:
@@ -283,8 +283,8 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         with self._transaction("write to") as db:
             if vector is not None:
                 self._claim(db, fingerprint or "", len(vector))
-            elif old := db.execute(_CARRIED, (entry.exact_key, entry.question)).fetchone():
-                (blob,) = old  # the same question: its vector stays, though none was made now
+            elif old := db.execute(_OLD_VECTOR, (entry.exact_key, entry.question)).fetchone():
+                (blob,) = old  # the question is the same, so its vector is still right
                 row["bytes"] += len(blob)
             cursor = db.execute(_insert(tuple(row)), tuple(row.values()))
             entry_id = int(cursor.lastrowid or 0)
@@ -294,20 +294,20 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
                 db.executemany(
                     "INSERT INTO tags VALUES (?, ?)", [(tag, entry_id) for tag in entry.tags]
                 )
-            if entry_id % _DELETIONS_LOOKED_AT == 0:  # replacing is deleting, too
-                db.execute(_FORGET_DELETIONS, (_DELETIONS_KEPT,))
+            if entry_id % _TRIM_EVERY == 0:  # a replacement logs a deletion, too
+                db.execute(_FORGET_DELETIONS, (_MAX_DELETIONS,))
         return entry_id
 
     def _claim(self, db: sqlite3.Connection, fingerprint: str, dimension: int) -> None:
-        """The first vector decides whose vectors these are; others are turned away."""
+        """The first vector fixes the embedder; vectors of any other are refused."""
         known = dict(
             db.execute(
                 "SELECT name, value FROM meta WHERE name IN ('fingerprint', 'dimension')"
             ).fetchall()
         )
         if not known:
-            facts = [("fingerprint", fingerprint), ("dimension", str(dimension))]
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
+            rows = [("fingerprint", fingerprint), ("dimension", str(dimension))]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
         elif known["fingerprint"] != fingerprint:
             raise IndexMismatchError(
                 stored=known["fingerprint"], given=fingerprint, where=self.name
@@ -315,7 +315,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         elif known["dimension"] != str(dimension):
             raise StoreError(
                 f"A vector of {dimension} numbers cannot be written to {self.name}, whose vectors "
-                f"have {known['dimension']}: {fingerprint!r} gives vectors of two lengths."
+                f"have {known['dimension']}: {fingerprint!r} returns vectors of two lengths."
             )
 
     def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
@@ -336,18 +336,18 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return self._delete(select, values, count)
 
     def keep_order(self, order: str, *, by_namespace: bool) -> None:
-        """From now on keep the entries in this order, so that an eviction looks at no others."""
+        """Create the index for an eviction order, so that evicting reads only what it deletes."""
         name = f"entries_{'namespace_' if by_namespace else ''}{order}"
-        if name in self._ordered:
+        if name in self._known_indexes:
             return
         columns = _ORDER_BY[order].removesuffix("id").removesuffix(", ")
         if by_namespace:
             columns = f"namespace, {columns}" if columns else "namespace"
-        known = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
-        if columns and self._one(known, (name,)) is None:
+        exists = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
+        if columns and self._one(exists, (name,)) is None:
             with self._transaction("write to") as db:
                 db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON entries({columns})")
-        self._ordered.add(name)
+        self._known_indexes.add(name)
 
     def _delete(self, select: str, values: list[Any], limit: int | None) -> list[int]:
         with self._transaction("delete from") as db:
@@ -357,7 +357,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
                 batch = ids[start : start + _BATCH]
                 db.execute(f"DELETE FROM entries WHERE id IN ({','.join('?' * len(batch))})", batch)
             if ids:
-                db.execute(_FORGET_DELETIONS, (_DELETIONS_KEPT,))
+                db.execute(_FORGET_DELETIONS, (_MAX_DELETIONS,))
         return ids
 
     def add_up(self, counters: Mapping[str, float], hits: Mapping[int, tuple[int, float]]) -> None:
@@ -379,7 +379,7 @@ def _insert(columns: tuple[str, ...]) -> str:
 
 
 def _where(selection: Selection) -> tuple[str, list[Any]]:
-    """The conditions of a selection as SQL, with their values."""
+    """A selection as a SQL condition and its values."""
     conditions: list[str] = ["1"]
     values: list[Any] = []
     for column in ("namespace", "model"):

@@ -1,4 +1,4 @@
-"""Looking after a database: what is wrong with it, setting it right, embedding it all anew."""
+"""Checks, repairs, vacuums and re-embeds a database."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ NEW_ID = "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store
 
 
 class StoreMaintenance(Database):
-    """What tools do to a database."""
+    """Operations on a whole database, for tools."""
 
     def problems(self) -> list[str]:
-        """What SQLite and our own rules find wrong with the file; empty if nothing."""
-        with self._faults("check"):
+        """What is wrong with the file, according to SQLite and to our own consistency checks."""
+        with self._store_errors("check"):
             reader = self._reader()
-            found = [r[0] for r in reader.execute("PRAGMA integrity_check(20)") if r[0] != "ok"]
+            problems = [r[0] for r in reader.execute("PRAGMA integrity_check(20)") if r[0] != "ok"]
             for table in ("embeddings", "tags"):
                 (orphans,) = reader.execute(
                     f"SELECT count(*) FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)"
                 ).fetchone()
                 if orphans:
-                    found.append(f"{orphans} rows of {table} belong to no entry")
+                    problems.append(f"{orphans} rows of {table} belong to no entry")
             (entries, size) = reader.execute(
                 "SELECT count(*), coalesce(sum(bytes), 0) FROM entries"
             ).fetchone()
@@ -33,30 +33,32 @@ class StoreMaintenance(Database):
             ).fetchone()
         totals = self._one("SELECT entries, bytes FROM totals") or (0, 0)
         if (entries, size) != totals:
-            found.append(f"totals say {totals}, the entries are {(entries, size)}")
+            problems.append(
+                f"totals are {totals} (entries, bytes), but should be {(entries, size)}"
+            )
         if namespaces:
-            found.append(f"the totals of {namespaces} namespaces are wrong")
+            problems.append(f"the totals of {namespaces} namespaces are wrong")
         if self.meta("dimension") is None and self._one("SELECT 1 FROM embeddings LIMIT 1"):
-            found.append("there are vectors, but not whose: semcache reembed makes them anew")
-        if unreadable := len(self._unreadable()):
-            found.append(f"{unreadable} vectors have a length that no vector has here")
-        return found
+            problems.append("the embedder of the vectors is unknown: run semcache reembed")
+        if malformed := len(self._malformed_vectors()):
+            problems.append(f"{malformed} vectors have a length that does not fit the dimension")
+        return problems
 
-    def _unreadable(self) -> list[int]:
-        """Entries whose vector is none."""
+    def _malformed_vectors(self) -> list[int]:
+        """The ids of entries with a malformed vector."""
         dimension = int(self.meta("dimension") or 0)
         if not dimension:
-            return []  # nothing is known of what a vector is
+            return []  # the length of a vector is unknown
         sql = "SELECT entry_id FROM embeddings WHERE length(vector) NOT IN (?, ?, ?)"
         return [row[0] for row in self._read(sql, lengths(dimension))]
 
     def mend(self) -> None:
-        """Delete rows that belong to no entry, vectors that are none; set the totals right."""
-        unreadable = [(entry_id,) for entry_id in self._unreadable()]
-        with self._transaction("mend") as db:
+        """Delete rows that belong to no entry and malformed vectors; correct the totals."""
+        malformed = [(entry_id,) for entry_id in self._malformed_vectors()]
+        with self._transaction("repair") as db:
             for table in ("embeddings", "tags"):
                 db.execute(f"DELETE FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)")
-            db.executemany("DELETE FROM embeddings WHERE entry_id = ?", unreadable)
+            db.executemany("DELETE FROM embeddings WHERE entry_id = ?", malformed)
             db.execute(
                 "UPDATE totals SET entries = (SELECT count(*) FROM entries),"
                 " bytes = (SELECT coalesce(sum(bytes), 0) FROM entries)"
@@ -68,13 +70,13 @@ class StoreMaintenance(Database):
             )
 
     def vacuum(self) -> None:
-        """Give free pages back to the file system."""
-        with self._writing("vacuum"), self._faults("vacuum"):
+        """Return free pages to the file system."""
+        with self._writing("vacuum"), self._store_errors("vacuum"):
             self._writer.execute("VACUUM")
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def begin_reembedding(self, fingerprint: str, dimension: int) -> None:
-        """Prepare to replace all vectors; goes on where an interrupted run stopped."""
+        """Prepare to replace all vectors; resumes an interrupted run for the same embedder."""
         if self.meta("next_fingerprint") == fingerprint:
             return
         with self._transaction("write to") as db:
@@ -83,11 +85,11 @@ class StoreMaintenance(Database):
                 "CREATE TABLE embeddings_next"
                 " (entry_id INTEGER PRIMARY KEY, scope BLOB, vector BLOB)"
             )
-            facts = [("next_fingerprint", fingerprint), ("next_dimension", str(dimension))]
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
+            rows = [("next_fingerprint", fingerprint), ("next_dimension", str(dimension))]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
     def questions_to_embed(self, limit: int) -> list[tuple[int, bytes, str]]:
-        """(entry id, scope, question) of entries that have no new vector yet."""
+        """(entry id, scope, question) of up to `limit` entries without a new vector."""
         sql = (
             "SELECT id, scope, question FROM entries WHERE question IS NOT NULL"
             " AND id NOT IN (SELECT entry_id FROM embeddings_next) ORDER BY id LIMIT ?"
@@ -95,7 +97,7 @@ class StoreMaintenance(Database):
         return self._read(sql, (limit,))
 
     def count_to_embed(self) -> int:
-        """How many entries have no new vector yet."""
+        """How many entries still lack a new vector."""
         row = self._one(
             "SELECT count(*) FROM entries WHERE question IS NOT NULL"
             " AND id NOT IN (SELECT entry_id FROM embeddings_next)"
@@ -103,12 +105,15 @@ class StoreMaintenance(Database):
         return row[0] if row else 0
 
     def keep_reembedded(self, rows: Iterable[tuple[int, bytes, bytes | None]]) -> None:
-        """Keep new vectors (None: the question has none) until `finish_reembedding`."""
+        """Store (entry id, scope, new vector) until `finish_reembedding`.
+
+        A vector of None means that the question cannot be embedded.
+        """
         with self._transaction("write to") as db:
             db.executemany("INSERT OR REPLACE INTO embeddings_next VALUES (?, ?, ?)", list(rows))
 
     def finish_reembedding(self) -> bool:
-        """Put the new vectors in place, in one step; False if entries have come in meanwhile."""
+        """Replace all vectors in one transaction; False if entries were added meanwhile."""
         with self._transaction("write to") as db:
             (missing,) = db.execute(
                 "SELECT count(*) FROM entries WHERE question IS NOT NULL"
@@ -128,12 +133,12 @@ class StoreMaintenance(Database):
                     (name, name),
                 )
             db.execute("DELETE FROM meta WHERE name LIKE 'next_%'")
-            # Under a new id, so that every index and snapshot of the old vectors is void.
+            # A new id invalidates every index and snapshot of the old vectors.
             db.execute(NEW_ID)
             db.execute("DROP TABLE embeddings_next")
         return True
 
     def renew_id(self) -> None:
-        """Make every index and snapshot of what was here before void."""
+        """Give the store a new id, which invalidates all existing indexes and snapshots."""
         with self._transaction("write to") as db:
             db.execute(NEW_ID)

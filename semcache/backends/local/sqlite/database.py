@@ -37,6 +37,18 @@ def abandon(connection: sqlite3.Connection | None) -> None:
     _abandoned.append(connection)
 
 
+class _Connection(sqlite3.Connection):
+    """Closed when nobody refers to it any more.
+
+    The connections of other threads end with their threads; from Python 3.13 on, a connection that
+    ends without being closed is a ResourceWarning.
+    """
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.Error):
+            self.close()
+
+
 class ForkLock:
     """A lock for a connection, which is also held during a fork."""
 
@@ -123,6 +135,7 @@ class Database:
             timeout=self._busy_timeout,
             isolation_level=None,
             check_same_thread=False,
+            factory=_Connection,
         )
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA cache_size=-4000")  # kB

@@ -99,7 +99,7 @@ class BoundConfig:
 
     bound: float
     caution: float = 1.5
-    spread: Spread = Spread(common=0.6, near=0.5, reach=2.0, own=0.3)
+    spread: Spread = Spread(common=0.8, near=0.5, reach=2.0, own=0.3)
     namespace_spread: Spread = Spread(common=0.4, near=0.3, reach=2.0, own=0.2)
     memory: float = 300.0
     half_life: float = 2000.0
@@ -194,8 +194,13 @@ def bin_index(logit: float) -> int:
 
 
 _SAME_WORDS = bin_index(log_odds(SAME_WORDS))
-CHANCES: Counts = tuple(max(_LEAST_ERROR, chance_of(-middle)) for middle in _MIDDLES)
-"""Shares of wrong answers if the verifier's chances mean what they say."""
+_PRIOR_INTERCEPT, _PRIOR_SLOPE = 0.75, 1.35
+"""Log-odds of a wrong answer on the development streams: intercept - slope * log-odds of the
+verifier (`benchmarks.verifier.prior_errors`)."""
+PRIOR_ERRORS: Counts = tuple(
+    max(_LEAST_ERROR, chance_of(_PRIOR_INTERCEPT - _PRIOR_SLOPE * middle)) for middle in _MIDDLES
+)
+"""Expected share of wrong answers in each bin before any label."""
 
 
 def fit(bins: Bins, expected: Counts, spread: Spread) -> Fit:
@@ -247,7 +252,7 @@ def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -
 
 def overall(bins: Bins, config: BoundConfig) -> tuple[Fit, ServingThreshold]:
     """Beliefs and line of the traffic as a whole."""
-    found = fit(bins, CHANCES, config.spread)
+    found = fit(bins, PRIOR_ERRORS, config.spread)
     return found, serving_threshold(found, bins.seen, config)
 
 

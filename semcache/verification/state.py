@@ -16,11 +16,11 @@ import numpy as np
 from semcache.types import Candidate, NeighbourAgreement, Observation
 from semcache.verification import calibration, features
 from semcache.verification.calibration import BINS, Bins, BoundConfig, Fit, ServingThreshold
-from semcache.verification.features import Prior
+from semcache.verification.features import Prior, chance_of
 from semcache.verification.policies import CalibratedPolicy, bin_of_chance
 from semcache.verification.weights import Weights
 
-_STATE_VERSION = 2
+_STATE_VERSION = 3
 _NAMESPACES_SAVED, _NAMESPACES = 1000, 20_000
 """Namespaces whose state is saved, and kept in memory: the most recently seen ones."""
 _ENTRIES = 200_000
@@ -114,7 +114,7 @@ class CalibrationState:
             self._weights = self._weights.updated(observation.features, right, weight)
         if not random_sample:
             return []
-        index = bin_of_chance(observation.expected)
+        index = bin_of_chance(self._expected(observation, replayed=replayed))
         before = ServingThreshold() if replayed else self.threshold(namespace)
         self.overall = self.overall.with_label(index, right, self.config)
         self._keep(namespace, self._bins(namespace).with_label(index, right, self.config))
@@ -127,6 +127,13 @@ class CalibrationState:
             if now - before.first_bin >= _STEEP_RISE or now >= BINS:
                 return [namespace]
         return raised
+
+    def _expected(self, observation: Observation, *, replayed: bool) -> float:
+        """The chance that decided; of labels of other versions and processes, the chance that
+        the weights of today give."""
+        if replayed and len(observation.features) == len(features.FEATURES):
+            return chance_of(self._weights.logit(observation.features))
+        return observation.expected
 
     def note_outcome(self, observation: Observation) -> None:
         """What a label says of the entry itself, and of the fresh entry beside it."""

@@ -13,7 +13,6 @@ chance of, say, 0.97 is right in this cache's own traffic, and believes that.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -44,10 +43,11 @@ class Weights:
         return cls(prior, np.array(prior.weights), np.diag(np.square(prior.deviations)))
 
     def logit(self, values: Iterable[float]) -> float:
-        """Log-odds that the answer is right, drawn to 0 by how unsure the weights are."""
-        x = self._scaled(values)
-        variance = float(x @ self.spread @ x)
-        return float(x @ self.mean) / math.sqrt(1 + math.pi * variance / 8)
+        """Log-odds that the answer is right, by the expected weights.
+
+        How uncertain they are is left to `calibration`, which would otherwise count it twice.
+        """
+        return float(self._scaled(values) @ self.mean)
 
     def updated(self, values: Iterable[float], right: bool, weight: float = 1.0) -> Weights:
         """The belief after one label."""

@@ -12,8 +12,8 @@ from semcache.types import Candidate, Completion, Entry, Evidence, Explore, Find
 from semcache.verification import calibration
 from semcache.verification.calibration import (
     BINS,
-    CHANCES,
     NONE,
+    PRIOR_ERRORS,
     Bins,
     BoundConfig,
     ServingThreshold,
@@ -121,7 +121,7 @@ def test_bins_cover_all_log_odds() -> None:
     assert bin_index(-1e9) == 0
     assert bin_index(1e9) == BINS - 1
     assert list(calibration.EDGES) == sorted(calibration.EDGES)
-    assert len(CHANCES) == len(NONE) == BINS
+    assert len(PRIOR_ERRORS) == len(NONE) == BINS
     assert ServingThreshold().first_bin == BINS
 
 

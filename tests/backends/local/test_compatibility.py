@@ -65,24 +65,26 @@ def cache(directory: Path, embedder: DefaultEmbedder) -> Iterator[SemanticCache]
         yield opened
 
 
-def test_a_cache_of_0_1_0_decides_as_it_did(cache: SemanticCache, wanted: dict[str, Any]) -> None:
-    """Every question ends as it did, by the same entry, from the same evidence."""
+def test_a_cache_of_0_1_0_serves_what_it_served(
+    cache: SemanticCache, wanted: dict[str, Any]
+) -> None:
+    """Every hit is a hit still, by the same entry, at the same similarities.
+
+    What was refused by a guard stays refused. What was only doubtful may be served now: a cold
+    cache has become less shy.
+    """
     assert len(cache) == wanted["entries"]
     for row in wanted["lookups"]:
         seen = cache.explain(row["prompt"], model="m", namespace=row["namespace"])
-        assert seen.tier == row["tier"], row["prompt"]
-        assert type(seen.decision).__name__ == row["decision"]
-        if isinstance(seen.decision, Hit):
+        if row["tier"] is not None:
+            assert seen.tier == row["tier"], row["prompt"]
+            assert isinstance(seen.decision, Hit)
             assert seen.decision.entry.id == row["entry"]
-        else:
+        elif row["reason"] != "doubtful":
+            assert not isinstance(seen.decision, Hit), row["prompt"]
             assert seen.decision.reason == row["reason"]
         similarities = [n.similarity for n in seen.neighbours]
         assert similarities == pytest.approx(row["similarities"], abs=2e-4)
-        chances = [None if n.evidence is None else n.evidence.chance for n in seen.neighbours]
-        for chance, was in zip(chances, row["chances"], strict=True):
-            assert (chance is None) == (was is None)
-            if chance is not None:
-                assert chance == pytest.approx(was, abs=1e-4)
 
 
 def test_counters_and_labels_of_0_1_0_are_read(

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from semcache.errors import ConfigError
 from semcache.types import Completion
-from semcache.verification import guards
+from semcache.verification.answer_verdict import compare_texts
 from semcache.verification.base import Judge, Verifier
 
 if TYPE_CHECKING:
     from semcache.types import Vector
 
 _SPACE = re.compile(r"\s+")
-_COUNTS = frozenset(("number", "date", "time", "place", "identifier", "order"))
-"""Findings that make two short answers different."""
-_SHORT = 300
-"""Characters of an answer whose every number counts; a longer one is taken as a whole."""
+_PIECE = 800
+"""Characters that an embedding model reads at once without cutting."""
+_PIECES = 8
+"""Pieces of a text that are embedded: more than the longest text whose cosine counts."""
 
 
 class FunctionJudge:
@@ -43,31 +43,26 @@ class FunctionJudge:
 class LocalJudge:
     """Compares two answers on this machine: the default.
 
-    Equal texts are the same answer. Otherwise the cosine of their embeddings decides, with a
-    wide margin in which it says nothing; in short answers a number, date or name that
-    contradicts the other is a difference whatever the cosine.
+    Equal texts are the same answer. Otherwise the words of both, without those of the question,
+    are compared over their whole length (`answer_verdict`): an answer that the other contains
+    is the same; a number, date, name or polarity that contradicts makes them different, and so
+    does having nothing in common. Where neither is clear, the judge is not sure.
 
     Args:
-        embed: unit vectors, float32[n, d].
-        verifier: must not deny that two short answers are the same; None: is not asked.
-        same: cosine from which on two answers are taken for the same; different: to which
-            they are taken for different ones.
+        embed: unit vectors, float32[n, d]; asked about few pairs, and never decisive alone.
+        verifier: not asked. It was trained on questions, and of the pairs of answers that this
+            judge takes for the same it denies the right ones about as often as the wrong ones.
     """
 
     def __init__(
         self,
         embed: Callable[[Sequence[str]], Vector],
         *,
-        verifier: Verifier | None = None,
-        same: float = 0.85,
-        different: float = 0.6,
+        verifier: Verifier | None = None,  # noqa: ARG002 - callers pass it; see above
     ) -> None:
-        if not 0 <= different < same <= 1:
-            raise ConfigError("A judge needs 0 <= different < same <= 1.")
-        self._embed, self._verifier = embed, verifier
-        self._same, self._different = same, different
+        self._embed = embed
 
-    def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:  # noqa: ARG002 - the answers say enough
+    def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:
         one, other = _plain(stored.text), _plain(fresh.text)
         if _structured(stored) or _structured(fresh):  # not only words: equal or not known
             return True if stored.payload == fresh.payload and one == other else None
@@ -75,19 +70,20 @@ class LocalJudge:
             return None
         if one == other:
             return True
-        if max(len(one), len(other)) <= _SHORT and _contradict(stored.text, fresh.text):
-            return False
-        vectors = self._embed([stored.text, fresh.text])
-        similarity = float(vectors[0] @ vectors[1])
-        if similarity >= self._same:
-            return None if self._denied(stored.text, fresh.text) else True
-        return False if similarity <= self._different else None
+        return compare_texts(
+            question, stored.text, fresh.text, lambda: self._cosine(stored.text, fresh.text)
+        )
 
-    def _denied(self, one: str, other: str) -> bool:
-        """Whether the pair model thinks two short answers different, however near they lie."""
-        if self._verifier is None or max(len(one), len(other)) > _SHORT:
-            return False
-        return self._verifier.logits([(one, other)])[0] < 0
+    def _cosine(self, one: str, other: str) -> float:
+        """The cosine of two texts, each the mean of its pieces."""
+        return float(self._direction(one) @ self._direction(other))
+
+    def _direction(self, text: str) -> Vector:
+        import numpy as np
+
+        pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
+        mean: Vector = self._embed(pieces[:_PIECES]).mean(axis=0)
+        return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
 
 def _plain(text: str) -> str:
@@ -96,10 +92,6 @@ def _plain(text: str) -> str:
 
 def _structured(completion: Completion) -> bool:
     return completion.payload_kind not in (None, "chunks")
-
-
-def _contradict(one: str, other: str) -> bool:
-    return any(f.decisive and f.kind in _COUNTS for f in guards.compare(one, other))
 
 
 PROMPT = (

@@ -126,7 +126,7 @@ def _search_seconds(vectors: Vector, query: Vector) -> float:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The README's table of figures, in Markdown."""
+    """The table of figures of docs/results.md, in Markdown."""
     rows = [
         ("exact hit, through the decorator", "exact_hit", "canonical JSON + SHA-256 + one SELECT"),
         ("semantic hit", "semantic_hit", "tokenise + onnxruntime"),

@@ -153,7 +153,7 @@ def hit_rates(rows: list[dict[str, Any]]) -> str:
 
 
 def overview(result: dict[str, Any]) -> str:
-    """The README's table: streams at three thresholds."""
+    """The table of docs/explanation/thresholds.md: streams at three thresholds."""
     shown = ("fixed 0.85", "fixed 0.9", "fixed 0.95")
     lines = [
         "| stream | prompts | an oracle | "
@@ -213,7 +213,7 @@ def _kept(found: dict[str, Any], way: str, place: int, row: dict[str, Any]) -> s
 
 
 def bound_in_short(result: dict[str, Any]) -> str:
-    """The README's table: what is saved at each bound, beside the best fixed threshold."""
+    """The table of docs/results.md: what is saved at each bound, beside the best threshold."""
     rates = [row["rate"] for row in next(iter(result["streams"].values()))["table"]]
     lines = [
         "| stream | prompts | "

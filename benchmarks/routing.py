@@ -223,7 +223,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any], batch: dict[str, Any]) -> str:
-    """The README's table."""
+    """The table of docs/results.md."""
     alone, many = (result["overhead"]["0_ms"][width] for width in ("1", "32"))
     slow = result["overhead"]["50_ms"]["32"]
     bucket, down, ours = result["token_bucket"], result["outage"], batch["ways"]["batch"]

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from semcache.config.flags import Client, Flags
-    from semcache.config.settings import ProviderSettings, Settings
+    from semcache.config.sections import ProviderSettings
+    from semcache.config.settings import Settings
     from semcache.router import Router
     from semcache.router.rate_limits import Limit
     from semcache.router.routing import Route

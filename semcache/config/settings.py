@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -37,6 +37,14 @@ from pydantic_settings import (
 
 from semcache.backends.retention import Retention
 from semcache.config.flags import DEFAULTS
+from semcache.config.sections import (
+    BreakerSettings,
+    ProviderSettings,
+    RetrySettings,
+    RouteSettings,
+    WebhookSettings,
+    WebhookSource,
+)
 from semcache.errors import ConfigError
 from semcache.options import GROUPS, Matching, Trust, description
 
@@ -52,100 +60,6 @@ KEYS = {
 """The usual names of the variables that hold API keys, by provider."""
 _NOT_SETTINGS = frozenset({"config", "models"})
 """SEMCACHE_CONFIG and SEMCACHE_MODELS are no settings; they are read elsewhere."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ProviderSettings(_Section):
-    """One provider.
-
-    Attributes:
-        kind: "openai", "anthropic", "gemini", "openrouter", "ollama" or the name of an entry
-            point; by default the name of the provider.
-        base_url, api_key, headers, version, price_list: passed on to the provider if set.
-        model: the model for requests that name none.
-        models: patterns of the names of models that belong to this provider.
-        requests_per_minute, tokens_per_minute: the rate limits; None means unlimited.
-        wait: seconds for which a call waits at most for its turn.
-        concurrency: the most calls in flight at once; None means unlimited.
-    """
-
-    kind: str | None = None
-    base_url: str | None = None
-    api_key: SecretStr | None = None
-    model: str | None = None
-    models: tuple[str, ...] = ()
-    headers: dict[str, SecretStr] = Field(default_factory=dict)
-    version: str | None = None
-    price_list: str | None = None
-    requests_per_minute: float | None = Field(default=None, ge=1)
-    tokens_per_minute: float | None = Field(default=None, ge=1)
-    wait: float = Field(default=30.0, ge=0)
-    concurrency: int | None = Field(default=None, ge=1)
-
-
-class RouteSettings(_Section):
-    """One route, see `router.Route`; a target is "provider/model" or "provider/model@weight"."""
-
-    targets: tuple[str, ...] = Field(min_length=1)
-    task_type: str | None = None
-    model: str | None = None
-    min_tokens: int | None = None
-    max_tokens: int | None = None
-
-
-class RetrySettings(_Section):
-    """See `router.resilience.Retry`."""
-
-    attempts: int = Field(default=3, ge=1)
-    base: float = Field(default=0.5, ge=0)
-    cap: float = Field(default=8.0, ge=0)
-    patience: float = Field(default=20.0, ge=0)
-    budget: float = Field(default=0.2, ge=0)
-
-
-class BreakerSettings(_Section):
-    """See `router.resilience.BreakerRules`."""
-
-    failures: int = Field(default=5, ge=1)
-    cooldown: float = Field(default=30.0, ge=0)
-    probes: int = Field(default=1, ge=1)
-
-
-class WebhookSource(_Section):
-    """A sender of webhooks, received at `/webhook/NAME`.
-
-    Attributes:
-        scheme: how deliveries are signed: "standard" (Standard Webhooks, which OpenAI uses),
-            "hex" (`X-Signature`) or "github" (`X-Hub-Signature-256`).
-        secret: the secret that deliveries are signed with; None refuses every delivery.
-    """
-
-    scheme: Literal["standard", "hex", "github"] = "standard"
-    secret: SecretStr | None = None
-
-    @field_validator("secret")
-    @classmethod
-    def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
-        """An empty secret, as from an unset variable, counts as missing: anybody could use it."""
-        text = "" if value is None else value.get_secret_value().strip()
-        return None if text in ("", "whsec_") else value
-
-
-class WebhookSettings(_Section):
-    """The receiver of webhooks.
-
-    Attributes:
-        sources: the senders, by name.
-        tolerance: seconds by which the signed time may differ from the clock.
-        max_bytes: the largest delivery that is accepted.
-    """
-
-    sources: dict[str, WebhookSource] = Field(default_factory=dict)
-    tolerance: float = Field(default=300.0, gt=0, le=300)  # standardwebhooks allows no more
-    max_bytes: int = Field(default=1_000_000, ge=1)
 
 
 def _option(group: type[Any], name: str, **limits: Any) -> Any:
@@ -178,15 +92,41 @@ class Settings(BaseSettings):
     namespace_max_entries: int | None = _option(Retention, "namespace_max_entries", ge=1)
     namespace_max_bytes: int | None = _option(Retention, "namespace_max_bytes", ge=1)
     eviction: str | None = _option(Retention, "eviction")
-    deadline: float | None = Field(default=120.0, gt=0)
-    connect_timeout: float = Field(default=10.0, gt=0)
-    read_timeout: float = Field(default=60.0, gt=0)
-    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
-    routes: tuple[RouteSettings, ...] = ()
-    retry: RetrySettings = RetrySettings()
-    breaker: BreakerSettings = BreakerSettings()
-    flags: dict[str, bool] = Field(default_factory=dict)
-    webhooks: WebhookSettings = WebhookSettings()
+    deadline: float | None = Field(
+        default=120.0,
+        gt=0,
+        description="Seconds for a whole call to a model: waits, retries and all of a stream.",
+    )
+    connect_timeout: float = Field(
+        default=10.0, gt=0, description="Seconds in which a connection must be made."
+    )
+    read_timeout: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds to wait for the first piece of an answer, and between two pieces.",
+    )
+    providers: dict[str, ProviderSettings] = Field(
+        default_factory=dict,
+        description="Who can be asked. A provider exists if anything is set for it.",
+    )
+    routes: tuple[RouteSettings, ...] = Field(
+        default=(), description="Which requests go where; the first route that fits is used."
+    )
+    retry: RetrySettings = Field(
+        default=RetrySettings(), description="How often, and how fast, a provider is asked again."
+    )
+    breaker: BreakerSettings = Field(
+        default=BreakerSettings(),
+        description="When a provider that keeps failing is left alone for a while.",
+    )
+    flags: dict[str, bool] = Field(
+        default_factory=dict,
+        description="Feature flags by name: caching_enabled, semantic_enabled, "
+        "streaming_enabled, use_deepseek_for_bulk, and any of your own.",
+    )
+    webhooks: WebhookSettings = Field(
+        default=WebhookSettings(), description="The receiver of webhooks."
+    )
 
     @classmethod
     def cache_options(cls) -> list[str]:

@@ -2,8 +2,8 @@
 
 [CLS] stored [SEP] asked [SEP] through five layers, run by onnxruntime. Its word embeddings
 are those of all-MiniLM-L6-v2, read from the default embedder's own file, so that this one
-holds the layers alone. `benchmarks/verifier` trains it; docs/verifier.md is
-its card.
+holds the layers alone. `benchmarks/verifier` trains it; docs/explanation/pair-model.md
+is its card.
 """
 
 from __future__ import annotations

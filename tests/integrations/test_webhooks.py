@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from semcache import SemanticCache
-from semcache.config.settings import WebhookSettings, WebhookSource
+from semcache.config.sections import WebhookSettings, WebhookSource
 from semcache.integrations.webhooks import WebhookEvent, webhook_app
 from tests.helpers import Clock, open_cache
 

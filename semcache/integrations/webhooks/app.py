@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
 
-    from semcache.config.settings import WebhookSettings
+    from semcache.config.sections import WebhookSettings
 
 logger = logging.getLogger("semcache")
 

@@ -1,0 +1,146 @@
+"""The sections of the settings: providers, routes, retries, circuit breakers, webhooks.
+
+Each setting has a description, in its field or in the docstring of its section; the reference is
+made from them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProviderSettings(_Section):
+    """One provider.
+
+    Attributes:
+        kind: "openai", "anthropic", "gemini", "openrouter", "ollama" or the name of an entry
+            point; by default the name of the provider.
+        model: the model for requests that name none.
+        models: patterns of the names of models that belong to this provider.
+        requests_per_minute, tokens_per_minute: the rate limits; None means unlimited.
+        wait: seconds for which a call waits at most for its turn.
+        concurrency: the most calls in flight at once; None means unlimited.
+    """
+
+    kind: str | None = None
+    base_url: str | None = Field(
+        default=None, description="Where its API begins, such as http://127.0.0.1:8080/v1."
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="The API key. It is shown in no message and no log."
+    )
+    model: str | None = None
+    models: tuple[str, ...] = ()
+    headers: dict[str, SecretStr] = Field(
+        default_factory=dict, description="Headers to send with every request; shown nowhere."
+    )
+    version: str | None = Field(
+        default=None, description="The version of its API, for providers that have versions."
+    )
+    price_list: str | None = Field(
+        default=None, description="The id under which the list of prices knows it."
+    )
+    requests_per_minute: float | None = Field(default=None, ge=1)
+    tokens_per_minute: float | None = Field(default=None, ge=1)
+    wait: float = Field(default=30.0, ge=0)
+    concurrency: int | None = Field(default=None, ge=1)
+
+
+class RouteSettings(_Section):
+    """One route, see `router.Route`; a target is "provider/model" or "provider/model@weight"."""
+
+    targets: tuple[str, ...] = Field(
+        min_length=1,
+        description='Who is tried, in order: "provider", "provider/model" or '
+        '"provider/model@weight". One of those with weights, drawn by weight, goes first.',
+    )
+    task_type: str | None = Field(
+        default=None, description='Only requests of this task type, such as "bulk_processing".'
+    )
+    model: str | None = Field(
+        default=None,
+        description='Only requests that name a model which fits this pattern, such as "gpt-4*". '
+        "Without it, only requests that name no model.",
+    )
+    min_tokens: int | None = Field(
+        default=None, description="Only prompts of at least so many tokens, as estimated."
+    )
+    max_tokens: int | None = Field(
+        default=None, description="Only prompts of at most so many tokens, as estimated."
+    )
+
+
+class RetrySettings(_Section):
+    """See `router.resilience.Retry`."""
+
+    attempts: int = Field(
+        default=3, ge=1, description="Calls to one provider, the first one included."
+    )
+    base: float = Field(
+        default=0.5,
+        ge=0,
+        description="The first pause is at most this long, in seconds; each further one may be "
+        "twice as long.",
+    )
+    cap: float = Field(default=8.0, ge=0, description="The longest pause, in seconds.")
+    patience: float = Field(
+        default=20.0,
+        ge=0,
+        description="The longest Retry-After to wait for, in seconds. If the provider asks for "
+        "more, the next provider is tried.",
+    )
+    budget: float = Field(
+        default=0.2, ge=0, description="Retries that are allowed for each call made."
+    )
+
+
+class BreakerSettings(_Section):
+    """See `router.resilience.BreakerRules`."""
+
+    failures: int = Field(
+        default=5, ge=1, description="Failures in a row after which a provider is left alone."
+    )
+    cooldown: float = Field(default=30.0, ge=0, description="Seconds until it is tried again.")
+    probes: int = Field(
+        default=1, ge=1, description="How many calls may try it at once after that."
+    )
+
+
+class WebhookSource(_Section):
+    """A sender of webhooks, received at `/webhook/NAME`.
+
+    Attributes:
+        scheme: how deliveries are signed: "standard" (Standard Webhooks, which OpenAI uses),
+            "hex" (`X-Signature`) or "github" (`X-Hub-Signature-256`).
+        secret: the secret that deliveries are signed with; None refuses every delivery.
+    """
+
+    scheme: Literal["standard", "hex", "github"] = "standard"
+    secret: SecretStr | None = None
+
+    @field_validator("secret")
+    @classmethod
+    def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        """An empty secret, as from an unset variable, counts as missing: anybody could use it."""
+        text = "" if value is None else value.get_secret_value().strip()
+        return None if text in ("", "whsec_") else value
+
+
+class WebhookSettings(_Section):
+    """The receiver of webhooks.
+
+    Attributes:
+        sources: the senders, by name.
+        tolerance: seconds by which the signed time may differ from the clock.
+        max_bytes: the largest delivery that is accepted.
+    """
+
+    sources: dict[str, WebhookSource] = Field(default_factory=dict)
+    tolerance: float = Field(default=300.0, gt=0, le=300)  # standardwebhooks allows no more
+    max_bytes: int = Field(default=1_000_000, ge=1)

@@ -21,6 +21,7 @@ from semcache.cli.common import (
     progress,
     short,
 )
+from semcache.options import MAX_FALSE_HIT_RATE
 
 if TYPE_CHECKING:
     from semcache.tools.tuning import Tuned
@@ -105,7 +106,7 @@ def tune(
     cache: CachePath = None,
     max_false_hit_rate: Annotated[
         float, typer.Option(help="The max_false_hit_rate that your cache uses.")
-    ] = 0.02,
+    ] = MAX_FALSE_HIT_RATE,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only report; do not change the cache.")
     ] = False,

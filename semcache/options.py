@@ -32,8 +32,8 @@ Coalesce = Literal["exact", "semantic", "off"]
 GroupT = TypeVar("GroupT")
 
 MAX_FALSE_HIT_RATE = 0.05
-"""The local judge errs in some percent of its labels (`benchmarks.judge`), so it could not show that
-a smaller bound is kept."""
+"""The local judge errs in some percent of its labels (`benchmarks.judge`), so it could not show
+that a smaller bound is kept."""
 CONFIDENCE = 0.93
 
 

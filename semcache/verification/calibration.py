@@ -7,9 +7,10 @@ for each namespace with enough traffic.
 Labels. Every lookup with a candidate has log-odds of the candidate being right
 (`verification.features`), which fall into one of the bins between `EDGES`. Whenever the model is
 called (for a miss, an exploration or an audit), its fresh answer is compared with the candidate's.
-The outcome is a label for the bin, paid for by the call. Misses label the refused candidates, a
-random share of explorations those that would be served, so the labels of each bin are a random
-sample of the traffic in it. (Reports from users are not a random sample, and are not used here.)
+The outcome is a label for the bin, paid for by the call. Misses label the refused candidates;
+explorations, a random share of lookups, label those that would be served. The labels of each bin
+are therefore a random sample of the traffic in it. (Reports from users are not a random sample,
+and are not used here.)
 
 Error rates. The log-odds of a wrong answer in each bin are modelled as a Gaussian process around
 the error rates that the verifier's chances imply, fitted with Laplace's approximation

@@ -164,8 +164,8 @@ def _stated_facts(words: tuple[str, ...], names: frozenset[str]) -> dict[str, di
         elif _is_identifier(word):
             add("identifier", _normal_identifier(word), word)
         else:
-            for kind, known in lexicon.KINDS:
-                if word in known:
+            for kind, terms in lexicon.KINDS:
+                if word in terms:
                     add(kind, lexicon.ALIASES.get(word, word), word)
                     break
             else:
@@ -274,7 +274,7 @@ def _language(words: Iterable[str]) -> str | None:
     """The language whose most common words clearly prevail; None if it is not clear."""
     distinct = set(words)
     counts = sorted(
-        ((len(distinct & known), name) for name, known in lexicon.STOPWORDS.items()), reverse=True
+        ((len(distinct & common), name) for name, common in lexicon.STOPWORDS.items()), reverse=True
     )
     (most, name), (next_most, _) = counts[0], counts[1]
     return name if most >= 2 and most >= next_most + 2 else None
@@ -287,21 +287,21 @@ def _facts(one: Reading, other: Reading) -> Iterable[Finding]:
     """For each kind, the values that only one question states."""
     for kind in ("number", "unit", "date", "time", "language", "place", "product", "identifier"):
         of_one, of_other = one.facts.get(kind, {}), other.facts.get(kind, {})
-        left = {v: w for v, w in of_one.items() if v not in of_other}
-        right = {v: w for v, w in of_other.items() if v not in of_one}
+        only_one = {v: w for v, w in of_one.items() if v not in of_other}
+        only_other = {v: w for v, w in of_other.items() if v not in of_one}
         if kind in ("identifier", "language", "place", "product"):
-            left = {v: w for v, w in left.items() if v not in other.words}
-            right = {v: w for v, w in right.items() if v not in one.words}
-        if left or right:
-            yield Finding(kind, ", ".join(left.values()), ", ".join(right.values()))
+            only_one = {v: w for v, w in only_one.items() if v not in other.words}
+            only_other = {v: w for v, w in only_other.items() if v not in one.words}
+        if only_one or only_other:
+            yield Finding(kind, ", ".join(only_one.values()), ", ".join(only_other.values()))
 
 
 def _names(one: Reading, other: Reading) -> Iterable[Finding]:
     """Names in one question only, apart from those that are part or a misspelling of another."""
-    left = _unmatched(one.facts.get("name", {}), other.words)
-    right = _unmatched(other.facts.get("name", {}), one.words)
-    if left or right:
-        yield Finding("name", ", ".join(left), ", ".join(right))
+    only_one = _unmatched(one.facts.get("name", {}), other.words)
+    only_other = _unmatched(other.facts.get("name", {}), one.words)
+    if only_one or only_other:
+        yield Finding("name", ", ".join(only_one), ", ".join(only_other))
 
 
 def _unmatched(names: Iterable[str], words: tuple[str, ...]) -> list[str]:
@@ -312,7 +312,7 @@ def _unmatched(names: Iterable[str], words: tuple[str, ...]) -> list[str]:
 
 
 def _alike(one: str, other: str) -> bool:
-    """Whether two words are probably the same, misspelt or inflected: most letter pairs agree."""
+    """Whether two words are probably the same, misspelt or inflected."""
     if one[:4] == other[:4] and len(one) > 4 and len(other) > 4:
         return True
     if abs(len(one) - len(other)) > 1 or len(one) < 5:

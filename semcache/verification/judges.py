@@ -128,21 +128,21 @@ def verdict(reply: str) -> bool | None:
     return (verdicts == {"yes"}) if len(verdicts) == 1 else None
 
 
-def as_judge(given: Any) -> Judge:
+def as_judge(judge: Any) -> Judge:
     """A judge as it is, or a function wrapped as a judge.
 
     Raises:
-        ConfigError: `given` is neither, or an async function.
+        ConfigError: `judge` is neither, or an async function.
     """
-    if isinstance(given, Judge):
-        return given
-    if inspect.iscoroutinefunction(given):
+    if isinstance(judge, Judge):
+        return judge
+    if inspect.iscoroutinefunction(judge):
         raise ConfigError(
             "judge is an async function, but it is called from a thread: pass a plain function."
         )
-    if callable(given):
-        return FunctionJudge(given)
+    if callable(judge):
+        return FunctionJudge(judge)
     raise ConfigError(
-        f"judge is a {type(given).__name__}; pass a semcache judge, a function of (question, "
+        f"judge is a {type(judge).__name__}; pass a semcache judge, a function of (question, "
         "stored text, fresh text), 'local', 'model', or None."
     )

@@ -153,7 +153,7 @@ def _likely(chance: float) -> str:
 
 
 def _refused(candidates: Sequence[Candidate]) -> Miss:
-    """The miss if every candidate was refused, with the reason for the nearest one."""
+    """The miss if no candidate has a chance, with the reason of the nearest one refused."""
     for candidate in candidates:
         finding = None if candidate.evidence is None else refusal(candidate.evidence)
         if finding is not None:

@@ -143,9 +143,9 @@ class CalibrationState:
         self._residual[entry] = max(-2.0, min(2.0, residual))
         if observation.right and observation.other_id is not None:
             self._answer_of[observation.other_id] = self._answer_of.get(entry, entry)
-        for known in (self._residual, self._answer_of):
-            if len(known) > _ENTRIES:
-                del known[next(iter(known))]
+        for by_entry in (self._residual, self._answer_of):
+            if len(by_entry) > _ENTRIES:
+                del by_entry[next(iter(by_entry))]
 
     def _alarms(self, namespace: str, right: bool) -> list[str | None]:
         """Test for a broken bound after the label of a candidate that is served now."""

@@ -1,36 +1,42 @@
-"""How often what would be served is right, and from which chance on serving keeps the bound.
+"""Estimates how often candidates are right, and from that the serving threshold.
 
-The promise: of the semantic hits that are served, at most `max_false_hit_rate` are wrong, in
-expectation over the traffic as it comes, at the stated confidence; for the traffic as a whole
-and for each namespace with enough of it.
+The guarantee: at most `max_false_hit_rate` of the semantic hits served are wrong, in expectation
+over the traffic as it comes, at the stated confidence. It holds for the traffic as a whole and
+for each namespace with enough traffic.
 
-The method. Every lookup with a candidate has a log-odds of being right (`verification.features`);
-these are put into `EDGES`' bins. Where the model is asked (a miss, an exploration, an audit)
-its fresh answer is compared with the candidate's: a label for the bin, paid for by a call.
-Refused candidates are labelled by misses, served ones by a random share that is explored, so
-that each bin's labels are a random sample of its own traffic (users' reports are not, and do
-not come here). What the log-odds of a wrong answer are in each bin is a Gaussian process around
-what the verifier's chances say (C. Rasmussen and C. Williams, "Gaussian Processes for Machine
-Learning", 2006, ch. 3, Laplace's approximation): bins may be off together, since traffic is
-easier or harder than the development data; neighbouring bins alike, so that the many labels
-of refused candidates say something, but not too much, of the better ones that are served and
-seldom labelled; and each by itself. A namespace's process is centred on what the whole has
-learned.
+Labels. Every lookup with a candidate has log-odds of the candidate being right
+(`verification.features`), which fall into one of the bins between `EDGES`. Whenever the model is
+called (for a miss, an exploration or an audit), its fresh answer is compared with the candidate's.
+The outcome is a label for the bin, paid for by the call. Misses label the refused candidates;
+explorations, a random share of lookups, label those that would be served. The labels of each bin
+are therefore a random sample of the traffic in it. (Reports from users are not a random sample,
+and are not used here.)
 
-A line is a bin from which on everything is served. Its expected share of wrong answers is
-the bins' means weighted by the traffic in them; its standard deviation comes from the
-covariance of the bins. The lowest line whose mean plus `caution` deviations is no more than
-the bound is drawn, and never below a bin that is by itself much worse than the bound; where
-there is none, nothing is served. It is drawn again after every label, so that the order of
-time is the order in which it is known.
+Error rates. The log-odds of a wrong answer in each bin are modelled as a Gaussian process around
+the error rates that the verifier's chances imply, fitted with Laplace's approximation
+(C. Rasmussen and C. Williams, "Gaussian Processes for Machine Learning", 2006, ch. 3). It has
+three parts: a deviation that all bins share, since traffic may be easier or harder than the
+development data; one that neighbouring bins share, so that the many labels of refused candidates
+inform, with limited weight, the better bins that are served and rarely labelled; and one for each
+bin alone. The process of a namespace is centred on the estimates for the whole traffic.
 
-Assumptions, and where it can fail: labels are right (a judge that errs in 5% of them shows
-an error of 5% where there is none, and so serves less; it hides one only where it calls
-wrong answers right); traffic changes slowly against the labels, or fast enough for the alarm
-(E. S. Page, "Continuous inspection schemes", Biometrika 1954), which forgets what was
-learned; errors within a bin are alike. The bound is on the expectation: over few hits
-chance alone can show more. An adversary who can tell served answers from fresh ones sees the
-line, but not past it: whatever is asked near a popular question is labelled like the rest.
+Serving threshold. From a threshold on, every bin is served. The expected share of wrong answers
+is the mean of the bins' error rates, weighted by their traffic; its standard deviation follows
+from the covariance of the bins. The threshold is the lowest for which the mean plus `caution`
+standard deviations stays within the bound, and no bin above it is by itself much worse than the
+bound. If there is no such threshold, nothing is served. It is computed again after every label,
+from the labels known at that time only.
+
+Assumptions and limits:
+
+- Labels are right. A judge with 5% errors shows an error rate of 5% where there is none, so the
+  cache serves less; it hides errors only if it calls wrong answers right.
+- Traffic either changes slowly compared with the rate of labels, or fast enough for the alarm
+  (E. S. Page, "Continuous inspection schemes", Biometrika 1954), which discounts old labels.
+- Errors within a bin are alike.
+- The bound is on the expectation: over a few hits, more can be wrong by chance.
+- An adversary who can tell served answers from fresh ones can find the threshold, but cannot get
+  around it: questions near a popular one are labelled like all others.
 """
 
 from __future__ import annotations
@@ -45,7 +51,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from semcache.verification.features import SAME_WORDS, chance_of, log_odds
 
 if TYPE_CHECKING:
-    import numpy as np  # loaded where something is fitted: an exact hit needs none
+    import numpy as np  # imported when something is fitted: exact hits do not need it
     from numpy.typing import NDArray
 
 Counts: TypeAlias = tuple[float, ...]
@@ -54,23 +60,24 @@ EDGES = (
     -3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.33, 2.67, 3.0, 3.33, 3.67, 4.0, 4.5,
     5.0, 5.5, 6.0, 7.0,
 )  # fmt: skip
-"""Log-odds between bins."""
+"""The log-odds that separate the bins."""
 _MIDDLES = (-4.0, *(0.5 * (a + b) for a, b in zip(EDGES, EDGES[1:], strict=False)), 7.5)
 BINS = len(_MIDDLES)
 NONE: Counts = (0.0,) * BINS
 _LEAST_ERROR = 0.003
 _NOTHING_SERVED = BINS
-"""The first bin that is served, where none is."""
+"""`first_bin` of a threshold that serves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How far the log-odds of wrong answers may lie from where they are expected.
+    """Standard deviations of the log-odds of wrong answers around their expected values.
 
     Attributes:
-        common: deviation that all bins share. near: one that neighbouring bins share, the
-            less the farther they are apart; `reach`: log-odds over which it falls to 1/e.
-        own: a deviation of each bin's own.
+        common: the part that all bins share.
+        near: the part that neighbouring bins share; its covariance decays with their distance.
+        reach: the distance, in log-odds, over which that covariance decays to 1/e.
+        own: the part of each bin alone.
     """
 
     common: float
@@ -81,20 +88,20 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class BoundConfig:
-    """What the bound is held with.
+    """The bound, and the parameters used to keep it.
 
     Attributes:
         bound: the largest share of served semantic hits that may be wrong.
-        caution: standard deviations that are added to the expectation (1.5: about 93%).
-        spread: of the whole around the verifier's chances; namespace_spread: of a namespace
-            around the whole.
-        memory: labels of a bin after which an old one has faded to 1/e.
-        half_life: lookups after which traffic counts half.
-        namespace_labels: labels from which on a namespace has a line of its own.
-        explored: share of what would be served that is asked all the same.
-        worst: no bin is served whose own share of wrong answers is expected to be more than
-            so many times the bound, however little traffic it has: much good traffic must
-            not pay for bad answers to somebody else.
+        caution: standard deviations added to the expected share (1.5: confidence of about 93%).
+        spread: how far the whole traffic may deviate from the verifier's chances.
+        namespace_spread: how far a namespace may deviate from the whole traffic.
+        memory: number of labels in a bin after which an old label's weight has decayed to 1/e.
+        half_life: number of lookups after which a lookup counts half.
+        namespace_labels: number of labels from which on a namespace has its own threshold.
+        exploration_rate: share of the servable candidates for which the model is called anyway.
+        worst: a bin is not served if its own expected share of wrong answers exceeds this many
+            times the bound, however little traffic it has. Otherwise many good answers to some
+            users would make up for bad answers to others.
     """
 
     bound: float
@@ -110,11 +117,12 @@ class BoundConfig:
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """What is known of one stream of traffic. Each has one number for each bin.
+    """Labels and lookups of one stream of traffic, counted by bin.
 
     Attributes:
-        right, wrong: labels, faded. seen: lookups, faded.
-        alarm: see `alarm_after`.
+        right, wrong: labels in each bin; old ones count less.
+        seen: lookups in each bin; old ones count less.
+        alarm: level of the test in `alarm_after`.
     """
 
     right: Counts = NONE
@@ -127,37 +135,37 @@ class Bins:
         return sum(self.right) + sum(self.wrong)
 
     def with_lookup(self, index: int, config: BoundConfig) -> Bins:
-        """One more lookup with a candidate in this bin."""
-        kept = 0.5 ** (1 / config.half_life)
-        seen = [count * kept for count in self.seen]
+        """These counts with one more lookup, whose candidate is in this bin."""
+        decay = 0.5 ** (1 / config.half_life)
+        seen = [count * decay for count in self.seen]
         seen[index] += 1
         return replace(self, seen=tuple(seen))
 
     def with_label(self, index: int, right: bool, config: BoundConfig) -> Bins:
-        """One more label in this bin."""
-        kept = 1 - 1 / config.memory
+        """These counts with one more label in this bin."""
+        decay = 1 - 1 / config.memory
         rights, wrongs = list(self.right), list(self.wrong)
-        rights[index] = rights[index] * kept + right
-        wrongs[index] = wrongs[index] * kept + (not right)
+        rights[index] = rights[index] * decay + right
+        wrongs[index] = wrongs[index] * decay + (not right)
         return replace(self, right=tuple(rights), wrong=tuple(wrongs))
 
-    def discounted(self, kept: float) -> Bins:
-        """With labels that count for so much less."""
+    def discounted(self, factor: float) -> Bins:
+        """These counts with every label multiplied by `factor`, and the alarm reset."""
         return replace(
             self,
-            right=tuple(count * kept for count in self.right),
-            wrong=tuple(count * kept for count in self.wrong),
+            right=tuple(count * factor for count in self.right),
+            wrong=tuple(count * factor for count in self.wrong),
             alarm=0.0,
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What is believed of each bin.
+    """The estimated error rate of each bin (a posterior).
 
     Attributes:
-        errors: expected share of wrong answers.
-        spread: covariance of its log-odds, float64[bins, bins].
+        errors: expected share of wrong answers in each bin.
+        spread: covariance of the log-odds of wrong answers, float64[bins, bins].
     """
 
     errors: Counts
@@ -166,13 +174,13 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class ServingThreshold:
-    """From which bin on candidates are served.
+    """The bin from which on candidates are served.
 
     Attributes:
-        first_bin: the first bin that is served; `BINS` if none is.
-        expected: share of wrong answers among what is served.
-        upper: the same with caution.
-        same_words: share of wrong answers that is expected where the words are the same.
+        first_bin: the first bin that is served; `BINS` if nothing is served.
+        expected: expected share of wrong answers among the served ones.
+        upper: cautious estimate of that share: plus `caution` standard deviations.
+        same_words: expected share of wrong answers to questions with the same words.
     """
 
     first_bin: int = _NOTHING_SERVED
@@ -182,57 +190,57 @@ class ServingThreshold:
 
     @property
     def logit(self) -> float:
-        """Log-odds from which on candidates are served."""
+        """Log-odds from which on candidates are served; infinite if none are."""
         if self.first_bin >= BINS:
             return math.inf
         return EDGES[self.first_bin - 1] if self.first_bin else -math.inf
 
 
 def bin_index(logit: float) -> int:
-    """The bin of a log-odds."""
+    """The bin that a log-odds value falls into."""
     return bisect_right(EDGES, logit)
 
 
 _SAME_WORDS = bin_index(log_odds(SAME_WORDS))
 _PRIOR_INTERCEPT, _PRIOR_SLOPE = 0.75, 1.35
-"""Log-odds of a wrong answer on the development streams: intercept - slope * log-odds of the
-verifier (`benchmarks.verifier.prior_errors`)."""
+"""Fitted to the development streams: the log-odds of a wrong answer are intercept - slope *
+log-odds from the verifier (`benchmarks.verifier.prior_errors`)."""
 PRIOR_ERRORS: Counts = tuple(
     max(_LEAST_ERROR, chance_of(_PRIOR_INTERCEPT - _PRIOR_SLOPE * middle)) for middle in _MIDDLES
 )
-"""Expected share of wrong answers in each bin before any label."""
+"""Expected share of wrong answers in each bin before there are labels."""
 
 
 def fit(bins: Bins, expected: Counts, spread: Spread) -> Fit:
-    """Beliefs after the labels of `bins`, from what was expected."""
+    """The posterior error rates, given the expected ones and the labels in `bins`."""
     import numpy as np
 
     centre = np.array([log_odds(error) for error in expected])
-    before = _covariance(spread)
+    prior = _covariance(spread)
     wrong = np.array(bins.wrong)
     labels = wrong + np.array(bins.right)
-    moved = np.zeros(BINS)
+    shift = np.zeros(BINS)
     for _ in range(_STEPS):
-        chances = _sigmoid(centre + moved)
+        chances = _sigmoid(centre + shift)
         weight = labels * chances * (1 - chances)
-        target = weight * moved + wrong - labels * chances
-        newer = before @ np.linalg.solve(np.eye(BINS) + weight[:, None] * before, target)
-        moved = moved + np.clip(newer - moved, -_LONGEST_STEP, _LONGEST_STEP)
-    chances = _sigmoid(centre + moved)
+        target = weight * shift + wrong - labels * chances
+        newer = prior @ np.linalg.solve(np.eye(BINS) + weight[:, None] * prior, target)
+        shift = shift + np.clip(newer - shift, -_LONGEST_STEP, _LONGEST_STEP)
+    chances = _sigmoid(centre + shift)
     weight = labels * chances * (1 - chances)
-    after = np.linalg.solve(np.eye(BINS) + before * weight, before)
-    # The mean of a share whose log-odds are unsure, to second order.
-    bent = 0.5 * chances * (1 - chances) * (1 - 2 * chances) * np.diag(after)
-    errors = np.clip(chances + bent, 1e-4, 1 - 1e-4)
-    return Fit(tuple(errors.tolist()), after)
+    posterior = np.linalg.solve(np.eye(BINS) + prior * weight, prior)
+    # The mean of the sigmoid of a normal variable, to second order.
+    correction = 0.5 * chances * (1 - chances) * (1 - 2 * chances) * np.diag(posterior)
+    errors = np.clip(chances + correction, 1e-4, 1 - 1e-4)
+    return Fit(tuple(errors.tolist()), posterior)
 
 
 def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -> ServingThreshold:
-    """The lowest line that keeps the bound."""
+    """The lowest threshold that keeps the bound."""
     import numpy as np
 
-    surest = fitted.errors[_SAME_WORDS]
-    best = ServingThreshold(same_words=surest)
+    same_words = fitted.errors[_SAME_WORDS]
+    best = ServingThreshold(same_words=same_words)
     traffic = wrong = 0.0
     slopes = np.zeros(BINS)
     for index in range(BINS - 1, -1, -1):
@@ -246,47 +254,48 @@ def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -
         expected = wrong / traffic
         upper = expected + config.caution * deviation
         if upper <= config.bound:
-            best = ServingThreshold(index, expected, upper, surest)
+            best = ServingThreshold(index, expected, upper, same_words)
     return best
 
 
 def overall(bins: Bins, config: BoundConfig) -> tuple[Fit, ServingThreshold]:
-    """Beliefs and line of the traffic as a whole."""
-    found = fit(bins, PRIOR_ERRORS, config.spread)
-    return found, serving_threshold(found, bins.seen, config)
+    """The fit and the serving threshold of the traffic as a whole."""
+    fitted = fit(bins, PRIOR_ERRORS, config.spread)
+    return fitted, serving_threshold(fitted, bins.seen, config)
 
 
 def for_namespace(bins: Bins, of_all: Fit, config: BoundConfig) -> tuple[Fit, ServingThreshold]:
-    """Beliefs and line of one namespace, on top of those of the whole."""
-    found = fit(bins, of_all.errors, config.namespace_spread)
-    return found, serving_threshold(found, bins.seen, config)
+    """The fit and the serving threshold of one namespace, starting from the overall fit."""
+    fitted = fit(bins, of_all.errors, config.namespace_spread)
+    return fitted, serving_threshold(fitted, bins.seen, config)
 
 
 _STEPS = 5
-"""Newton's steps to the most probable log-odds."""
+"""Newton steps towards the mode of the posterior."""
 _LONGEST_STEP = 1.5
+"""Limit of one Newton step, in log-odds."""
 
 
 @cache
 def _covariance(spread: Spread) -> NDArray[np.float64]:
-    """float64[bins, bins]"""
+    """The prior covariance of the bins, float64[bins, bins]."""
     import numpy as np
 
     middles = np.array(_MIDDLES)
-    apart = np.abs(middles[:, None] - middles[None, :])
-    found: NDArray[np.float64] = (
+    distance = np.abs(middles[:, None] - middles[None, :])
+    covariance: NDArray[np.float64] = (
         spread.common**2
-        + spread.near**2 * np.exp(-apart / spread.reach)
+        + spread.near**2 * np.exp(-distance / spread.reach)
         + spread.own**2 * np.eye(BINS)
     )
-    return found
+    return covariance
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     import numpy as np
 
-    found: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
-    return found
+    chances: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
+    return chances
 
 
 # ------------------------------------------------------------------------------- the alarm
@@ -295,13 +304,15 @@ _ALARM = math.log(200.0)
 
 
 def alarm_after(bins: Bins, right: bool, config: BoundConfig) -> tuple[Bins, bool]:
-    """After a label of what is served at present: is the bound clearly broken?
+    """Test for a broken bound after a label in a bin that is served now.
 
-    Page's test of `bound` against several times as much, begun anew whenever it is down to
-    nothing; it takes about 200 times the labels of a real break to ring by chance.
+    Page's test (CUSUM) of an error rate of `bound` against one several times as high; its level
+    never falls below zero. A false alarm takes about 200 times as many labels as a true one.
+
+    Returns the counts with the new alarm level, and whether the bound is clearly broken.
     """
-    many = min(0.5, 3 * config.bound + 0.05)
-    step = math.log((1 - many) / (1 - config.bound)) if right else math.log(many / config.bound)
+    high = min(0.5, 3 * config.bound + 0.05)
+    step = math.log((1 - high) / (1 - config.bound)) if right else math.log(high / config.bound)
     level = max(0.0, bins.alarm + step)
     if level >= _ALARM:
         return replace(bins, alarm=0.0), True

@@ -1,7 +1,7 @@
-"""Whether a stored answer may be served. Everything that decides is an argument.
+"""Decides whether a stored answer may be served. Pure functions of their arguments.
 
-Whatever the policy: nothing expired is served, nothing below the policy's floor is looked at, and
-no candidates is a miss.
+Under every policy, expired entries are not served, candidates below the policy's floor are
+ignored, and a lookup without candidates is a miss.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def decide(neighbours: Neighbours, policy: Policy, *, now: float, draw: float) -
 
     Args:
         now: seconds since the epoch.
-        draw: uniform in [0, 1); all the chance that a policy may use.
+        draw: uniform in [0, 1); the only randomness that a policy may use.
     """
     fresh = servable(neighbours.candidates, policy.floor, now)
     if not fresh:
@@ -26,11 +26,11 @@ def decide(neighbours: Neighbours, policy: Policy, *, now: float, draw: float) -
 
 
 def no_candidate(neighbours: Neighbours, floor: float) -> Miss:
-    """The miss where no neighbour is servable: why not."""
+    """The miss for a lookup without servable neighbours, with the reason."""
     if neighbours.nearest is None:
         return Miss("empty_scope", "nothing is stored in this scope yet")
     if any(c.similarity >= floor for c in neighbours.candidates):
-        return Miss("expired", "what was similar enough has expired")
+        return Miss("expired", "the similar entries have expired")
     return below(neighbours.nearest, floor)
 
 
@@ -40,5 +40,5 @@ def below(similarity: float, floor: float) -> Miss:
 
 
 def servable(candidates: Sequence[Candidate], floor: float, now: float) -> list[Candidate]:
-    """Those that are similar enough and have not expired."""
+    """The candidates that are similar enough and have not expired."""
     return [c for c in candidates if c.entry.fresh(now) and c.similarity >= floor]

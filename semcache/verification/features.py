@@ -1,8 +1,9 @@
-"""What can be seen of two questions, as evidence and as numbers.
+"""Compares a stored question with a new one: the evidence, and a feature vector made from it.
 
-The numbers are the cosine of the embeddings, the log-odds of the pair model where it was
-asked, what the guards found, and how the candidate stands: do its neighbours have the same
-answer, has it been right before. `verification.weights` makes a chance of them.
+The features are the cosine of the embeddings, the log-odds from the pair model if it ran, the
+findings of the guards, and two signals from traffic: whether the neighbouring entries hold the
+same answer (agreement and margin), and whether the candidate was right more or less often than
+expected so far (residual). `verification.weights` turns the features into a chance.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ FEATURES = (
 REFUSING = frozenset(
     ("number", "time", "place", "language", "identifier", "order", "script", "age", "reported")
 )
-"""Decisive findings of these kinds are refused without asking the pair model."""
+"""A decisive finding of one of these kinds refuses the candidate without the pair model."""
 _NAMES = frozenset(("name", "place", "product", "language"))
 PERISHABLE_AFTER = 3600.0
-"""Seconds after which an answer to "today", "now" or "latest" is none any more."""
+"""Seconds after which an answer to a question with "today", "now" or "latest" is outdated."""
 SAME_WORDS = 0.998
-"""Chance where both questions have the same words in the same order: they differ in case,
-spaces and punctuation. Of 2,901 such pairs of the development streams none was wrong."""
+"""Chance for questions with the same words in the same order, which differ only in case, spaces
+and punctuation. None of the 2,901 such pairs in the development streams was wrong."""
 
 
 def refusal(evidence: Evidence) -> Finding | None:
-    """The finding for which a candidate is refused, whatever the rest says."""
+    """The finding that alone refuses the candidate, if there is one."""
     return next((f for f in evidence.findings if f.decisive and f.kind in REFUSING), None)
 
 
@@ -61,7 +62,7 @@ def extract_evidence(
     agreement: NeighbourAgreement = NeighbourAgreement(),
     age: float = 0.0,
 ) -> Evidence:
-    """What can be seen of a pair without the pair model.
+    """The evidence for a pair of questions, without the pair model.
 
     Args:
         age: seconds since the stored answer was given.
@@ -77,13 +78,13 @@ def extract_evidence(
 
 
 def _stale(asked: str, age: float) -> Finding | None:
-    """What is asked of today cannot be answered with last week's answer."""
+    """A finding if the question is about the present and the stored answer is too old for it."""
     words = guards.reading(asked).perishable
     if not words or age <= PERISHABLE_AFTER:
         return None
     hours = age / 3600
-    told = f"{hours:.0f} hours ago" if hours < 48 else f"{hours / 24:.0f} days ago"
-    return Finding("age", f"answered {told}", ", ".join(dict.fromkeys(words)))
+    when = f"{hours:.0f} hours ago" if hours < 48 else f"{hours / 24:.0f} days ago"
+    return Finding("age", f"answered {when}", ", ".join(dict.fromkeys(words)))
 
 
 def model_supports(question: str) -> bool:
@@ -92,13 +93,13 @@ def model_supports(question: str) -> bool:
 
 
 def with_model_score(stored: str, asked: str, evidence: Evidence, logit: float) -> Evidence:
-    """The evidence with what the pair model says."""
-    told = replace(evidence, logit=logit, by="model")
-    return replace(told, features=features(stored, asked, told))
+    """The evidence with the log-odds from the pair model added."""
+    scored = replace(evidence, logit=logit, by="model")
+    return replace(scored, features=features(stored, asked, scored))
 
 
 def features(stored: str, asked: str, evidence: Evidence) -> tuple[float, ...]:
-    """The numbers that the weights go with, float[21], in the order of `FEATURES`."""
+    """The feature vector, float[21], in the order of `FEATURES`."""
     one, other = set(guards.reading(stored).words), set(guards.reading(asked).words)
     logit = evidence.logit or 0.0
     distance = math.log(max(1.0001 - evidence.similarity, 1e-4))
@@ -133,30 +134,32 @@ def features(stored: str, asked: str, evidence: Evidence) -> tuple[float, ...]:
 def neighbour_agreements(
     answers: Sequence[int], similarities: Sequence[float], residuals: Sequence[float]
 ) -> list[NeighbourAgreement]:
-    """How each of a lookup's neighbours stands.
+    """How each neighbour of a lookup compares with the others.
 
     Args:
-        answers: which answer each has; equal numbers: known to be the same.
-        similarities: cosines. surprises: see `NeighbourAgreement`.
+        answers: the id of the answer of each neighbour; equal ids mean the same answer.
+        similarities: cosine similarity of each neighbour.
+        residuals: see `NeighbourAgreement`.
     """
-    found = []
-    for place, answer in enumerate(answers):
-        mine = [s for a, s in zip(answers, similarities, strict=True) if a == answer]
+    agreements = []
+    for i, answer in enumerate(answers):
+        same = [s for a, s in zip(answers, similarities, strict=True) if a == answer]
         others = [s for a, s in zip(answers, similarities, strict=True) if a != answer]
-        agree = (len(mine) - 1) / max(1, len(answers) - 1)
-        margin = min(0.3, max(mine) - (max(others) if others else 0.5))
-        found.append(NeighbourAgreement(agree, margin, residuals[place]))
-    return found
+        agreement = (len(same) - 1) / max(1, len(answers) - 1)
+        margin = min(0.3, max(same) - (max(others) if others else 0.5))
+        agreements.append(NeighbourAgreement(agreement, margin, residuals[i]))
+    return agreements
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """A normal distribution of the weights of scaled features.
+    """The prior of the weights: independent normal distributions, for scaled features.
 
     Attributes:
-        centres, scales: a feature is (value - centre) / scale.
-        weights: expected; deviations: how far a cache's own traffic may lie from that.
-        fading: share of the prior's variance that each label brings back.
+        centres, scales: a feature is scaled as (value - centre) / scale.
+        weights: the means.
+        deviations: the standard deviations: how much the traffic of a cache may differ.
+        fading: share of the prior variance that is added back with each label.
     """
 
     centres: tuple[float, ...]
@@ -167,13 +170,13 @@ class Prior:
 
 
 def log_odds(chance: float) -> float:
-    """log(chance / (1 - chance)); finite for 0 and 1, too."""
+    """log(chance / (1 - chance)), kept finite for 0 and 1."""
     bounded = min(1 - 1e-12, max(1e-12, chance))
     return math.log(bounded / (1 - bounded))
 
 
 def chance_of(logit: float) -> float:
-    """1 / (1 + exp(-logit)), for any logit; 0 for what is no number."""
+    """1 / (1 + exp(-logit)), without overflow; 0 if `logit` is NaN."""
     if math.isnan(logit):
         return 0.0
     return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))

@@ -1,11 +1,10 @@
-"""What two questions visibly differ in: numbers, units, dates, names, negation, order, language.
+"""Finds visible differences between two questions: numbers, dates, names, negation, order, ...
 
-A finding names the words, so that a refusal can be understood ("2 years / 3 years"). It is
-`decisive` where each question says something of the kind that the other contradicts ("to Boston" /
-"to Denver"), and not where one merely says more. Tens of microseconds for a pair; nothing learned.
-
-What a decisive finding is worth is measured: the shipped prior weighs each kind by how often
-answers were right in spite of it (`prior`).
+A finding quotes the words, so that a refusal can be understood ("2 years / 3 years"). It is
+`decisive` if each question says something of the kind that the other contradicts ("to Boston" /
+"to Denver"), and not if one merely says more. Rules only, nothing learned; tens of microseconds
+for a pair. How much a finding of each kind counts is measured: the shipped prior weighs it by how
+often answers were right in spite of such findings (`prior`).
 """
 
 from __future__ import annotations
@@ -37,18 +36,19 @@ KINDS = (
     "age",
     "reported",
 )
-"""What a finding can be about."""
+"""The kinds of findings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the guards see in one question.
+    """One question as the guards read it.
 
     Attributes:
         words: its words, in order and in lower case.
-        facts: for each kind, what is said and in which words.
+        facts: for each kind, the normalized values and the words they are written in.
         negations: the words that negate.
-        script: "latin", "cyrillic", "han", ...; language: "en", "de", ... or None: not sure.
+        script: "latin", "cyrillic", "han", ...
+        language: "en", "de", ...; None if it is not clear.
     """
 
     words: tuple[str, ...]
@@ -59,26 +59,26 @@ class Reading:
 
     @property
     def perishable(self) -> tuple[str, ...]:
-        """Words that make its answer grow stale."""
+        """Its words that make an answer go out of date, such as "today"."""
         return tuple(word for word in self.words if word in lexicon.PERISHABLE)
 
 
 _WORD = re.compile(r"[^\W_]+(?:[.'\u2019+#/:@_-]*[^\W_]+)*[+#]*|[$€£¥₹%]")
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-"""The comma of 1,000."""
+"""The comma in 1,000."""
 _JOINED = re.compile(r"(?<=\d)-(?=[A-Za-z]{3,})")
-"""The hyphen of "3-year"."""
+"""The hyphen in "3-year"."""
 _BRACKETED = re.compile(r"(\d)\((\w)\)")
-"""The brackets of 401(k)."""
+"""The brackets in 401(k)."""
 _PLAIN_NUMBER = re.compile(r"(\d[\d,]*(?:\.\d+)?)(st|nd|rd|th|k|m|bn|b|%)?")
 _SPLIT = re.compile(r"(\d[\d,]*(?:\.\d+)?)([a-z°]+)")
 _NAME = re.compile(r"(?<=[\w,)\]] )[A-Z][\w'\u2019]*[\w]|\b[A-Z]{2,}\b")
 
 
 def compare(stored: str, asked: str) -> tuple[Finding, ...]:
-    """What a stored question and a new one differ in; the decisive first."""
+    """The differences between a stored question and a new one, the decisive ones first."""
     one, other = reading(stored), reading(asked)
-    found = [
+    findings = [
         *_facts(one, other),
         *_names(one, other),
         *_negation(one, other),
@@ -86,14 +86,14 @@ def compare(stored: str, asked: str) -> tuple[Finding, ...]:
         *_order(one, other),
         *_scripts(one, other),
     ]
-    return tuple(sorted(found, key=lambda finding: not finding.decisive))
+    return tuple(sorted(findings, key=lambda finding: not finding.decisive))
 
 
 def same_words(stored: str, asked: str) -> bool:
-    """Whether two questions differ in case, spaces and the punctuation of sentences alone.
+    """Whether two questions differ only in case, spaces and sentence punctuation.
 
-    Signs that mean something by themselves (operators, emoji, a minus) and marks that belong
-    to letters are no punctuation.
+    Signs with a meaning of their own (operators, emoji, a minus) and diacritics do not count as
+    punctuation.
     """
     one = _bare(stored)
     return bool(one) and one == _bare(asked)
@@ -104,26 +104,26 @@ _QUOTES = re.compile(r"(?<!\S)[\"'\u201c\u2018\u00bf\u00a1]+|[\"'\u201d\u2019]+(
 
 
 def _bare(text: str) -> str:
-    smooth = unicodedata.normalize("NFC", text).casefold()
-    return " ".join(_QUOTES.sub("", _ENDS.sub("", _QUOTES.sub("", smooth))).split())
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return " ".join(_QUOTES.sub("", _ENDS.sub("", _QUOTES.sub("", folded))).split())
 
 
 _LONGEST = 4000
-"""Characters that are read of a question."""
+"""Characters of a question that are read; the rest is ignored."""
 
 
 @lru_cache(maxsize=4096)
 def reading(text: str) -> Reading:
-    """Read one question."""
+    """Read a question for comparison with others."""
     text = _BRACKETED.sub(r"\1\2", _JOINED.sub(" ", _GROUPED.sub("", text[:_LONGEST])))
     words = tuple(match.group() for match in _WORD.finditer(text))
-    small = tuple(word.lower().replace("\u2019", "'") for word in words)
+    lower = tuple(word.lower().replace("\u2019", "'") for word in words)
     return Reading(
-        small,
-        _said(small, _capitals(text)),
-        tuple(word for word in small if _negates(word)),
+        lower,
+        _stated_facts(lower, _capitals(text)),
+        tuple(word for word in lower if _negates(word)),
         _script(text),
-        _language(small),
+        _language(lower),
     )
 
 
@@ -134,48 +134,48 @@ def _negates(word: str) -> bool:
 # --------------------------------------------------------------------------- one question
 
 
-def _said(words: tuple[str, ...], names: frozenset[str]) -> dict[str, dict[str, str]]:
+def _stated_facts(words: tuple[str, ...], names: frozenset[str]) -> dict[str, dict[str, str]]:
     facts: dict[str, dict[str, str]] = {}
 
-    def say(kind: str, value: str, as_written: str) -> None:
+    def add(kind: str, value: str, as_written: str) -> None:
         facts.setdefault(kind, {})[value] = as_written
 
-    for place, word in enumerate(words):
-        after = words[place + 1] if place + 1 < len(words) else ""
-        number, unit = _number(word, words[place - 1] if place else "")
+    for i, word in enumerate(words):
+        after = words[i + 1] if i + 1 < len(words) else ""
+        number, unit = _number(word, words[i - 1] if i else "")
         if (minutes := _time(word, after)) is not None:
-            say("time", f"{minutes}", f"{word} {after}" if after in ("am", "pm") else word)
-        elif place and _belongs(words[place - 1], word):
-            continue  # part of the number before it
+            add("time", f"{minutes}", f"{word} {after}" if after in ("am", "pm") else word)
+        elif i and _one_number(words[i - 1], word):
+            continue  # read with the word before it
         elif number is not None:
-            more = _belongs(word, after)
-            if more:
+            two_words = _one_number(word, after)
+            if two_words:
                 number, unit = _joined(number, after), None
             following = lexicon.UNITS.get(after)
             unit = unit or following
-            written = f"{word} {after}" if following or more else word
-            say("number", f"{number:.12g}", written)
+            written = f"{word} {after}" if following or two_words else word
+            add("number", f"{number:.12g}", written)
             if unit:
-                say("unit", unit, written)
+                add("unit", unit, written)
         elif word in lexicon.MONTHS and not (word == "may" and "may" not in names):
-            say("date", lexicon.MONTHS[word], word)
+            add("date", lexicon.MONTHS[word], word)
         elif word in lexicon.WEEKDAYS:
-            say("date", lexicon.WEEKDAYS[word], word)
-        elif _identifies(word):
-            say("identifier", _identity(word), word)
+            add("date", lexicon.WEEKDAYS[word], word)
+        elif _is_identifier(word):
+            add("identifier", _normal_identifier(word), word)
         else:
-            for kind, known in lexicon.KINDS:
-                if word in known:
-                    say(kind, lexicon.ALIASES.get(word, word), word)
+            for kind, terms in lexicon.KINDS:
+                if word in terms:
+                    add(kind, lexicon.ALIASES.get(word, word), word)
                     break
             else:
                 if word in names:
-                    say("name", word, word)
+                    add("name", word, word)
     return facts
 
 
-def _belongs(word: str, after: str) -> bool:
-    """Whether two words are one number: 1.5 million, twenty five."""
+def _one_number(word: str, after: str) -> bool:
+    """Whether two words make one number: 1.5 million, twenty five."""
     if after in lexicon.MAGNITUDES:
         return word[0].isdigit() or word in lexicon.NUMBER_WORDS
     return word in lexicon.TENS and 1 <= lexicon.NUMBER_WORDS.get(after, 0) <= 9
@@ -187,8 +187,8 @@ def _joined(number: float, after: str) -> float:
     return number + lexicon.NUMBER_WORDS[after]
 
 
-def _identity(word: str) -> str:
-    """covid-19 and covid19, v1.2 and 1.2, 01/05 and 1/5 are the same."""
+def _normal_identifier(word: str) -> str:
+    """One spelling for covid-19 and covid19, v1.2 and 1.2, 01/05 and 1/5."""
     bare = re.sub(r"\b0+(?=\d)", "", re.sub(r"^v(?=\d)", "", word))
     return bare.replace("-", "") if bare[0].isalpha() else bare
 
@@ -197,7 +197,7 @@ _TIME = re.compile(r"(\d{1,2})(?::(\d{2}))?(am|pm)?")
 
 
 def _time(word: str, after: str) -> int | None:
-    """Minutes since midnight of 9am, 9:00, "9 pm"; None: it is no time of day."""
+    """Minutes since midnight for 9am, 9:00 or "9 pm"; None if the word is not a time of day."""
     match = _TIME.fullmatch(word)
     if match is None:
         return None
@@ -209,10 +209,10 @@ def _time(word: str, after: str) -> int | None:
 
 
 def _number(word: str, before: str) -> tuple[float | None, str | None]:
-    """(number, unit) that a word means; (None, None): it is no number."""
+    """The number and the unit in a word; (None, None) if it is not a number."""
     value = lexicon.NUMBER_WORDS.get(word, lexicon.ORDINALS.get(word))
     if value is not None:
-        # "the one", "no one", "first of all" count nothing.
+        # Mostly not numbers: "the one", "no one", "first of all".
         return (None, None) if word in ("one", "first", "second") else (value, None)
     if not word[0].isdigit():
         return None, None
@@ -226,20 +226,20 @@ def _number(word: str, before: str) -> tuple[float | None, str | None]:
     return None, None
 
 
-def _identifies(word: str) -> bool:
-    """Mixes letters and digits, or is an address: a part number, a version, a path."""
+def _is_identifier(word: str) -> bool:
+    """Whether a word mixes letters and digits, or is an address: a part number, version or path."""
     digits = any(c.isdigit() for c in word)
     return (digits and not word.isdigit()) or "@" in word or word.count("/") + word.count("_") > 1
 
 
 def _capitals(text: str) -> frozenset[str]:
-    """Words that stand as names: with a capital, not only because a sentence begins.
+    """Names, in lower case: words with a capital that do not merely begin a sentence.
 
-    Nothing in a text that is all capitals or that gives every word one.
+    Empty if most words of the text are capitalized, since capitals then mean nothing.
     """
     letters = [word for word in text.split() if word[:1].isalpha()]
-    large = sum(word[:1].isupper() for word in letters)
-    if not letters or (large > 0.6 * len(letters) and len(letters) > 3):
+    capitalized = sum(word[:1].isupper() for word in letters)
+    if not letters or (capitalized > 0.6 * len(letters) and len(letters) > 3):
         return frozenset()
     return frozenset(match.group().lower() for match in _NAME.finditer(text)) - {"i"}
 
@@ -271,10 +271,10 @@ def _script(text: str) -> str:
 
 
 def _language(words: Iterable[str]) -> str | None:
-    """The language by its commonest words, where one has clearly the most."""
-    found = set(words)
+    """The language whose most common words clearly prevail; None if it is not clear."""
+    distinct = set(words)
     counts = sorted(
-        ((len(found & known), name) for name, known in lexicon.STOPWORDS.items()), reverse=True
+        ((len(distinct & common), name) for name, common in lexicon.STOPWORDS.items()), reverse=True
     )
     (most, name), (next_most, _) = counts[0], counts[1]
     return name if most >= 2 and most >= next_most + 2 else None
@@ -284,29 +284,24 @@ def _language(words: Iterable[str]) -> str | None:
 
 
 def _facts(one: Reading, other: Reading) -> Iterable[Finding]:
-    """Of each kind, what is said on one side only."""
+    """For each kind, the values that only one question states."""
     for kind in ("number", "unit", "date", "time", "language", "place", "product", "identifier"):
-        mine, theirs = one.facts.get(kind), other.facts.get(kind)
-        if not mine and not theirs:
-            continue
-        left = {v: w for v, w in (mine or {}).items() if v not in (theirs or {})}
-        right = {v: w for v, w in (theirs or {}).items() if v not in (mine or {})}
+        of_one, of_other = one.facts.get(kind, {}), other.facts.get(kind, {})
+        only_one = {v: w for v, w in of_one.items() if v not in of_other}
+        only_other = {v: w for v, w in of_other.items() if v not in of_one}
         if kind in ("identifier", "language", "place", "product"):
-            left = {v: w for v, w in left.items() if v not in other.words}
-            right = {v: w for v, w in right.items() if v not in one.words}
-        if left or right:
-            yield Finding(kind, ", ".join(left.values()), ", ".join(right.values()))
+            only_one = {v: w for v, w in only_one.items() if v not in other.words}
+            only_other = {v: w for v, w in only_other.items() if v not in one.words}
+        if only_one or only_other:
+            yield Finding(kind, ", ".join(only_one.values()), ", ".join(only_other.values()))
 
 
 def _names(one: Reading, other: Reading) -> Iterable[Finding]:
-    """Names on one side only; one that is part or a misspelling of another is no difference."""
-    left = _unmatched(one.facts.get("name", {}), other.words)
-    right = _unmatched(other.facts.get("name", {}), one.words)
-    if left or right:
-        yield Finding("name", ", ".join(left), ", ".join(right))
-
-
-_NAMES_READ = 40
+    """Names in one question only, apart from those that are part or a misspelling of another."""
+    only_one = _unmatched(one.facts.get("name", {}), other.words)
+    only_other = _unmatched(other.facts.get("name", {}), one.words)
+    if only_one or only_other:
+        yield Finding("name", ", ".join(only_one), ", ".join(only_other))
 
 
 def _unmatched(names: Iterable[str], words: tuple[str, ...]) -> list[str]:
@@ -317,7 +312,7 @@ def _unmatched(names: Iterable[str], words: tuple[str, ...]) -> list[str]:
 
 
 def _alike(one: str, other: str) -> bool:
-    """The same word, misspelt or inflected: most of its letters, in order."""
+    """Whether two words are probably the same, misspelt or inflected."""
     if one[:4] == other[:4] and len(one) > 4 and len(other) > 4:
         return True
     if abs(len(one) - len(other)) > 1 or len(one) < 5:
@@ -328,48 +323,51 @@ def _alike(one: str, other: str) -> bool:
 
 
 def _negation(one: Reading, other: Reading) -> Iterable[Finding]:
-    """An odd "not" more on one side."""
+    """The numbers of negations differ by an odd number, so the meaning is reversed."""
     if (len(one.negations) - len(other.negations)) % 2:
         yield Finding("negation", ", ".join(one.negations), ", ".join(other.negations))
 
 
 def _opposites(one: Reading, other: Reading) -> Iterable[Finding]:
-    """A word on one side whose opposite stands on the other."""
-    mine, theirs = set(one.words), set(other.words)
+    """A word in one question whose opposite is in the other."""
+    in_one, in_other = set(one.words), set(other.words)
     for word in one.words:
-        if word not in lexicon.OPPOSITES or word in theirs:
+        if word not in lexicon.OPPOSITES or word in in_other:
             continue
-        turned = (lexicon.OPPOSITES[word] & theirs) - mine
-        if turned:
-            yield Finding("opposite", word, min(turned))
+        opposites = (lexicon.OPPOSITES[word] & in_other) - in_one
+        if opposites:
+            yield Finding("opposite", word, min(opposites))
             return
 
 
 def _order(one: Reading, other: Reading) -> Iterable[Finding]:
-    """Two words that changed places around "to", "from", "than", "before" and the like."""
-    mine, theirs = _places(one.words), _places(other.words)
-    for word, place in mine.items():
-        turned = theirs.get(word)
-        if turned is None or turned == place:
+    """Two words that have swapped around "to", "from", "than", "before" and the like."""
+    in_one, in_other = _directions(one.words), _directions(other.words)
+    for word, direction in in_one.items():
+        changed = in_other.get(word)
+        if changed is None or changed == direction:
             continue
-        if any(mine.get(w) == turned and theirs.get(w) == place for w in theirs if w != word):
-            yield Finding("order", f"{place} {word}", f"{turned} {word}")
+        if any(in_one.get(w) == changed and d == direction for w, d in in_other.items()):
+            yield Finding("order", f"{direction} {word}", f"{changed} {word}")
             return
     for direction in _ONE_WAY:
-        after, before = _around(one.words, direction), _around(other.words, direction)
-        if after is None or before is None or after[1] == before[1]:
+        split_one, split_other = _around(one.words, direction), _around(other.words, direction)
+        if split_one is None or split_other is None:
             continue
-        if after[1] in before[0] and before[1] in after[0]:
-            yield Finding("order", f"{direction} {after[1]}", f"{direction} {before[1]}")
+        (before_one, after_one), (before_other, after_other) = split_one, split_other
+        if after_one == after_other:
+            continue
+        if after_one in before_other and after_other in before_one:
+            yield Finding("order", f"{direction} {after_one}", f"{direction} {after_other}")
             return
 
 
 _ONE_WAY = ("to", "into", "than", "before", "after", "from", "over", "join")
-"""A to B is not B to A."""
+"""Words whose two sides cannot be swapped: A to B is not B to A."""
 
 
 def _around(words: tuple[str, ...], direction: str) -> tuple[tuple[str, ...], str] | None:
-    """The words before a direction word that stands there once, and the word after it."""
+    """The words before `direction` and the word after it; None unless it occurs exactly once."""
     if words.count(direction) != 1:
         return None
     at = words.index(direction)
@@ -380,20 +378,20 @@ def _around(words: tuple[str, ...], direction: str) -> tuple[tuple[str, ...], st
 _ARTICLES = frozenset("the a an my your".split())
 
 
-def _places(words: tuple[str, ...]) -> dict[str, str]:
-    """Of each word that a direction word stands before, which one."""
-    found: dict[str, str] = {}
-    for place, word in enumerate(words[:-1]):
+def _directions(words: tuple[str, ...]) -> dict[str, str]:
+    """For each word that follows a direction word: that direction word."""
+    directions: dict[str, str] = {}
+    for i, word in enumerate(words[:-1]):
         if word in lexicon.DIRECTIONS:
-            following = words[place + 1]
-            if following in _ARTICLES and place + 2 < len(words):
-                following = words[place + 2]
-            found[following] = word
-    return found
+            following = words[i + 1]
+            if following in _ARTICLES and i + 2 < len(words):
+                following = words[i + 2]
+            directions[following] = word
+    return directions
 
 
 def _scripts(one: Reading, other: Reading) -> Iterable[Finding]:
-    """Asked in another language: its answer would be in another, too."""
+    """A different script or language: the answer would be in that language, too."""
     if one.script != other.script:
         yield Finding("script", one.script, other.script)
     elif one.language and other.language and one.language != other.language:

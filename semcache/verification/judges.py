@@ -1,4 +1,4 @@
-"""Judges: would a stored answer have done in a fresh one's place?"""
+"""Judges decide whether a stored answer would have served as well as a fresh one."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ if TYPE_CHECKING:
 
 _SPACE = re.compile(r"\s+")
 _PIECE = 800
-"""Characters that an embedding model reads at once without cutting."""
+"""Characters that an embedding model reads at once without truncation."""
 _PIECES = 8
-"""Pieces of a text that are embedded: more than the longest text whose cosine counts."""
+"""Pieces of a text that are embedded; texts longer than that are not compared by cosine."""
 
 
 class FunctionJudge:
-    """A judge that is a function of (question, stored text, fresh text).
+    """Wraps a function of (question, stored text, fresh text) as a judge.
 
-    It returns True, False, or None where it is not sure.
+    The function returns True, False, or None if it is not sure.
     """
 
     def __init__(self, function: Callable[[str, str, str], bool | None]) -> None:
         self._function = function
 
     def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:
-        said = self._function(question, stored.text, fresh.text)
-        if said is None or isinstance(said, bool):
-            return said
-        if type(said).__name__ == "bool_" or type(said).__name__ == "bool":  # NumPy's
-            return bool(said)
-        raise TypeError(f"a judge returns True, False or None, not a {type(said).__name__}")
+        result = self._function(question, stored.text, fresh.text)
+        if result is None or isinstance(result, bool):
+            return result
+        if type(result).__name__ in ("bool_", "bool"):  # NumPy's
+            return bool(result)
+        raise TypeError(f"a judge must return True, False or None, not a {type(result).__name__}")
 
 
 class LocalJudge:
-    """Compares two answers on this machine: the default.
+    """Compares two answers locally, without a language model. The default judge.
 
     Equal texts are the same answer. Otherwise the words of both, without those of the question,
-    are compared over their whole length (`answer_verdict`): an answer that the other contains
-    is the same; a number, date, name or polarity that contradicts makes them different, and so
-    does having nothing in common. Where neither is clear, the judge is not sure.
+    are compared over the whole texts (`answer_verdict`). Answers are the same if one contains the
+    other; they differ if a number, date, name or polarity contradicts, or if they have nothing
+    in common. If neither is clear, the judge is not sure.
 
     Args:
-        embed: unit vectors, float32[n, d]; asked about few pairs, and never decisive alone.
-        verifier: not asked. It was trained on questions, and of the pairs of answers that this
-            judge takes for the same it denies the right ones about as often as the wrong ones.
+        embed: returns unit vectors, float32[n, d]; used for few pairs, and never decisive alone.
+        verifier: not used. It was trained on questions; among the pairs of answers that this judge
+            takes for the same, it rejects right ones about as often as wrong ones.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LocalJudge:
 
     def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:
         one, other = _plain(stored.text), _plain(fresh.text)
-        if _structured(stored) or _structured(fresh):  # not only words: equal or not known
+        if _structured(stored) or _structured(fresh):  # more than text: equal, or not sure
             return True if stored.payload == fresh.payload and one == other else None
         if not one or not other:
             return None
@@ -75,7 +75,7 @@ class LocalJudge:
         )
 
     def _cosine(self, one: str, other: str) -> float:
-        """The cosine of two texts, each the mean of its pieces."""
+        """The cosine similarity of two texts, each represented by the mean of its pieces."""
         return float(self._direction(one) @ self._direction(other))
 
     def _direction(self, text: str) -> Vector:
@@ -104,44 +104,45 @@ _CUT = 4000
 
 
 class ModelJudge:
-    """Asks a language model.
+    """Asks a language model to compare two answers.
 
     Args:
-        complete: answers a prompt, such as `lambda prompt: router.complete(...).text`.
+        complete: sends a prompt and returns the reply, such as
+            `lambda prompt: router.complete(...).text`.
     """
 
     def __init__(self, complete: Callable[[str], str]) -> None:
         self._complete = complete
 
     def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:
-        told = PROMPT.format(
+        prompt = PROMPT.format(
             question=question[:_CUT], stored=stored.text[:_CUT], fresh=fresh.text[:_CUT]
         )
-        return verdict(self._complete(told))
+        return verdict(self._complete(prompt))
 
 
 def verdict(reply: str) -> bool | None:
-    """yes: True, no: False, anything else: None."""
+    """True for a reply of yes, False for no, None for anything else."""
     words = re.findall(r"[a-z]+", reply.lower())
-    said = {word for word in words if word in ("yes", "no")}
-    return (said == {"yes"}) if len(said) == 1 else None
+    verdicts = {word for word in words if word in ("yes", "no")}
+    return (verdicts == {"yes"}) if len(verdicts) == 1 else None
 
 
-def as_judge(given: Any) -> Judge:
-    """A judge, or a function as one.
+def as_judge(judge: Any) -> Judge:
+    """A judge as it is, or a function wrapped as a judge.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: `judge` is neither, or an async function.
     """
-    if isinstance(given, Judge):
-        return given
-    if inspect.iscoroutinefunction(given):
+    if isinstance(judge, Judge):
+        return judge
+    if inspect.iscoroutinefunction(judge):
         raise ConfigError(
-            "judge is an async function; it is called from a thread: give a plain one."
+            "judge is an async function, but it is called from a thread: pass a plain function."
         )
-    if callable(given):
-        return FunctionJudge(given)
+    if callable(judge):
+        return FunctionJudge(judge)
     raise ConfigError(
-        f"judge is a {type(given).__name__}; give a semcache judge, a function of (question, "
+        f"judge is a {type(judge).__name__}; pass a semcache judge, a function of (question, "
         "stored text, fresh text), 'local', 'model', or None."
     )

@@ -1,4 +1,4 @@
-"""The default verification: evidence of several kinds, and a bound that is learned in use."""
+"""The default verification: several kinds of evidence, with a threshold learned in use."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class LearnedVerification:
     """A `Verification` that keeps a bound on the share of served answers that are wrong.
 
     Args:
-        learner: what has been learned, and where labels go.
-        telemetry: told when the pair model fails.
-        clock: seconds since the epoch.
+        learner: holds what was learned so far, and receives labels.
+        telemetry: receives failures of the pair model.
+        clock: returns seconds since the epoch.
     """
 
     k = NEIGHBOURS
@@ -76,21 +76,20 @@ class LearnedVerification:
         *,
         every_one: bool = False,
     ) -> list[Candidate]:
-        """Candidates with their evidence.
+        """The candidates with their evidence.
 
-        The pair model is asked about one after another, and about no more once one is good
-        enough to be served.
+        The pair model scores one candidate after another, until one is good enough to serve.
 
         Args:
-            candidates: the nearest first.
-            every_one: ask it about all of them.
+            candidates: the candidates, nearest first.
+            every_one: evaluate all of them, even after one that would be served.
         """
         agreements = self.learner.neighbour_agreements(candidates)
         evaluated: list[Candidate] = []
         asked = 0
         for candidate, agreement in zip(candidates, agreements, strict=True):
             if (candidate.entry.id, question) in self.learner.rejected_pairs:
-                evidence = _called_wrong(candidate.similarity)
+                evidence = _reported_wrong(candidate.similarity)
                 evaluated.append(replace(candidate, evidence=evidence))
                 continue
             evidence = self._evidence(question, candidate, agreement)
@@ -126,7 +125,7 @@ class LearnedVerification:
             (score,) = verifier.logits([(stored, question)])
             logit = float(score)
             if not math.isfinite(logit):
-                raise ValueError(f"the verifier says {logit}")
+                raise ValueError(f"the verifier returned {logit}, which is not a finite number")
         except Exception as error:
             self._telemetry.fault("verify", error)
             return evidence
@@ -166,6 +165,8 @@ class LearnedVerification:
         self.learner.close()
 
 
-def _called_wrong(similarity: float) -> Evidence:
-    """Of a candidate that somebody has called wrong for this very question."""
-    return Evidence(similarity, (Finding("reported", "this answer", "called wrong"),), by="guards")
+def _reported_wrong(similarity: float) -> Evidence:
+    """The evidence for a candidate that was reported wrong for this very question."""
+    return Evidence(
+        similarity, (Finding("reported", "this answer", "reported wrong"),), by="guards"
+    )

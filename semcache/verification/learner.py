@@ -1,9 +1,9 @@
-"""Where labels come in, and how they survive the process.
+"""Turns answers and reports into labels, learns from them, and stores both.
 
-Labels cost calls, and most of these are made anyway: a miss asks the model, and its answer shows
-what the refused candidate was worth; of what would be served a small share is asked all the same.
-Each label is a row in the ledger, and the state is saved beside them now and then, so that it
-survives the process and is shared by others on the same backend.
+A label costs a call to the model, but most of these calls are made anyway: on a miss, the fresh
+answer shows whether the refused candidate was right. In addition, the model is called for a small
+share of the candidates that would be served. Each label is a row in the ledger. The state is saved
+now and then, so that it outlives the process and other processes on the same backend share it.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ if TYPE_CHECKING:
     from semcache.verification.state import CalibrationState
 
 _SAVE_EVERY = 200
-"""Labels after which the state is saved, so that a killed process has little to learn again."""
+"""Labels after which the state is saved, so that little is lost if the process is killed."""
 _UNWRITTEN = 10_000
-"""Labels and served hits that are kept while they cannot be written; older ones are dropped."""
+"""Labels and served hits held in memory until they are written; older ones are dropped."""
 _CATCH_UP_EVERY = 1.0
-"""Seconds after which labels of other processes are read."""
+"""Seconds between reads of the labels from other processes."""
 _RECENT = 50_000
-"""Labels that are read again for what they say of single entries."""
+"""Labels that are read when the state is loaded, for what they say about single entries."""
 
 
 class Learner:
     """Turns answers and reports into labels, and labels into state.
 
     Args:
-        ledger, metadata: where labels and state are kept.
-        config: the bound, and what it is held with.
-        verifier: the pair model; None if there is none, and the cosine must do.
-        judge: compares answers; None if labels come from people alone.
-        telemetry: told of labels, of thresholds that rise, and of faults.
-        clock: seconds since the epoch.
-        in_background: False compares answers before `submit` returns, so that equal runs are
-            equal.
+        ledger, metadata: where labels and state are stored.
+        config: the bound, and the parameters used to keep it.
+        verifier: the pair model; None decides by the cosine and the guards alone.
+        judge: compares answers; None means that labels come only from people.
+        telemetry: receives labels, rising thresholds and faults.
+        clock: returns seconds since the epoch.
+        in_background: False compares answers before `submit` returns, so that runs are
+            reproducible.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Learner:
         self.config = config
         self.verifier = verifier
         self.rejected_pairs: set[tuple[int, str]] = set()
-        """(entry id, question) of answers that somebody called wrong."""
+        """(entry id, question) of answers that were reported wrong."""
         self._ledger, self._metadata = ledger, metadata
         self._telemetry, self._clock = telemetry, clock
         self._worker = (
@@ -95,10 +95,10 @@ class Learner:
         self._writer = os.urandom(6).hex()
         self._lock = threading.RLock()
         self._writing = threading.Lock()
-        """Taken before `_lock` by whoever moves labels and served hits to the ledger."""
+        """Held while labels and served hits move to the ledger; acquired before `_lock`."""
         self._state: CalibrationState | None = None
         self._last_label = 0
-        """The newest label that the state takes in."""
+        """Number of the newest label that the state includes."""
         self._caught_up_at = 0.0
         self._observed: list[Observation] = []
         self._served: list[ServedHit] = []
@@ -115,35 +115,35 @@ class Learner:
         return self._worker is not None
 
     def policy(self, namespace: str) -> CalibratedPolicy:
-        """The policy of this moment for a namespace."""
+        """A snapshot of the current policy for a namespace."""
         with self._lock:
-            policy = self._known().policy(namespace)
-        while self._failed:  # told without the lock: a listener may look into the cache
+            policy = self._current_state().policy(namespace)
+        while self._failed:  # reported without the lock: a listener may use the cache
             self._telemetry.fault("verify", self._failed.pop())
         return policy
 
     def neighbour_agreements(self, candidates: Sequence[Candidate]) -> list[NeighbourAgreement]:
         """How each candidate of a lookup compares with the others."""
         with self._lock:
-            return self._known().neighbour_agreements(candidates)
+            return self._current_state().neighbour_agreements(candidates)
 
     def thresholds(self) -> dict[str | None, ServingThreshold]:
-        """Of the traffic as a whole (None), and of the namespaces with enough labels."""
+        """The thresholds of the whole traffic (None) and of the namespaces with enough labels."""
         with self._lock:
-            return self._known().thresholds()
+            return self._current_state().thresholds()
 
     def labels(self) -> float:
-        """How many labels the traffic as a whole has, old ones counting less."""
+        """Number of labels of the traffic as a whole; old ones count less."""
         with self._lock:
-            return self._known().overall.labels
+            return self._current_state().overall.labels
 
     # -------------------------------------------------------------------------- traffic
 
     def observe_lookup(self, lookup: Lookup, chance: float) -> None:
-        """A lookup was decided; it is part of the traffic, and a hit may be reported on."""
+        """Count a lookup as traffic; remember a hit, so that it can be reported on later."""
         hit = isinstance(lookup.decision, Hit)
         with self._lock:
-            self._known().observe_lookup(lookup.query.request.namespace, chance)
+            self._current_state().observe_lookup(lookup.query.request.namespace, chance)
             self._changed = True
             if hit:
                 self._served.append(served_hit(lookup, self._clock()))
@@ -154,7 +154,7 @@ class Learner:
     def submit(
         self, lookup: Lookup, fresh: Completion, entry_id: int | None, kind: ObservationKind
     ) -> None:
-        """Have the answer of the lookup's candidate compared with a fresh one."""
+        """Queue a comparison of the candidate's answer with a fresh one."""
         candidate, query = lookup.candidate, lookup.query
         if self._worker is not None and candidate is not None:
             self._worker.submit(
@@ -188,9 +188,9 @@ class Learner:
         )
 
     def apply_label(self, observation: Observation) -> None:
-        """Learn from a label, and write it down soon."""
+        """Learn from a label, and write it to the ledger soon."""
         with self._lock:
-            state = self._known()
+            state = self._current_state()
             raised = [(name, state.threshold(name)) for name in state.apply_label(observation)]
             self._changed = True
             self._unsaved += 1
@@ -202,14 +202,14 @@ class Learner:
             self._telemetry.emit(BoundEvent(name, self.config.bound, served_from))
 
     def report(self, lookup: Lookup | str, right: bool, *, kind: ObservationKind) -> bool:
-        """Somebody says whether what a lookup served was right.
+        """Take a report on whether the answer that a lookup served was right.
 
-        Returns whether the lookup is remembered.
+        Returns whether the lookup is still known.
 
         Raises:
-            StoreError: it could not be written.
+            StoreError: the report could not be written.
         """
-        hit = self._remembered(lookup)
+        hit = self._find_hit(lookup)
         if hit is None or hit.verdict is right:
             return hit is not None
         pair = (hit.entry_id, hit.question)
@@ -220,17 +220,17 @@ class Learner:
                 self.rejected_pairs.add(pair)
         self.flush()
         self._ledger.observe([], [hit])
-        self._ledger.set_verdict(hit.id, right)  # before the label: who reads that must find it
+        self._ledger.set_verdict(hit.id, right)  # readers of the label need it: write it first
         self._telemetry.emit(LabelEvent(hit.namespace, hit.entry_id, kind, right))
         self.apply_label(label_of(hit, right, kind, self._clock(), self._writer))
         self.flush()
         return True
 
-    def _remembered(self, lookup: Lookup | str) -> ServedHit | None:
-        name = lookup if isinstance(lookup, str) else lookup.id
-        with self._writing, self._lock:  # what is being written is in one place or the other
-            waiting = [hit for hit in self._served if hit.id == name]
-        hit = waiting[0] if waiting else self._ledger.served_hit(name)
+    def _find_hit(self, lookup: Lookup | str) -> ServedHit | None:
+        lookup_id = lookup if isinstance(lookup, str) else lookup.id
+        with self._writing, self._lock:  # so that a hit being written is not missed
+            unwritten = [hit for hit in self._served if hit.id == lookup_id]
+        hit = unwritten[0] if unwritten else self._ledger.served_hit(lookup_id)
         if hit is not None or isinstance(lookup, str):
             return hit
         if not isinstance(lookup.decision, Hit) or lookup.candidate is None:
@@ -239,10 +239,10 @@ class Learner:
 
     # --------------------------------------------------------------------------- memory
 
-    def _known(self) -> CalibrationState:
-        """The state, with what others have learned in the meantime. The lock is held.
+    def _current_state(self) -> CalibrationState:
+        """The state, caught up with labels of other processes. The caller holds the lock.
 
-        Failures are told later; a first reading that failed is tried again.
+        Failures are reported later; if the first load fails, the next call tries again.
         """
         now = time.monotonic()
         state = self._state
@@ -258,7 +258,7 @@ class Learner:
         return state
 
     def _load(self) -> CalibrationState:
-        """The prior, the saved state, and what labels say of single entries."""
+        """Build the state from the prior, the saved state and the labels of single entries."""
         from semcache.verification.state import CalibrationState
 
         if self.verifier is not None:
@@ -277,7 +277,7 @@ class Learner:
             saved = load_state(self._metadata)
             if state.restore(saved):
                 self._last_label = int(saved["last"])
-        except (ValueError, TypeError, KeyError) as error:  # damaged, or from somewhere else
+        except (ValueError, TypeError, KeyError) as error:  # damaged, or not written by us
             self._failed.append(error)
             state = CalibrationState(shipped, self.config)
         since = max(0, self._last_label - _RECENT)
@@ -287,7 +287,7 @@ class Learner:
         return state
 
     def _catch_up(self, state: CalibrationState) -> None:
-        """Learn from the labels of others."""
+        """Learn from the labels that other processes wrote."""
         reported = False
         for number, observation in self._ledger.observations_after(self._last_label, _RECENT):
             self._last_label = number
@@ -299,10 +299,10 @@ class Learner:
             self.rejected_pairs = self._ledger.rejected_pairs()
 
     def flush(self) -> None:
-        """Write labels and served hits that are not written yet.
+        """Write the pending labels and served hits.
 
         Raises:
-            StoreError: they could not be written, and are kept for the next time.
+            StoreError: they could not be written; the next call tries again.
         """
         with self._writing:
             with self._lock:
@@ -312,7 +312,7 @@ class Learner:
                 return
             try:
                 self._ledger.observe(observed, served)
-            except SemcacheError:  # anything else would fail again: it is dropped
+            except SemcacheError:  # after any other error they would fail again: drop them
                 with self._lock:
                     self._observed = observed + self._observed
                     self._served = served + self._served
@@ -321,18 +321,18 @@ class Learner:
             self.save()
 
     def save(self) -> None:
-        """Save the state, so that the next process need not learn it again from the labels.
+        """Save the state, so that the next process does not start from the labels again.
 
-        Nothing is written where nothing has changed: who only looks leaves no trace.
+        Nothing is written if nothing has changed: reading a cache does not modify it.
 
         Raises:
-            StoreError: it could not be written.
+            StoreError: the state could not be written.
         """
         self._unsaved = 0
         self.flush()
         with self._writing, self._lock:
             state = self._state
-            # A label that came in just now has no number yet; the state waits for the next time.
+            # A label that has just arrived has no number yet: leave the state to the next call.
             if state is None or not self._changed or self._observed:
                 return
             self._catch_up(state)
@@ -340,14 +340,14 @@ class Learner:
             self._changed = False
 
     def wait(self) -> None:
-        """Return when the judge has nothing left to do."""
+        """Wait until no comparison is pending."""
         if self._worker is not None:
             self._worker.wait()
 
     def after_fork(self) -> None:
-        """In a child process: threads, locks and unwritten labels are the parent's.
+        """Start over in a child process: threads, locks and unwritten labels belong to the parent.
 
-        The child begins from what is written down, as any other process.
+        The child starts from what is stored, like any other process.
         """
         self._reset()
         if self._worker is not None:
@@ -356,7 +356,7 @@ class Learner:
             self.verifier.after_fork()
 
     def close(self) -> None:
-        """Compare no more; write and save the rest. A second time does nothing."""
+        """Stop comparing answers, and save everything. Calling it again does nothing."""
         if self._closed:
             return
         self._closed = True

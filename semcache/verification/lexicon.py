@@ -1,8 +1,8 @@
 """Words that decide what a question asks for: numbers, units, dates, opposites, languages.
 
-Tables and nothing else; `guards` reads them. English first, since the tables of another
-language would have to be made by somebody who speaks it: where a question is in another
-language, numbers and identifiers still count and the rest is silent.
+Tables only; `guards` uses them. They are in English, since tables for another language would have
+to be written by somebody who speaks it. For questions in other languages, numbers and identifiers
+are still compared, and most other tables find nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MONTHS: dict[str, str] = {
         "january february march april may june july august september october november december"
     ).split()
     for form in (name, name[:3])
-    if form not in ("may", "mar")  # words of their own
+    if form not in ("may", "mar")  # words in their own right
 }
 MONTHS |= {"may": "may", "sept": "september"}
 
@@ -100,10 +100,10 @@ for _pair in _OPPOSITES.split("|"):
     OPPOSITES[_other] = OPPOSITES.get(_other, frozenset()) | {_one}
 
 PERISHABLE = frozenset("now today tonight yesterday tomorrow latest newest".split())
-"""Words that make an answer grow stale."""
+"""Words in a question that make its answer go out of date."""
 
 DIRECTIONS = frozenset("to from into than before after over against versus vs by of under".split())
-"""Words around which two names cannot change places."""
+"""Words around which two names cannot be swapped without changing the question."""
 
 STOPWORDS: dict[str, frozenset[str]] = {
     "en": frozenset("the is are what how does do of to and in for can i my you a with".split()),
@@ -139,7 +139,7 @@ PLACES = frozenset(
     ).split()
 )
 ALIASES: dict[str, str] = {"usa": "america", "uk": "britain", "postgres": "postgresql"}
-"""Other names of the same."""
+"""Other names for the same thing."""
 PRODUCTS = frozenset(
     (
         "python java javascript typescript ruby rust golang php kotlin swift c++ c# perl scala "
@@ -156,4 +156,4 @@ KINDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("place", PLACES),
     ("product", PRODUCTS),
 )
-"""Lists of names of one kind, known without their capitals."""
+"""Names of each kind that are recognized even without capitals."""

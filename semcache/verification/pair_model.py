@@ -1,9 +1,9 @@
-"""The shipped pair model: do two questions ask for the same answer?
+"""The shipped pair model, which scores whether two questions ask for the same answer.
 
-[CLS] stored [SEP] asked [SEP] through five layers, run by onnxruntime. Its word embeddings
-are those of all-MiniLM-L6-v2, read from the default embedder's own file, so that this one
-holds the layers alone. `benchmarks/verifier` trains it; docs/explanation/pair-model.md
-is its card.
+A transformer of five layers reads "[CLS] stored [SEP] asked [SEP]"; onnxruntime runs it. It uses
+the word embeddings of all-MiniLM-L6-v2 from the file of the default embedder, so that its own file
+holds only the layers. `benchmarks/verifier` trains it; docs/explanation/pair-model.md is its model
+card.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 MODEL_FILE = Path(__file__).with_name("pair.onnx")
 LONGEST_SIDE = 96
-"""Tokens of one question that the model looks at."""
+"""Tokens of each question that the model reads; the rest is cut off."""
 _CLS, _SEP = 101, 102
 
 
 class PairModel:
-    """A `Verifier` over the shipped file. Nothing is loaded before it is needed.
+    """A `Verifier` that runs the shipped pair model. It is loaded on first use.
 
     Args:
-        file: the layers.
+        file: the ONNX file with the layers.
     """
 
     def __init__(self, file: Path = MODEL_FILE) -> None:
@@ -47,25 +47,25 @@ class PairModel:
         self._ready: tuple[Any, Any, NDArray[Any]] | None = None
 
     def load(self) -> None:
-        """Get ready; takes a fraction of a second.
+        """Load the model, which takes a fraction of a second.
 
         Raises:
-            EmbedderError: a part is not to be had.
+            EmbedderError: a file or a package is missing or damaged.
         """
         self._parts()
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """log-odds that (stored, asked) ask for the same, for each pair.
+        """Log-odds that the questions ask for the same, for each pair of (stored, asked).
 
         Raises:
-            EmbedderError: the model cannot be run.
+            EmbedderError: the model cannot be loaded.
         """
         session, tokenizer, words = self._parts()
-        laid = [laid_out(_tokens(tokenizer, a), _tokens(tokenizer, b)) for a, b in pairs]
-        return [float(found) for found in session.run(None, _packed(laid, words))[0]]
+        inputs = [laid_out(_tokens(tokenizer, a), _tokens(tokenizer, b)) for a, b in pairs]
+        return [float(logit) for logit in session.run(None, _packed(inputs, words))[0]]
 
     def after_fork(self) -> None:
-        """In a child process: another thread of the parent may have held the lock."""
+        """Renew the lock in a child process: a thread of the parent may have held it."""
         self._lock = threading.Lock()
 
     def _parts(self) -> tuple[Any, Any, NDArray[Any]]:
@@ -95,38 +95,36 @@ class PairModel:
                 str(self._file), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise EmbedderError(f"The verifier in {self._file} cannot be used: {error}") from error
+            raise EmbedderError(
+                f"The pair model in {self._file} cannot be loaded: {error}"
+            ) from error
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return session, tokenizer, words
 
 
-def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
-    return _remembered(tokenizer, text)
-
-
 @lru_cache(maxsize=2048)
-def _remembered(tokenizer: Any, text: str) -> tuple[int, ...]:
+def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
     ids = tokenizer.encode(text[: 12 * LONGEST_SIDE], add_special_tokens=False).ids
     return tuple(ids[:LONGEST_SIDE])
 
 
 def laid_out(a: Sequence[int], b: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Tokens of a pair, and the mark of each: 2 for the second text, + 1 where both have it."""
+    """The tokens of a pair, and a mark for each: 2 in the second text, plus 1 if both have it."""
     in_a, in_b = set(a), set(b)
     marks = [0, *(int(t in in_b) for t in a), 0, *(2 + (t in in_a) for t in b), 2]
     return [_CLS, *a, _SEP, *b, _SEP], marks
 
 
-def _packed(laid: Sequence[tuple[list[int], list[int]]], words: NDArray[Any]) -> dict[str, Any]:
-    """The inputs of the graph: packed as the embedder's are, words looked up, each marked."""
+def _packed(inputs: Sequence[tuple[list[int], list[int]]], words: NDArray[Any]) -> dict[str, Any]:
+    """The inputs of the ONNX graph: packed tokens with their word embeddings and marks."""
     import numpy as np
 
     from semcache.embedders.onnx import packed
 
-    lengths = np.array([len(tokens) for tokens, _ in laid])
+    lengths = np.array([len(tokens) for tokens, _ in inputs])
     return {
-        **packed([tokens for tokens, _ in laid], words),
-        "marks": np.concatenate([np.array(marks, np.int64) for _, marks in laid]),
+        **packed([tokens for tokens, _ in inputs], words),
+        "marks": np.concatenate([np.array(marks, np.int64) for _, marks in inputs]),
         "first": np.cumsum(lengths) - lengths,
     }

@@ -1,4 +1,4 @@
-"""Rules by which a candidate is served. Each is a value and a pure function of its arguments."""
+"""Policies: rules for serving a candidate. Each is immutable; `decide` is a pure function."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 NEIGHBOURS = 5
-"""Candidates that the verified policy wants to see: their company is evidence, too."""
+"""Candidates fetched for the calibrated policy: whether they agree is evidence, too."""
 LOOKED_AT = 3
-"""Candidates of a lookup that the pair model is asked about, at most."""
+"""Maximum number of candidates of a lookup that the pair model scores."""
 FLOOR = 0.55
-"""Neighbours less similar than this are none."""
+"""Minimum similarity of a candidate."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedThreshold:
     """Serve the nearest candidate if its cosine similarity reaches the threshold.
 
-    What every cache of the field does. It cannot tell "flights to Boston" from "flights
-    from Boston", which lie nearer to each other than most honest paraphrases do.
+    This is what semantic caches usually do. It cannot tell "flights to Boston" from "flights
+    from Boston", which are more similar to each other than most true paraphrases are.
 
     Raises:
         ConfigError: the threshold is not in (0, 1].
@@ -40,8 +40,8 @@ class FixedThreshold:
     def __post_init__(self) -> None:
         if isinstance(self.threshold, bool) or not 0.0 < self.threshold <= 1.0:
             raise ConfigError(
-                f"threshold is {self.threshold!r}; it is a cosine similarity above 0 and up to 1, "
-                "such as 0.92."
+                f"threshold is {self.threshold!r}; it must be a cosine similarity above 0 and "
+                "at most 1, such as 0.92."
             )
 
     @property
@@ -52,7 +52,7 @@ class FixedThreshold:
     def floor(self) -> float:
         return self.threshold
 
-    def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:  # noqa: ARG002 - leaves nothing to chance
+    def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:  # noqa: ARG002 - not random
         nearest = candidates[0]
         if nearest.similarity >= self.threshold:
             return Hit(
@@ -65,16 +65,16 @@ class FixedThreshold:
 
 @dataclass(frozen=True, slots=True)
 class CalibratedPolicy:
-    """Serve the likeliest candidate if serving such as it keeps the bound.
+    """Serve the candidate most likely to be right if it reaches the serving threshold.
 
-    How likely a candidate is right is for `verification.features` to say, and from which likelihood
-    on the bound is kept for `verification.calibration`. A value: one moment of what a cache has
-    learned, for one namespace.
+    The chance that a candidate is right comes from `verification.features` and
+    `verification.weights`, the threshold from `verification.calibration`. A policy is an immutable
+    snapshot of what a cache has learned, for one namespace.
 
     Attributes:
-        rules: the bound, and what it is held with.
-        weights: from evidence to likelihood.
-        line: from where on candidates are served.
+        config: the bound, and the parameters used to keep it.
+        weights: turn evidence into a chance.
+        threshold: from which bin on candidates are served.
     """
 
     config: BoundConfig
@@ -90,15 +90,16 @@ class CalibratedPolicy:
         return FLOOR
 
     def with_chance(self, evidence: Evidence) -> Evidence:
-        """The evidence with the chance that it stands for."""
-        if not evidence.features:  # a guard refused, or the words are the same
+        """The evidence with the chance that the candidate is right."""
+        if not evidence.features:  # refused by a guard, or the same words
             return evidence
         return replace(evidence, chance=chance_of(self.weights.logit(evidence.features)))
 
     def serves(self, evidence: Evidence) -> bool:
-        """Whether evidence of this kind is good enough.
+        """Whether a candidate with this evidence is served.
 
-        The same words are, wherever the line is, as long as they prove right.
+        A question with the same words is served whatever the threshold, as long as the error
+        rate of such questions keeps the bound.
         """
         if evidence.by == "same words" and self.threshold.same_words <= self.config.bound:
             return True
@@ -108,10 +109,10 @@ class CalibratedPolicy:
         )
 
     def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
-        seen = [c for c in candidates if c.evidence is not None]
-        likely = [c for c in seen if c.evidence is not None and c.evidence.chance is not None]
+        evaluated = [c for c in candidates if c.evidence is not None]
+        likely = [c for c in evaluated if c.evidence is not None and c.evidence.chance is not None]
         if not likely:
-            return _refused(seen)
+            return _refused(evaluated)
         best = max(likely, key=_chance)
         chance = _chance(best)
         assert best.evidence is not None
@@ -119,42 +120,42 @@ class CalibratedPolicy:
         if not self.serves(best.evidence):
             return Miss("doubtful", reason, best)
         if best.evidence.by == "same words":
-            reason = f"the same words but for case and punctuation, {_likely(chance)}"
+            reason = f"the same words except for case and punctuation, {_likely(chance)}"
         if draw < self.config.exploration_rate:
-            share = (
-                f"{self.config.exploration_rate:.0%} of what is good enough is asked all the same"
-            )
+            share = f"{self.config.exploration_rate:.0%} of such calls go to the model anyway"
             return Explore(best, f"{reason}; {share}")
         return Hit(best.entry, best.similarity, reason, best)
 
     def _threshold_in_words(self) -> str:
         if self.threshold.first_bin >= BINS:
-            return f"and nothing is served yet: no line is known to keep {self.config.bound:.1%}"
+            return (
+                f"but nothing is served yet: no threshold keeps the {self.config.bound:.1%} bound"
+            )
         return (
-            f"the line is {chance_of(self.threshold.logit):.1%} (expected wrong above it: "
-            f"{self.threshold.expected:.2%}, with caution {self.threshold.upper:.2%}, bound "
-            f"{self.config.bound:.1%})"
+            f"served from {chance_of(self.threshold.logit):.1%} on (expected wrong: "
+            f"{self.threshold.expected:.2%}, cautious estimate {self.threshold.upper:.2%}, "
+            f"bound {self.config.bound:.1%})"
         )
 
 
 def bin_of_chance(chance: float) -> int:
-    """The bin of a chance; see `verification.calibration`."""
+    """The bin that a chance falls into; see `verification.calibration`."""
     return bin_index(log_odds(chance))
 
 
 def _chance(candidate: Candidate) -> float:
-    found = candidate.evidence
-    return found.chance if found is not None and found.chance is not None else -1.0
+    evidence = candidate.evidence
+    return -1.0 if evidence is None or evidence.chance is None else evidence.chance
 
 
 def _likely(chance: float) -> str:
     return f"right with a chance of {chance:.1%}"
 
 
-def _refused(seen: Sequence[Candidate]) -> Miss:
-    """The nearest candidate's reason stands for all."""
-    for candidate in seen:
+def _refused(candidates: Sequence[Candidate]) -> Miss:
+    """The miss if no candidate has a chance, with the reason of the nearest one refused."""
+    for candidate in candidates:
         finding = None if candidate.evidence is None else refusal(candidate.evidence)
         if finding is not None:
             return Miss("refused", f"{finding.kind}: {finding.stored} / {finding.asked}")
-    return Miss("doubtful", "no candidate was looked at")
+    return Miss("doubtful", "no candidate was evaluated")

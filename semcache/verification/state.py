@@ -1,7 +1,8 @@
 """What a cache has learned about its own answers: weights, labels by bin, serving thresholds.
 
-`weights` and `calibration` hold the mathematics, as values; here one value replaces another, for
-the traffic as a whole and for each namespace. No I/O, no clock; the owner holds a lock around it.
+`weights` and `calibration` do the mathematics with immutable values. `CalibrationState` holds the
+current ones, for the traffic as a whole and for each namespace. It does no I/O and reads no clock;
+its owner holds a lock around every call.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from semcache.verification.weights import Weights
 
 _STATE_VERSION = 3
 _NAMESPACES_SAVED, _NAMESPACES = 1000, 20_000
-"""Namespaces whose state is saved, and kept in memory: the most recently seen ones."""
+"""Maximum number of namespaces saved, and held in memory: the most recently used ones."""
 _ENTRIES = 200_000
-"""Entries whose labels are remembered one by one."""
+"""Maximum number of entries whose own labels are remembered."""
 _STEEP_RISE = 3
 """Emit a `BoundEvent` if one label raises the threshold by at least this many bins."""
 _AFTER_ALARM = 0.1
-"""What labels from before an alarm still count."""
+"""Weight of labels from before an alarm."""
 _REPORT_WEIGHT = 0.5
-"""What a user's report counts for the weights: it is no random sample."""
+"""Weight of a report from a user when the weights are updated: it is not a random sample."""
 
 OVERALL = None
-"""Stands for the traffic as a whole where a namespace is named."""
+"""Used in place of a namespace for the traffic as a whole."""
 
 
 class CalibrationState:
-    """Everything that labels have changed.
+    """The mutable state of calibration: everything learned from lookups and labels.
 
     Args:
-        prior: where the weights begin.
-        config: the bound, and what it is held with.
+        prior: the initial distribution of the weights.
+        config: the bound, and the parameters used to keep it.
     """
 
     def __init__(self, prior: Prior, config: BoundConfig) -> None:
@@ -58,26 +59,26 @@ class CalibrationState:
     # -------------------------------------------------------------------------- reading
 
     def policy(self, namespace: str) -> CalibratedPolicy:
-        """The policy of this moment."""
+        """A snapshot of the current policy for a namespace."""
         return CalibratedPolicy(self.config, self._weights, self.threshold(namespace))
 
     def threshold(self, namespace: str | None) -> ServingThreshold:
-        """From where on candidates are served, in a namespace or overall."""
-        known = self._thresholds
-        if OVERALL not in known:
-            self._overall_fit, known[OVERALL] = calibration.overall(self.overall, self.config)
+        """The serving threshold of a namespace, or overall."""
+        thresholds = self._thresholds
+        if OVERALL not in thresholds:
+            self._overall_fit, thresholds[OVERALL] = calibration.overall(self.overall, self.config)
         if namespace is OVERALL:
-            return known[OVERALL]
-        if namespace not in known:
+            return thresholds[OVERALL]
+        if namespace not in thresholds:
             bins, fit = self._bins(namespace), self._overall_fit
             if fit is None or bins.labels < self.config.namespace_labels:
-                known[namespace] = known[OVERALL]
+                thresholds[namespace] = thresholds[OVERALL]
             else:
-                known[namespace] = calibration.for_namespace(bins, fit, self.config)[1]
-        return known[namespace]
+                thresholds[namespace] = calibration.for_namespace(bins, fit, self.config)[1]
+        return thresholds[namespace]
 
     def thresholds(self) -> dict[str | None, ServingThreshold]:
-        """Of the traffic as a whole, and of the namespaces with enough labels."""
+        """The thresholds of the traffic as a whole and of the namespaces with enough labels."""
         own = [n for n, b in self._namespaces.items() if b.labels >= self.config.namespace_labels]
         return {OVERALL: self.threshold(OVERALL), **{name: self.threshold(name) for name in own}}
 
@@ -93,16 +94,16 @@ class CalibrationState:
     # ------------------------------------------------------------------------- learning
 
     def observe_lookup(self, namespace: str, chance: float) -> None:
-        """A lookup whose best candidate had this chance."""
+        """Count a lookup whose best candidate had this chance."""
         index = bin_of_chance(chance)
         self.overall = self.overall.with_lookup(index, self.config)
-        self._keep(namespace, self._bins(namespace).with_lookup(index, self.config))
+        self._store_bins(namespace, self._bins(namespace).with_lookup(index, self.config))
 
     def apply_label(self, observation: Observation, *, replayed: bool = False) -> list[str | None]:
         """Learn from one label.
 
         Args:
-            replayed: another process has learned from it already: look for no alarm.
+            replayed: another process wrote it and has learned from it; do not check for alarms.
 
         Returns the namespaces (or `OVERALL`) whose threshold has risen steeply because of it.
         """
@@ -117,7 +118,7 @@ class CalibrationState:
         index = bin_of_chance(self._expected(observation, replayed=replayed))
         before = ServingThreshold() if replayed else self.threshold(namespace)
         self.overall = self.overall.with_label(index, right, self.config)
-        self._keep(namespace, self._bins(namespace).with_label(index, right, self.config))
+        self._store_bins(namespace, self._bins(namespace).with_label(index, right, self.config))
         self._thresholds.clear()
         if replayed:
             return []
@@ -129,25 +130,25 @@ class CalibrationState:
         return raised
 
     def _expected(self, observation: Observation, *, replayed: bool) -> float:
-        """The chance that decided; of labels of other versions and processes, the chance that
-        the weights of today give."""
+        """The chance that the decision was based on; for replayed labels, which may come from
+        another version, the chance by the current weights."""
         if replayed and len(observation.features) == len(features.FEATURES):
             return chance_of(self._weights.logit(observation.features))
         return observation.expected
 
     def note_outcome(self, observation: Observation) -> None:
-        """What a label says of the entry itself, and of the fresh entry beside it."""
+        """Learn what a label says about its entry, and about the entry with the fresh answer."""
         entry = observation.entry_id
         residual = self._residual.get(entry, 0.0) + observation.right - observation.expected
         self._residual[entry] = max(-2.0, min(2.0, residual))
         if observation.right and observation.other_id is not None:
             self._answer_of[observation.other_id] = self._answer_of.get(entry, entry)
-        for known in (self._residual, self._answer_of):
-            if len(known) > _ENTRIES:
-                del known[next(iter(known))]
+        for by_entry in (self._residual, self._answer_of):
+            if len(by_entry) > _ENTRIES:
+                del by_entry[next(iter(by_entry))]
 
     def _alarms(self, namespace: str, right: bool) -> list[str | None]:
-        """Watch a label of what is served at present for a broken bound."""
+        """Test for a broken bound after the label of a candidate that is served now."""
         raised: list[str | None] = []
         self.overall, broken = calibration.alarm_after(self.overall, right, self.config)
         if broken:
@@ -157,7 +158,7 @@ class CalibrationState:
             }
             raised.append(OVERALL)
         bins, broken = calibration.alarm_after(self._bins(namespace), right, self.config)
-        self._keep(namespace, bins.discounted(_AFTER_ALARM) if broken else bins)
+        self._store_bins(namespace, bins.discounted(_AFTER_ALARM) if broken else bins)
         if broken and not raised:
             raised.append(namespace)
         if raised:
@@ -167,8 +168,8 @@ class CalibrationState:
     def _bins(self, namespace: str) -> Bins:
         return self._namespaces.get(namespace, _NO_LABELS)
 
-    def _keep(self, namespace: str, bins: Bins) -> None:
-        """Most recently seen last; the least recently seen one is dropped when there are too
+    def _store_bins(self, namespace: str, bins: Bins) -> None:
+        """Replace the counts of a namespace; drop the least recently used one if there are too
         many."""
         self._namespaces.pop(namespace, None)
         self._namespaces[namespace] = bins
@@ -178,7 +179,7 @@ class CalibrationState:
     # --------------------------------------------------------------------------- saving
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but what single entries' labels said, which is read from the labels."""
+        """The state to save, without what is known about single entries: labels restore that."""
         threshold = self.threshold(OVERALL)
         namespaces = list(self._namespaces.items())[-_NAMESPACES_SAVED:]
         return {
@@ -193,14 +194,14 @@ class CalibrationState:
         }
 
     def restore(self, state: dict[str, Any]) -> bool:
-        """Continue from what was saved; False if that is of another version or prior.
+        """Restore a saved state; return False if it is from another version or prior.
 
         Raises:
-            ValueError, TypeError, KeyError: it is damaged.
+            ValueError, TypeError, KeyError: the saved state is damaged.
         """
         size = len(features.FEATURES)
-        known = (state.get("version"), state.get("prior"), len(state.get("mean", ())))
-        if known != (_STATE_VERSION, self._prior_digest, size):
+        identity = (state.get("version"), state.get("prior"), len(state.get("mean", ())))
+        if identity != (_STATE_VERSION, self._prior_digest, size):
             return False
         spread = np.array(state["spread"], np.float64).reshape(size, size)
         self._weights = Weights(self._prior, np.array(state["mean"], np.float64), spread)
@@ -210,7 +211,7 @@ class CalibrationState:
 
     @property
     def _prior_digest(self) -> str:
-        """Names the prior: what was learned from one says nothing about another."""
+        """Identifies the prior: a state learned from one prior cannot be used with another."""
         return sha256(repr(self._prior).encode()).hexdigest()[:16]
 
 
@@ -220,5 +221,5 @@ _NO_LABELS = Bins()
 def _bins_of(saved: dict[str, Any]) -> Bins:
     parts = {name: tuple(map(float, saved[name])) for name in ("right", "wrong", "seen")}
     if any(len(part) != BINS for part in parts.values()):
-        raise ValueError("another number of bins")
+        raise ValueError("the saved state has a different number of bins")
     return Bins(**parts, alarm=float(saved["alarm"]))

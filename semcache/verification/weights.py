@@ -1,14 +1,12 @@
-"""How likely an answer is right, by evidence whose weight is learned in use.
+"""The chance that an answer is right: logistic regression whose weights are learned in use.
 
-The weights start as the shipped prior (`verification.prior`: fitted to labelled development data,
-spread as wide as its sets differ) and are updated with every label by one step of an
-assumed-density filter for logistic regression (M. Opper, "A Bayesian approach to on-line
-learning", 1998). The chance takes in how unsure the weights are (D. MacKay, "The evidence
-framework applied to classification networks", Neural Computation 4, 1992). Old labels fade,
-since traffic changes.
+The weights start from the shipped prior (`verification.prior`), which is fitted to labelled
+development data and as wide as the differences between those data sets. Every label updates them
+by one step of an assumed-density filter for logistic regression (M. Opper, "A Bayesian approach
+to on-line learning", 1998). Old labels fade, since traffic changes.
 
-What this can get wrong the bound does not inherit: `verification.calibration` measures how often a
-chance of, say, 0.97 is right in this cache's own traffic, and believes that.
+The bound does not depend on these chances being right: `verification.calibration` measures how
+often candidates with a chance of, say, 0.97 are right in the traffic of this cache.
 """
 
 from __future__ import annotations
@@ -27,11 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """A belief about the weights: a normal distribution that labels narrow.
+    """A normal distribution over the weights, which each label narrows.
 
     Attributes:
-        mean: float64[d]; spread: its covariance, float64[d, d].
-        prior: where it began, and what it drifts back to being unsure about.
+        prior: the initial distribution, whose variance is partly added back with each label.
+        mean: the expected weights, float64[d].
+        spread: their covariance, float64[d, d].
     """
 
     prior: Prior
@@ -43,14 +42,14 @@ class Weights:
         return cls(prior, np.array(prior.weights), np.diag(np.square(prior.deviations)))
 
     def logit(self, values: Iterable[float]) -> float:
-        """Log-odds that the answer is right, by the expected weights.
+        """Log-odds that the answer is right, with the expected weights.
 
-        How uncertain they are is left to `calibration`, which would otherwise count it twice.
+        Their uncertainty is left out here, since `calibration` accounts for it.
         """
         return float(self._scaled(values) @ self.mean)
 
     def updated(self, values: Iterable[float], right: bool, weight: float = 1.0) -> Weights:
-        """The belief after one label."""
+        """The distribution after one label."""
         x = self._scaled(values)
         spread_x = self.spread @ x
         variance = float(x @ spread_x)

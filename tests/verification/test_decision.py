@@ -49,7 +49,7 @@ def test_nothing_expired_is_served() -> None:
     assert isinstance(decision, Hit)
     assert decision.entry is fresh.entry
     assert decide(Neighbours(0.99, [old]), policy, now=10.0, draw=0) == Miss(
-        "expired", "what was similar enough has expired"
+        "expired", "the similar entries have expired"
     )
 
 

@@ -156,7 +156,7 @@ class RejectedError(ProviderError):
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another provider may answer: key, account, model or size is to blame."""
+        """Whether another provider may answer, because key, account, model or size is to blame."""
         return (
             self.status in (401, 402, 403, 404, 405, 413, 429)
             or self.status is None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from semcache.types import ServedHit
 
 _RECENT_LABELS = 1000
-"""Labels of served answers from which the false hit rate is estimated: the newest ones."""
+"""How many of the newest labels of served answers the false hit rate is estimated from."""
 
 
 def read_stats(backend: Backend) -> Stats:
@@ -91,6 +91,6 @@ def record_review(backend: Backend, hit: ServedHit, right: bool, writer: str) ->
     Raises:
         StoreError: it could not be written.
     """
-    backend.ledger.set_verdict(hit.id, right)  # before the label: who reads that must find it
+    backend.ledger.set_verdict(hit.id, right)  # before the label, whose readers must find it
     label = label_of(hit, right, "review", time.time(), writer)
     backend.ledger.observe([label], [])

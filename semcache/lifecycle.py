@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 
 class Managed:
-    """An object that takes part in forks and in the end of the program. Hooks do nothing here."""
+    """An object with hooks for forks and for the end of the program; by default they do nothing."""
 
     def before_fork(self) -> None:
         """Wait until nothing is in the middle of a write, and hold off new writes."""
 
     def after_fork_in_parent(self) -> None:
-        """In the parent: go on."""
+        """In the parent: allow writes again."""
 
     def after_fork(self) -> None:
         """In a child process: replace what belonged to threads of the parent."""
@@ -104,7 +104,7 @@ class Threads(Managed):
         return self._pool
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Do this in a thread; nobody waits for it."""
+        """Run `work` in a thread, without waiting for it."""
         self.pool.submit(work)
 
     def after_fork(self) -> None:

@@ -5,14 +5,14 @@ of small parts, each a protocol below, so that a backend without some capability
 leases, maintenance) can leave that part out instead of faking it.
 
 ==================  ===============================================================
-`Backend`           the whole: gives access to the parts, and survives forks
+`Backend`           the whole backend: gives access to its parts, and supports forks
 `Entries`           the serving path: exact, nearest, record, delete
 `Catalogue`         reading and listing entries, for people and tools
-`Evictable`         what enforcing quotas needs: totals, deletion in order
+`Evictable`         what eviction needs: totals, and deletion in a given order
 `Ledger`            labels and served hits
 `CounterStore`      counters, summed over all processes
-`Metadata`          small values by name
-`Leases`            one call to the model for equal requests from several processes
+`Metadata`          small named values
+`Leases`            which of several processes calls the model for a request
 `Maintenance`       checks, repairs, re-embedding; optional
 ==================  ===============================================================
 
@@ -273,7 +273,7 @@ class Ledger(Protocol):
         ...
 
     def unreviewed(self, limit: int) -> list[ServedHit]:
-        """A random sample of served hits without a verdict whose entry still exists."""
+        """A random sample of served hits without a verdict, whose entries still exist."""
         ...
 
     def rejected_pairs(self) -> set[tuple[int, str]]:
@@ -305,10 +305,10 @@ class CounterStore(Protocol):
 
 
 class Metadata(Protocol):
-    """Small values by name."""
+    """Small named values."""
 
     def meta(self, name: str) -> str | None:
-        """The value of this name, or None."""
+        """The value with this name; None if there is no such value."""
         ...
 
     def set_meta(self, name: str, value: str) -> None:
@@ -344,7 +344,7 @@ class Leases(Protocol):
         """Take the lease and return it; if it is held already, return its holder.
 
         Args:
-            vector: float32[d], with which `near` finds this lease; None means that it cannot.
+            vector: float32[d], by which `near` finds this lease; None hides the lease from `near`.
         """
         ...
 
@@ -355,14 +355,14 @@ class Leases(Protocol):
     def take_over(self, key: bytes, dead: LeaseHolder) -> Lease | None:
         """Take the lease from a dead holder; None if it no longer equals `dead`.
 
-        A holder that lives has changed, since its heartbeat has increased.
+        A holder that is alive no longer equals `dead`, because its heartbeat has increased.
         """
         ...
 
     def near(self, scope: bytes, vector: Vector, floor: float) -> bytes | None:
-        """The key of the held lease whose question is nearest, of those similar enough.
+        """The key of the held lease of this scope whose question is most similar to `vector`.
 
-        None if there is none with a similarity of at least `floor` in this scope.
+        None if no lease reaches a similarity of `floor`.
         """
         ...
 

@@ -93,7 +93,7 @@ class Eviction:
             self._forget(self._store.evict(order, count, spare=spare, namespace=namespace))
 
     def _sweep(self) -> None:
-        """Delete expired entries from time to time; until then they are not served either."""
+        """Delete expired entries from time to time. (Lookups ignore them anyway.)"""
         now = self._clock()
         if not 0 <= now - self._swept_at < _SWEEP_SECONDS:  # the clock may have stepped back
             deleted = self._store.delete(Selection(expired_at=now), STEP)

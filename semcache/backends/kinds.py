@@ -39,14 +39,14 @@ class BackendKind:
 
     def recover(
         self,
-        location: str,  # noqa: ARG002 - for kinds that can be damaged
+        location: str,  # noqa: ARG002 - used by kinds whose files can be damaged
         *,
         fix: bool,  # noqa: ARG002
         progress: Progress,  # noqa: ARG002
     ) -> list[str]:
         """Report what is wrong with a backend that cannot be opened, or recover it.
 
-        An empty list means that it can be opened; always so for kinds that a server maintains.
+        An empty list means that it can be opened; always so if a server maintains the store.
 
         Args:
             fix: recover what can be recovered, and report what was done.

@@ -20,7 +20,7 @@ UNSET: Final = _Unset.UNSET
 """The default of arguments for which None has a meaning of its own."""
 
 TTL: TypeAlias = float | timedelta | None
-"""Seconds (or a timedelta) for which an entry may be served; None means without end."""
+"""Seconds (or a timedelta) for which an entry may be served; None means forever."""
 
 GivenTTL: TypeAlias = TTL | Literal[_Unset.UNSET]
 
@@ -76,8 +76,8 @@ class Retention:
         ttl: seconds (or a timedelta) for which an entry may be served; None means no limit.
         namespace_ttl: TTLs by namespace. They take precedence over `ttl`; a TTL given with a call
             takes precedence over both.
-        sliding: whether the TTL of an entry restarts each time the entry is served. Hits may be
-            written up to a second late, so this is of no use for shorter TTLs.
+        sliding: whether the TTL of an entry restarts each time the entry is served. Hits are
+            written up to a second late, so use this only with TTLs well above a second.
         stale_while_revalidate: seconds (or a timedelta) after its TTL for which an entry is still
             served, while one caller refreshes it in the background.
         max_entries: the most entries to keep; None means no limit.
@@ -158,7 +158,7 @@ def _limit(limit: Limit, namespace: str) -> int | None:
 
 
 def seconds(ttl: TTL, name: str = "ttl") -> float | None:
-    """The TTL in seconds; None means without end.
+    """The TTL in seconds; None means forever.
 
     Args:
         name: what the error message calls this TTL.

@@ -50,12 +50,12 @@ def read_line(text: bytes, number: int, defaults: Mapping[str, Any]) -> Item:
         defaults: fields of the request for lines that do not name them.
 
     Raises:
-        RequestError: it is none of the forms; what is wrong is said.
+        RequestError: the line has neither format; the message says what is wrong.
     """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"it is no JSON: {error}") from None
+        raise RequestError(f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise RequestError(f"it is a JSON {type(value).__name__}, not an object")
     named = (value.get(name) for name in ("custom_id", "id"))
@@ -66,11 +66,11 @@ def read_line(text: bytes, number: int, defaults: Mapping[str, Any]) -> Item:
     unknown = sorted(set(value) - _OWN)
     if unknown:
         raise RequestError(
-            f"it has fields that are not understood: {', '.join(unknown)} (parameters go into "
-            '"params", or the line is in OpenAI\'s form with a "body")'
+            f"it has unknown fields: {', '.join(unknown)} (parameters go into "
+            '"params", or use OpenAI\'s format, with a "body")'
         )
     if "prompt" not in value and "messages" not in value:
-        raise RequestError('it has no "prompt", no "messages" and no "body"')
+        raise RequestError('it has no "prompt", "messages" or "body"')
     fields = {k: v for k, v in value.items() if k not in ("custom_id", "id")}
     return Item(number, custom_id, request(**{**defaults, **fields}), openai=False)
 

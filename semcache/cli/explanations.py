@@ -68,9 +68,9 @@ def _print_candidate(number: int, candidate: Candidate) -> None:
         out.print(f"            refused: {escape(f'{refused.stored} / {refused.asked}')}", end="")
         out.print(f" ({refused.kind})")
         return
-    remarks = [] if evidence.chance is None else [f"right with a chance of {evidence.chance:.1%}"]
+    remarks = [] if evidence.chance is None else [f"{evidence.chance:.1%} likely to be right"]
     if evidence.by == "same words":
-        remarks.append("the same words")
+        remarks.append("same words")
     elif evidence.logit is not None:
         remarks.append(f"pair model {chance_of(evidence.logit):.1%}")
     neighbours = evidence.neighbours

@@ -154,7 +154,7 @@ def warmup(as_json: AsJson = False) -> None:
         typer.echo(
             f"{embedder.fingerprint}: loaded in {ms['load_embedder']}, a text takes "
             f"{ms['embedding']}\nverifier: loaded in {ms['load_verifier']}, a pair takes "
-            f"{ms['verifying']}\nleast cosine with the original model over {len(SENTENCES)} "
+            f"{ms['verifying']}\nlowest cosine to the original model over {len(SENTENCES)} "
             f"sentences: {agreement:.4f}"
         )
     if agreement < LEAST_COSINE["int8"]:

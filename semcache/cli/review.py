@@ -82,7 +82,7 @@ def _show_hit(number: int, of: int, hit: ServedHit, stored: str | None, answer: 
     out = console()
     out.print(
         f"\n[bold]{number} of {of}[/]  {escape(hit.namespace)}  similarity "
-        f"{hit.similarity:.4f}, right with a chance of {hit.chance:.1%}"
+        f"{hit.similarity:.4f}, {hit.chance:.1%} likely to be right"
     )
     out.print(f"[bold]asked[/]   {escape(hit.question)}")
     out.print(f"[bold]stored[/]  {escape(stored or '')}")

@@ -30,7 +30,7 @@ def webhooks(
     sources = settings.webhooks.sources
     if not sources:
         raise ConfigError(
-            "No source of webhooks is set up. Write into semcache.toml:\n"
+            "No source of webhooks is set up. Add one to semcache.toml:\n"
             "  [webhooks.sources.github]\n"
             '  scheme = "github"\n'
             "and set SEMCACHE_WEBHOOKS__SOURCES__GITHUB__SECRET."

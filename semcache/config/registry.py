@@ -70,6 +70,6 @@ def provider_kind(kind: str) -> Callable[..., Any]:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
             f"There is no kind of provider {kind!r}; the kinds are {', '.join(sorted(kinds))}."
-            f'{hint} A provider with a name of its own needs one of these, as in kind = "openai".'
+            f'{hint} For a provider with any other name, set its kind, as in kind = "openai".'
         )
     return kinds[kind]

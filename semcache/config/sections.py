@@ -1,7 +1,7 @@
 """The sections of the settings: providers, routes, retries, circuit breakers, webhooks.
 
 Each setting has a description, in its field or in the docstring of its section; the reference is
-made from them.
+generated from them.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ class ProviderSettings(_Section):
         kind: "openai", "anthropic", "gemini", "openrouter", "ollama" or the name of an entry
             point; by default the name of the provider.
         model: the model for requests that name none.
-        models: patterns of the names of models that belong to this provider.
+        models: patterns of the models that this provider offers, such as "gpt-*".
         requests_per_minute, tokens_per_minute: the rate limits; None means unlimited.
-        wait: seconds for which a call waits at most for its turn.
+        wait: the longest that a call waits for its turn under a rate limit, in seconds.
         concurrency: the most calls in flight at once; None means unlimited.
     """
 
     kind: str | None = None
     base_url: str | None = Field(
-        default=None, description="Where its API begins, such as http://127.0.0.1:8080/v1."
+        default=None, description="The base URL of the API, such as http://127.0.0.1:8080/v1."
     )
     api_key: SecretStr | None = Field(
-        default=None, description="The API key. It is shown in no message and no log."
+        default=None, description="The API key. It never appears in messages or logs."
     )
     model: str | None = None
     models: tuple[str, ...] = ()
     headers: dict[str, SecretStr] = Field(
-        default_factory=dict, description="Headers to send with every request; shown nowhere."
+        default_factory=dict,
+        description="Headers to send with every request; their values are never shown.",
     )
     version: str | None = Field(
-        default=None, description="The version of its API, for providers that have versions."
+        default=None, description="The version of the API, for providers whose API has versions."
     )
     price_list: str | None = Field(
-        default=None, description="The id under which the list of prices knows it."
+        default=None, description="The provider's id in the genai-prices package."
     )
     requests_per_minute: float | None = Field(default=None, ge=1)
     tokens_per_minute: float | None = Field(default=None, ge=1)
@@ -57,22 +58,24 @@ class RouteSettings(_Section):
 
     targets: tuple[str, ...] = Field(
         min_length=1,
-        description='Who is tried, in order: "provider", "provider/model" or '
-        '"provider/model@weight". One of those with weights, drawn by weight, goes first.',
+        description='The targets to try, in order: "provider", "provider/model" or '
+        '"provider/model@weight". One of those with a weight is drawn to go first.',
     )
     task_type: str | None = Field(
         default=None, description='Only requests of this task type, such as "bulk_processing".'
     )
     model: str | None = Field(
         default=None,
-        description='Only requests that name a model which fits this pattern, such as "gpt-4*". '
+        description='Only requests that name a model matching this pattern, such as "gpt-4*". '
         "Without it, only requests that name no model.",
     )
     min_tokens: int | None = Field(
-        default=None, description="Only prompts of at least so many tokens, as estimated."
+        default=None,
+        description="Only prompts with an estimated length of at least this many tokens.",
     )
     max_tokens: int | None = Field(
-        default=None, description="Only prompts of at most so many tokens, as estimated."
+        default=None,
+        description="Only prompts with an estimated length of at most this many tokens.",
     )
 
 
@@ -80,13 +83,13 @@ class RetrySettings(_Section):
     """See `router.resilience.Retry`."""
 
     attempts: int = Field(
-        default=3, ge=1, description="Calls to one provider, the first one included."
+        default=3, ge=1, description="The most calls to one provider, including the first."
     )
     base: float = Field(
         default=0.5,
         ge=0,
-        description="The first pause is at most this long, in seconds; each further one may be "
-        "twice as long.",
+        description="The first pause is at most this long, in seconds; each further pause may "
+        "be twice as long.",
     )
     cap: float = Field(default=8.0, ge=0, description="The longest pause, in seconds.")
     patience: float = Field(
@@ -96,7 +99,7 @@ class RetrySettings(_Section):
         "more, the next provider is tried.",
     )
     budget: float = Field(
-        default=0.2, ge=0, description="Retries that are allowed for each call made."
+        default=0.2, ge=0, description="The retries that each call adds to the retry budget."
     )
 
 
@@ -104,11 +107,15 @@ class BreakerSettings(_Section):
     """See `router.resilience.BreakerRules`."""
 
     failures: int = Field(
-        default=5, ge=1, description="Failures in a row after which a provider is left alone."
+        default=5,
+        ge=1,
+        description="Consecutive failures after which calls to a provider are paused.",
     )
-    cooldown: float = Field(default=30.0, ge=0, description="Seconds until it is tried again.")
+    cooldown: float = Field(
+        default=30.0, ge=0, description="Seconds until the provider is tried again."
+    )
     probes: int = Field(
-        default=1, ge=1, description="How many calls may try it at once after that."
+        default=1, ge=1, description="The most trial calls in flight at once after that."
     )
 
 
@@ -118,7 +125,8 @@ class WebhookSource(_Section):
     Attributes:
         scheme: how deliveries are signed: "standard" (Standard Webhooks, which OpenAI uses),
             "hex" (`X-Signature`) or "github" (`X-Hub-Signature-256`).
-        secret: the secret that deliveries are signed with; None refuses every delivery.
+        secret: the secret that deliveries are signed with; without one, every delivery
+            is refused.
     """
 
     scheme: Literal["standard", "hex", "github"] = "standard"

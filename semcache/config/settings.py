@@ -59,7 +59,7 @@ KEYS = {
 }
 """The usual names of the variables that hold API keys, by provider."""
 _NOT_SETTINGS = frozenset({"config", "models"})
-"""SEMCACHE_CONFIG and SEMCACHE_MODELS are no settings; they are read elsewhere."""
+"""SEMCACHE_CONFIG and SEMCACHE_MODELS are not settings; they are read elsewhere."""
 
 
 def _option(group: type[Any], name: str, **limits: Any) -> Any:
@@ -95,10 +95,10 @@ class Settings(BaseSettings):
     deadline: float | None = Field(
         default=120.0,
         gt=0,
-        description="Seconds for a whole call to a model: waits, retries and all of a stream.",
+        description="Seconds for a whole call to a model, with waits, retries and streaming.",
     )
     connect_timeout: float = Field(
-        default=10.0, gt=0, description="Seconds in which a connection must be made."
+        default=10.0, gt=0, description="Seconds to wait for a connection."
     )
     read_timeout: float = Field(
         default=60.0,
@@ -107,17 +107,19 @@ class Settings(BaseSettings):
     )
     providers: dict[str, ProviderSettings] = Field(
         default_factory=dict,
-        description="Who can be asked. A provider exists if anything is set for it.",
+        description="The providers, by name. A provider exists if anything is set for it.",
     )
     routes: tuple[RouteSettings, ...] = Field(
-        default=(), description="Which requests go where; the first route that fits is used."
+        default=(),
+        description="Where requests are sent; the first matching route applies.",
     )
     retry: RetrySettings = Field(
-        default=RetrySettings(), description="How often, and how fast, a provider is asked again."
+        default=RetrySettings(),
+        description="How often a provider is retried, and after what pauses.",
     )
     breaker: BreakerSettings = Field(
         default=BreakerSettings(),
-        description="When a provider that keeps failing is left alone for a while.",
+        description="When calls to a provider that keeps failing are paused.",
     )
     flags: dict[str, bool] = Field(
         default_factory=dict,

@@ -121,7 +121,7 @@ class Cached(Generic[P, R]):
             self._counts[index] += 1
 
     def _query(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Query | None:
-        """The call as the cache sees it; None, and a fault, if it cannot be cached."""
+        """The call as the cache sees it; None, and a fault event, if it cannot be cached."""
         try:
             return self._engine.lookups.query(self._reader(args, kwargs), self._rules)
         except TypeError as error:

@@ -2,7 +2,7 @@
 
 No caller waits for them. For blocking callers, one daemon thread makes them in turn, and those
 still queued when the program ends are dropped; for async callers, each is a task of the caller's
-loop. The number of pending calls is limited: further hits are not audited or refreshed.
+loop. The number of pending calls is limited; hits beyond it are not audited or refreshed.
 """
 
 from __future__ import annotations

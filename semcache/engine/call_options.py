@@ -23,7 +23,7 @@ class Codec(Protocol):
     """Whether its values can say where they were served from."""
 
     def keep(self, chunk: Any) -> Any:
-        """Return what `dump` needs of a chunk, before the caller can modify the chunk."""
+        """Return what `dump` needs from a chunk, before the caller can modify the chunk."""
         ...
 
     def dump(self, value: Any) -> Completion:

@@ -1,7 +1,7 @@
 """After a miss: wait for another caller's answer to the same request, or lead the call.
 
-Of concurrent equal requests, one calls the model and the others wait for it: for its call in
-flight within a process, for its lease across processes. Those that waited look up again. If
+Of concurrent equal requests, one calls the model and the others wait: within a process for its
+call in flight, across processes for its lease. After waiting, they look up again. If
 leases fail, callers proceed without coalescing, which only costs additional calls.
 """
 
@@ -146,7 +146,7 @@ def take_lease(
 
     Returns who holds the lease: "us", if the caller leads now; "another", if that process ended
     without an answer or the wait took too long; "nobody", if there are no leases or they fail.
-    A previous holder has stored its answer before releasing the lease.
+    A holder stores its answer before it releases the lease.
     """
     leases, key = engine.leases, lookup.query.exact_key
     if leases is None or is_inside(key):
@@ -232,7 +232,7 @@ def _load(
     source: Source | None,
     lookup: Lookup | None = None,
 ) -> Served | None:
-    """The value of a completion; None, and a fault, if the codec cannot load it."""
+    """The value of a completion; None, and a fault event, if the codec cannot load it."""
     try:
         if codec.tells_source:
             completion = replace(completion, served_from=source)

@@ -17,7 +17,7 @@ class Explanation:
         neighbours: entries of the scope, nearest first, however low their similarity.
         decision: what a lookup would decide now.
         tier: the tier that would serve a hit; None for a miss.
-        policy: a description of what decides.
+        policy: a description of the policy that decides.
         notes: other things worth knowing, such as why there is no vector.
     """
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CACHING_OFF = Miss("caching_off", "the flag caching_enabled is off")
 _EXPIRED = Miss("expired", "the stored answer has expired")
 _SEMANTIC_OFF = Miss("semantic_off", "the semantic tier is switched off")
-_BYPASSED = Miss("bypassed", "put and refresh serve no stored answer")
+_BYPASSED = Miss("bypassed", "put and refresh never serve a stored answer")
 
 
 class Lookups:
@@ -73,7 +73,7 @@ class Lookups:
         """The request as the cache sees it.
 
         Args:
-            rules: override the cache's own.
+            rules: used instead of the cache's own.
 
         Raises:
             RequestError: the request has no canonical form.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from semcache.verification.base import Verification
 
 WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"})
-"""Finish reasons of whole answers; any other means cut off, filtered or refused."""
+"""Finish reasons of whole answers; any other means that it was cut off, filtered or refused."""
 
 _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
@@ -102,7 +102,7 @@ class Recorder:
         """Store the answer to a request that was looked up; None if it was not stored.
 
         Args:
-            policy: overrides the cache's own.
+            policy: used instead of the cache's own.
 
         Raises:
             ConfigError: the TTL is invalid.
@@ -150,7 +150,7 @@ class Recorder:
             self._telemetry.fault("judge", error)
 
     def _vector(self, lookup: Lookup) -> Vector | None:
-        """The vector to store. An exact hit made none, so it is made now to replace the entry."""
+        """The vector to store. An exact hit has none, so the question is embedded now."""
         if lookup.vector is not None or lookup.tier != "exact":
             return lookup.vector
         vector = self._lookups.vector(lookup.query)

@@ -39,7 +39,7 @@ class ValueCodec:
 
     @cached_property
     def _adapter(self) -> Any:
-        """pydantic's adapter for the annotation; None if pydantic has no use for it."""
+        """pydantic's adapter for the annotation; None if pydantic cannot or need not handle it."""
         if self._annotation is Any or self._annotation in _PLAIN:
             return None
         from pydantic import TypeAdapter
@@ -240,7 +240,7 @@ def _class_of(kind: str) -> type:
 
 def details(source: Any, payload: Any, kind: str) -> Completion:
     """A completion with the details that an answer in a provider's format contains."""
-    from semcache.providers.reading import read_answer  # here: plain text needs none of it
+    from semcache.providers.reading import read_answer  # here: plain text does not need it
 
     parsed = read_answer(source) if isinstance(source, Mapping) else None
     completion = parsed or Completion(payload if isinstance(payload, str) else "")

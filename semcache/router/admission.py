@@ -47,7 +47,7 @@ class AdmissionState:
 _CLOCK_ROUNDING = 1e-6
 """Waits shorter than this (seconds) are rounding errors of the clock."""
 _RECHECK_INTERVAL = 1.0
-"""Seconds between two looks at the breaker while a call waits."""
+"""Seconds between two checks of the breaker while a call waits."""
 
 
 class AdmissionToken:
@@ -128,7 +128,7 @@ class Admission:
         Raises:
             BreakerOpenError: the breaker is open.
             RateLimitedError: a rate limit or the concurrency limit would make it wait too long.
-            RejectedError: it is larger than a rate limit ever allows.
+            RejectedError: the call is larger than a rate limit ever allows.
             UnavailableError: the retry budget is used up.
         """
         start = self._clock()
@@ -242,7 +242,7 @@ class Admission:
         """Stop waiting if the breaker has opened since the permit was issued.
 
         Raises:
-            BreakerOpenError: it has.
+            BreakerOpenError: the breaker has opened.
         """
         breaker = self._breaker
         if breaker.generation != permit.generation and breaker.state != "closed":

@@ -42,7 +42,7 @@ def cost_usd(
     cached_tokens: int | None = None,
     cache_write_tokens: int | None = None,
 ) -> float | None:
-    """The cost of so many tokens in USD; None if it is not known.
+    """The cost of these numbers of tokens in USD; None if it is not known.
 
     Args:
         prompt_tokens: the whole prompt, including tokens read from or written to a cache.

@@ -2,7 +2,7 @@
 
 The first `Route` that matches a request supplies the targets to try, in order. A request
 that names a model is only matched by routes with a model pattern; one that names no model,
-only by routes without.
+only by routes without one.
 
 `attempt_steps` is a generator that knows no provider, no clock and no network. It yields the
 next step, `Attempt` or `Pause`, receives its result, and returns the reason when it gives
@@ -11,7 +11,7 @@ up. Its caller stops as soon as an attempt succeeds::
     Attempt --answered----------------------------> the caller stops
             --rejected: the request is at fault---> Stop: no other target is tried
             --rejected for another reason---------> the next target
-            --held back here, breaker open--------> the next target
+            --held back locally, breaker open-----> the next target
             --rate limited, unavailable-----------> Pause, then Attempt again; after the last
                                                     attempt, or if the pause would be too
                                                     long, the next target
@@ -41,7 +41,7 @@ TASK_TYPES = ("complex_reasoning", "bulk_processing", "long_context", "general")
 """Task types that every router knows; a route that names another one adds it."""
 
 _CHARS_PER_TOKEN = 4
-"""Roughly, in English; estimates are corrected by the usage that the provider reports."""
+"""A rough average for English; the usage that the provider reports corrects the estimates."""
 _MEDIA_TOKENS = 1_000
 _ANSWER_TOKENS = 256
 """The estimated length of an answer if the request sets no maximum."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _WRITE_DELAY = 0.5
 _MAX_PENDING = 100_000
-"""Counts to keep while the store cannot be written; the oldest are dropped first."""
+"""The most counts to keep while the store cannot be written; the oldest are dropped first."""
 
 
 class Counter(Enum):

@@ -26,11 +26,12 @@ class Stats:
         explorations, audits: calls made to learn, although a stored answer was good enough.
         tokens_bought, usd_bought: cost of these calls, as far as it is known.
         labels: number of labels, by how they came about.
-        served_labels: number of labels, at most the newest 1,000, of hits that were explored,
-            audited or reviewed at random.
-        served_wrong: how many of these hits were wrong.
+        served_labels: number of labels from random explorations, audits and reviews of hits; only
+            the newest 1,000 count.
+        served_wrong: how many of these labels say that the answer was wrong.
         bound: the largest acceptable false hit rate; None if another policy decides.
-        expected_false_hit_rate: expected for what is served now; None if nothing is served.
+        expected_false_hit_rate: the false hit rate expected at the present threshold; None if
+            nothing is served.
         embedder: fingerprint of the embedder; None while there are no vectors.
     """
 

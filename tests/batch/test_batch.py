@@ -142,7 +142,7 @@ def test_failures_have_a_file_of_their_own(tmp_path: Path) -> None:
     assert report.failures is not None
     failed = {row["line"]: row["error"] for row in read(report.failures)}
     assert sorted(failed) == [2, 3, 4, 5, 6, 7, 9]
-    assert "no JSON" in failed[2]["message"]
+    assert "not JSON" in failed[2]["message"]
     assert "promt" in failed[4]["message"]
     assert (failed[6]["provider"], failed[6]["status"]) == ("p", 400)
     assert failed[7]["type"] == "KeyError"

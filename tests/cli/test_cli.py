@@ -243,7 +243,7 @@ def test_warmup_compares_the_model_with_the_original(embedder: DefaultEmbedder) 
     assert min(found["seconds"].values()) > 0
     code, said, _ = run("warmup")
     assert code == 0
-    assert "least cosine" in said
+    assert "lowest cosine" in said
 
 
 def test_warmup_says_where_a_machine_computes_something_else(

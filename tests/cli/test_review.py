@@ -77,7 +77,7 @@ def test_stats_and_explain_say_what_was_learned(served: Path) -> None:
     asked = ("explain", "--cache", str(served), "-n", "a[/b]")
     text = run(*asked, "how can I get a new password").stdout
     assert "pair model" in text
-    assert "right with a chance of" in text
+    assert "likely to be right" in text
     refused = run(*asked, "How do I reset my 2 passwords in 3 days", "--json").stdout
     assert json.loads(refused)["candidates"][0]["evidence"]["findings"]
 

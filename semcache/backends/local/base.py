@@ -177,7 +177,7 @@ class Store(Protocol):
     def deletions_after(
         self, sequence: int, up_to: int | None = None
     ) -> tuple[list[int], int] | None:
-        """(ids deleted after `sequence`, the sequence read up to).
+        """(ids deleted after `sequence`, the last sequence that was read).
 
         None means that the log no longer reaches back that far.
 

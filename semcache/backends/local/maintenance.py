@@ -128,7 +128,7 @@ def _fits(embedder: Embedder, question: str) -> bool:
 def recover_directory(directory: Path, *, fix: bool, progress: Progress) -> list[str]:
     """Report what is wrong with a database that SQLite cannot read, or recover it.
 
-    Returns lines of text; none if the database is readable.
+    Returns lines of text; an empty list if the database is readable.
 
     Args:
         fix: recover what can be read, and report what was done. No other process may have the

@@ -126,7 +126,7 @@ class Repository(Generic[IndexT]):
         tolerance: float,
     ) -> tuple[list[Neighbour], dict[int, Entry]]:
         """(the k nearest by their stored vectors, entries of those that are near enough)"""
-        # Neighbours that cannot come among the first k are not rescored. The errors of two
+        # Neighbours that cannot be among the first k are not rescored. The errors of two
         # similarities are independent, so their difference has sqrt(2) times the error.
         last = neighbours[k - 1].similarity if len(neighbours) > k else -1.0
         least = max(floor - tolerance, last - 1.5 * tolerance)
@@ -165,7 +165,7 @@ class Repository(Generic[IndexT]):
     def delete(self, selection: Selection, limit: int | None = None) -> int:
         """See `Entries.delete`.
 
-        Deletes in steps, so that writers get a turn; an error leaves the remaining entries.
+        Deletes in steps, so that other writers get a turn; after an error, the rest remains.
         """
         ids = self.store.ids(selection)[:limit]
         deleted = 0

@@ -20,10 +20,10 @@ RETRAIN_FACTOR = 4
 _SAMPLE_PER_LIST = 32
 """Training rows for each list's centroid."""
 _SHORT_LIST, _FEW_LISTS = 256, 16
-"""Lists average at least this many rows, since every probe has a fixed cost; with this few lists
-that cost is negligible."""
+"""Lists have at least `_SHORT_LIST` rows on average, since every probe has a fixed cost. With at
+most `_FEW_LISTS` lists, that cost is negligible and the lists may be shorter."""
 _ITERATIONS, _SEED = 6, 1234
-"""Of k-means. The seed is fixed, so that equal data make equal lists."""
+"""Parameters of k-means. The seed is fixed, so that equal data give equal lists."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +64,7 @@ class CoarseQuantizer:
 def lists_for(rows: int) -> int:
     """Number of lists for this many rows: about sqrt(rows), rounded to a power of two.
 
-    Fewer where the lists would be short: probing a list takes some time however few its rows.
+    Fewer if the lists would be short, since probing even a short list has a fixed cost.
     """
     most = max(rows / _SHORT_LIST, _FEW_LISTS)
     return int(2 ** round(math.log2(min(math.sqrt(rows), most))))

@@ -38,16 +38,17 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 _MEM_TABLE_ROWS = 65_536
-"""A mem table is due for a merge above this weight in rows, or above ..."""
+"""A mem table is due for a merge if its weight exceeds this many rows and, in a large index, ..."""
 _MEM_TABLE_SHARE = 8
-"""... one row in this many of the segment, whichever is more."""
+"""... also exceeds the number of rows of the segment divided by this."""
 _TOMBSTONE_SHARE = 4
-"""The segment is due, so that memory is freed, if more than one row in this many is deleted ..."""
+"""The segment is due for a merge, which frees memory, if more than one in this many of its rows is
+deleted ..."""
 _MIN_TOMBSTONES = 1024
-"""... and more than this many rows are."""
+"""... and more than this many rows in total are deleted."""
 
 MergeResult = tuple[Segment, "NDArray[np.int64]"]
-"""A new segment, and ids of its rows that are deleted already."""
+"""A new segment, and the ids of its rows that have been deleted since."""
 BuildSegment = Callable[["Segment | None", NewRows, "NDArray[np.int64]"], MergeResult]
 """(old segment, rows of the frozen mem table, tombstones) -> what replaces them."""
 
@@ -56,12 +57,12 @@ class FaissIndex:
     """An `Index`: mem tables over a sealed segment, which may be mapped from a file.
 
     Args:
-        dimension: length d of a vector; 0 means that of the first vector added.
+        dimension: length d of a vector; 0 means the length of the first vector added.
         segment: the segment to begin with, if there is one.
         exact_below: scopes with fewer vectors are searched exactly.
         stages: how many lists a search probes, and when it ends.
         background: build inverted lists in the background; False builds them inside the `add`
-            that makes them due, for runs that must be reproducible hit by hit.
+            that makes them due, for runs in which every hit must be reproducible.
     """
 
     def __init__(

@@ -36,9 +36,10 @@ _UNSAVED = 1 / 16
 _BUILD_ROWS = 65_536
 """Rows that are read from the store at a time."""
 _CLOSE_TIMEOUT = 5.0
-"""Seconds that closing waits for a running merge; unsaved changes are read from the store again."""
+"""Seconds that closing waits for a running merge. Changes that were not saved by then are read from
+the store when the index is next opened."""
 _NICE = 10
-"""Niceness of a merge, so that requests go first."""
+"""Niceness of a merge thread, so that requests take precedence."""
 
 OnFailure = Callable[[BaseException], None]
 
@@ -160,7 +161,7 @@ class IndexLifecycle:
     ) -> MergeResult | None:
         """Another process's snapshot, and ids of its rows that have been deleted since.
 
-        None unless there is one that holds most of what is to be merged here.
+        None if no snapshot holds most of the rows that are to be merged here.
         """
         import numpy as np
 
@@ -256,8 +257,8 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a snapshot; yields whether it was acquired, which it always is with `wait`.
 
     Where files cannot be locked, processes do not exclude each other, which costs duplicate work
-    and nothing else. The file lock is of a kind (`lockf`) that a forked child does not inherit
-    and that does not exclude threads of one process, so there is a lock for these as well.
+    and nothing else. The file lock (`lockf`) is not inherited by a forked child and does not
+    exclude threads of the same process, so a thread lock is held as well.
     """
     with _locks_guard:
         thread_lock = _locks.setdefault(str(path), threading.Lock())
@@ -298,7 +299,7 @@ def _file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
 
 @contextmanager
 def _low_priority(enabled: bool) -> Iterator[None]:
-    """Limit this thread to one core, and on Linux, where threads have priorities, to a low one."""
+    """Limit this thread to one core; lower its priority on Linux, where threads have one."""
     if not enabled:
         yield
         return

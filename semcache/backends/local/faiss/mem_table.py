@@ -1,4 +1,4 @@
-"""The vectors that came in since the last merge, in memory, one partition for each scope."""
+"""The vectors added since the last merge, in memory, in one partition for each scope."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 _SCOPE_WEIGHT = 2
-"""Weight of each scope of a mem table, in rows: its partition takes memory of its own."""
+"""Weight of each scope in a mem table, in rows, since every partition has a memory overhead."""
 
 
 class MemTable:
@@ -68,7 +68,7 @@ class MemTable:
         self.add(rows.ids, rows.scopes, rows.vectors)
 
     def remove(self, ids: Iterable[int]) -> list[int]:
-        """Remove these ids, and return those that are not here."""
+        """Remove these ids, and return those that are not in this mem table."""
         here: dict[bytes, list[int]] = defaultdict(list)
         missing: list[int] = []
         for entry_id in ids:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _BATCH = 2048
 """Rows that are copied or assigned at a time."""
 _SAMPLE = 4096
-"""Rows that are sampled for the mean codes, at least."""
+"""Rows to sample for the mean codes, at least."""
 _MAX_CHANGED = 0.1
 """Sign bits keep their thresholds if at most this share of a dimension's bits would change."""
 
@@ -48,10 +48,10 @@ class NewRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A merged segment, of which the codes and the sign bits are still to be produced.
+    """A merged segment whose codes and sign bits are yet to be produced.
 
     Attributes:
-        arrays: the other arrays; `codes` and `signs` have no rows.
+        arrays: the arrays, of which `codes` and `signs` are still empty.
         rows: number of rows of the segment.
     """
 
@@ -106,7 +106,7 @@ class _Inputs:
         of_old: Callable[[NDArray[np.uint8]], NDArray[Any]],
         of_fresh: Callable[[Vector], NDArray[Any]],
     ) -> NDArray[Any]:
-        """For each row, `of_old` of its codes, or `of_fresh` of its vector if it is fresh."""
+        """`of_old` applied to the codes of old rows, `of_fresh` to the vectors of fresh rows."""
         gathered = np.empty((len(rows), self.quantizer.dimension), dtype)
         is_old = rows < len(self.live)
         if self.old is not None and is_old.any():
@@ -134,7 +134,7 @@ def merge(
     exact_below: int,
     dimension: int,
 ) -> Plan:
-    """Plan a segment of the old rows, without the dead ones, and the fresh rows.
+    """Plan a segment of the old rows, without the deleted ones, and of the fresh rows.
 
     Args:
         dead: tombstones, ids of old rows that are left out.
@@ -178,7 +178,7 @@ def merge(
 def _middle(inputs: _Inputs, rows: int) -> NDArray[np.uint8]:
     """uint8[d]: the mean codes of a sample, or the old segment's if they are still close.
 
-    Then the lists of mem tables around the same centroids can stay as they are.
+    With unchanged mean codes, mem tables that use the same centroids can keep their lists.
     """
     sample = inputs.codes(np.arange(0, rows, max(rows // _SAMPLE, 1)))
     middle = mean_code(sample)

@@ -10,7 +10,7 @@ those held nothing near (`search.STAGES`). Unlike a graph (HNSW), lists apply de
 are built in seconds. What exact search costs by size, and the recall of the lists, is in
 `benchmarks/results/latency.json`.
 
-In time a merge moves all of this into a segment (`FaissIndex`). One module, because the flat form
+Eventually a merge moves all of this to a segment (`FaissIndex`). One module, because the flat form
 and the lists replace each other and share their rows.
 """
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 EXACT_BELOW = 8_192
 """A scope with fewer vectors is searched exactly."""
 _LISTS_FROM = 256
-"""Vectors from which on a partition uses lists if the segment has centroids for its scope."""
+"""A partition with this many vectors uses lists if the segment has centroids for its scope."""
 FLOAT16_TOLERANCE = 0.001
 """Error bound of a cosine from float16 vectors."""
 _NO_ROWS = np.empty(0, np.int64)
@@ -111,14 +111,14 @@ class Flat:
 class Lists:
     """Float16 vectors in inverted lists; a `Source`.
 
-    One thread at a time changes it; others search meanwhile, without a lock. In the slot of a row
-    that was deleted a moment ago they may read its successor, or half of it. Similarities are
-    rounded anyway: callers that decide by one compute it again from the stored vector.
+    One thread at a time changes it; others search meanwhile, without a lock. If a new row is just
+    taking the slot of a deleted one, they may read the new row, or a mixture of both. Similarities
+    are rounded anyway: callers that decide by one compute it again from the stored vector.
 
     Args:
         coarse: the coarse quantizer.
-        own_for: number of rows that its centroids were trained for, if they are these lists' own;
-            None means that they are the segment's.
+        trained_for: number of rows that the centroids were trained for, if they belong to these
+            lists alone; None means that they are the segment's.
         room: initial capacity in rows.
     """
 
@@ -221,7 +221,7 @@ class Lists:
 class _List:
     """One inverted list: its rows, and their sign bits or codes.
 
-    Readers take `part` first: `rows` then has at least as many rows.
+    Readers read `part` before `rows`, which then has at least as many rows.
     """
 
     __slots__ = ("part", "rows")
@@ -411,4 +411,4 @@ class Partition:
             self._rows, self._building, self._pending = lists, None, []
             self._follow()
             if self._building is None and self._outgrown():
-                self._start_building()  # many vectors were added meanwhile, as at opening
+                self._start_building()  # many vectors were added meanwhile, as happens at opening

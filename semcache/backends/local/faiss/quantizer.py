@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 MIDDLE = 127.5
 """The code of zero."""
 _MARGIN, _DEVIATIONS = 1.05, 6.0
-"""The scale is this many times the largest component, and at least this many deviations."""
+"""The scale is `_MARGIN` times the largest component, and at least `_DEVIATIONS` standard
+deviations of the components."""
 _CLIPPED = 1e-4
 """The scale is widened if more than this share of new vectors' components lies outside it."""
 _SIGNS_FROM = 256
@@ -72,7 +73,7 @@ class Quantizer:
         return self.dimension >= _SIGNS_FROM
 
     def sign_bits(self, numbers: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[np.uint8]:
-        """Sign bits of [n, d] vectors or codes, uint8[n, d / 8]: whether each reaches its edge.
+        """Sign bits, uint8[n, d / 8]: whether each of [n, d] numbers reaches its threshold.
 
         uint8[n, 0] if the dimension is too small for sign bits.
         """

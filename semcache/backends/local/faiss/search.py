@@ -1,10 +1,10 @@
 """A search in progress: it probes the lists with the nearest centroids, more at each stage.
 
-Of many rows only the sign bits are scanned, one per dimension; the cosine is then computed of the
-rows with the smallest Hamming distance to the query. A search usually follows an embedding, when
-the processor's caches are full of the model, so that it takes as long as reading what it needs from
-memory, data and code alike. Therefore all rows of a scope, in the segment and in the mem tables,
-are scanned in one pass, and each kind of call that can be avoided saves ten microseconds.
+For most rows only the sign bits are scanned, one per dimension; the cosine is then computed for the
+rows with the smallest Hamming distance to the query. A search usually follows an embedding, which
+has filled the processor's caches with the model, so most of its time goes into reading data and
+code from memory. Therefore all rows of a scope, in the segment and in the mem tables, are scanned
+in one pass; each kind of call that is avoided saves ten microseconds.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Stage(NamedTuple):
     Attributes:
         lists: number of lists probed, those with the nearest centroids.
         near: the search ends at this stage if its best row has at least this cosine similarity.
-        read: the cosine is computed of at least this many of the rows new at this stage.
-        share: this share of all lists is probed, if that is more than `lists`.
+        read: the cosine is computed for at least this many of the rows that the stage adds.
+        share: the share of all lists to probe, if that is more than `lists`.
     """
 
     lists: int
@@ -43,11 +43,11 @@ class Stage(NamedTuple):
     share: float = 0.0
 
     def of(self, lists: int) -> int:
-        """How many of a scope's lists it probes."""
+        """How many lists to probe in a scope that has `lists` lists."""
         return min(max(self.lists, int(self.share * lists)), lists)
 
     def times(self, k: int) -> Stage:
-        """The stage for k neighbours: the second and third are more often in other lists."""
+        """The stage for k neighbours, with more lists: farther neighbours are often in others."""
         if k == 1:
             return self
         last = STAGES[-1]
@@ -56,8 +56,8 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(6, 0.9, 48), Stage(24, 0.75, 128), Stage(128, -1.0, 256, share=0.5))
-"""A query that will be served has a near neighbour, almost always in the first lists; only the
-others pay for probing more."""
+"""A query that will be a hit has a near neighbour, almost always in the first lists; only other
+queries pay for probing more."""
 
 
 class View(Protocol):
@@ -135,7 +135,7 @@ class Search:
     """One search: call `widen` until it has found enough.
 
     Args:
-        question: for the coarse quantizer that all sources share.
+        question: the query, for the coarse quantizer that all sources share.
         dead: tombstones, ids that are never returned.
 
     Attributes:
@@ -332,7 +332,7 @@ class _Scanners(threading.local):
             scanner = faiss_quantizer.select_InvertedListScanner(  # type: ignore[attr-defined]
                 metric, centroids, True, None, False
             )
-            scanner.keep_alive = faiss_quantizer, centroids  # it points into them
+            scanner.keep_alive = faiss_quantizer, centroids  # the scanner points into them
             self._of_codes[quantizer, metric] = scanner
         return scanner
 
@@ -341,7 +341,7 @@ class _Scanners(threading.local):
         if (scanner := self._of_signs.get(bits)) is None:
             index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, 1)
             scanner = index.get_InvertedListScanner(True)  # type: ignore[attr-defined]
-            scanner.keep_alive = index  # it points into it
+            scanner.keep_alive = index  # the scanner points into it
             self._of_signs[bits] = scanner
         return scanner
 

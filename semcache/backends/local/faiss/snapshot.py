@@ -1,4 +1,4 @@
-"""A segment on disk: written to a temporary file, renamed into place, memory-mapped to be read.
+"""A segment on disk: written to a temporary file, renamed into place, memory-mapped for reading.
 
 The first page holds one line of JSON, the header, with a checksum of its own; the arrays follow.
 The header names the store and the embedder that the segment was made for, how far it had followed
@@ -52,13 +52,13 @@ class SnapshotMismatchError(SnapshotError):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """Which store a snapshot belongs to, and how much of it.
+    """Which store a snapshot belongs to, and how much of the store it covers.
 
     Attributes:
         store_id: the store's own random id.
         fingerprint: names the embedder of the vectors.
-        last_id: the last entry of the store that the index had taken in.
-        last_deletion: the last deletion (sequence number) that it had taken in.
+        last_id: the last entry of the store that the index includes.
+        last_deletion: the last deletion (sequence number) that the index includes.
     """
 
     store_id: str
@@ -68,7 +68,7 @@ class SnapshotInfo:
 
     @classmethod
     def of(cls, position: ChangeCursor, fingerprint: str | None) -> SnapshotInfo:
-        """Facts of an index that has followed a store up to this position."""
+        """The info for an index that has followed a store up to this position."""
         return cls(position.store_id, fingerprint or "", position.last_id, position.last_deletion)
 
 

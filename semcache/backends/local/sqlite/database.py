@@ -30,15 +30,15 @@ _abandoned: list[sqlite3.Connection | None] = []
 
 
 def abandon(connection: sqlite3.Connection | None) -> None:
-    """In a forked child, keep a connection from being closed that a parent's thread was using.
+    """In a forked child, keep open a connection that a thread of the parent was using.
 
-    SQLite's lock on it is held for ever, and closing it would wait for that lock.
+    SQLite's lock on the connection is held forever, and closing it would wait for that lock.
     """
     _abandoned.append(connection)
 
 
 class _Connection(sqlite3.Connection):
-    """Closed when nobody refers to it any more.
+    """A connection that is closed when it is garbage-collected.
 
     The connections of other threads end with their threads; from Python 3.13 on, a connection that
     ends without being closed is a ResourceWarning.
@@ -80,7 +80,7 @@ class ForkLock:
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """A read-only connection to a file, whatever its condition or schema."""
+    """A read-only connection to a file, even if it is damaged or has another schema."""
     return sqlite3.connect(f"{_uri(path)}?mode=ro", uri=True)
 
 

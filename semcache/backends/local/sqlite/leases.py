@@ -160,13 +160,13 @@ class SQLiteLeases:
             try:
                 thread.start()
                 self._heartbeat_thread = thread
-            except RuntimeError as error:  # without heartbeats it lapses, at the cost of a call
+            except RuntimeError as error:  # without heartbeats it lapses, which costs a call
                 self._fault(error)
         self._wake.set()
         return SQLiteLease(self, key)
 
     def _release(self, key: bytes, *, kept: bool) -> None:
-        """Release a lease soon: the caller may be an event loop, which must not wait for a file."""
+        """Queue a lease for release: the caller may be an event loop, which must not wait."""
         self._held.discard(key)
         self._releases.append((key, kept))
         if self._heartbeat_thread is None or self._closed:

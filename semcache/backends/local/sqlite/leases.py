@@ -166,7 +166,7 @@ class SQLiteLeases:
         return SQLiteLease(self, key)
 
     def _release(self, key: bytes, *, kept: bool) -> None:
-        """Queue a lease for release: the caller may be an event loop, which cannot wait for a file."""
+        """Queue a lease for release: the caller may be an event loop, which must not wait."""
         self._held.discard(key)
         self._releases.append((key, kept))
         if self._heartbeat_thread is None or self._closed:

@@ -1,4 +1,4 @@
-"""A read-only view of a cache, for the command line and for pages: works with any backend."""
+"""Inspection of a cache with any backend: statistics, search, and a reviewer's verdicts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from semcache.types import ServedHit
 
 _RECENT_LABELS = 1000
-"""How many of the newest labels of served answers the false hit rate is estimated from."""
+"""The false hit rate is estimated from this many of the newest labels of served answers."""
 
 
 def read_stats(backend: Backend) -> Stats:
-    """What a cache holds and has done, over all processes.
+    """Statistics of a cache, over all processes.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: the backend cannot be read.
     """
     totals = backend.catalogue.totals()
     counts = Counts(backend.counters.counters())
@@ -60,20 +60,21 @@ def read_stats(backend: Backend) -> Stats:
 def search(
     backend: Backend, embedder: Embedder, text: str, *, namespace: str | None, limit: int
 ) -> list[Candidate]:
-    """The nearest stored questions in every scope, for people to look at.
+    """The stored questions nearest to a text, across all scopes, for people to inspect.
 
     Compares the text with every stored vector.
 
     Raises:
-        EmbedderError: the embedder failed. StoreError: the backend cannot be read.
+        EmbedderError: the embedder failed.
+        StoreError: the backend cannot be read.
     """
-    wanted = embedder.embed([text])[0]
+    query = embedder.embed([text])[0]
     allowed = None
     if namespace is not None:
         selected = backend.catalogue.select(Selection(namespace=namespace))
         allowed = {entry.id for entry in selected}
     similarities = (
-        (float(vector @ wanted), entry_id)
+        (float(vector @ query), entry_id)
         for entry_id, vector in backend.catalogue.vectors()
         if allowed is None or entry_id in allowed
     )
@@ -83,13 +84,14 @@ def search(
 
 
 def record_review(backend: Backend, hit: ServedHit, right: bool, writer: str) -> None:
-    """Note a person's verdict on a served hit; running caches learn from it within a second.
+    """Store a person's verdict on a served hit; running caches learn from it within a second.
 
     Args:
-        writer: names the process, so that a cache in it does not learn from the label twice.
+        writer: identifies this process, so that a cache in it does not learn from the label
+            twice.
 
     Raises:
-        StoreError: it could not be written.
+        StoreError: the verdict could not be stored.
     """
     backend.ledger.set_verdict(hit.id, right)  # before the label, whose readers must find it
     label = label_of(hit, right, "review", time.time(), writer)

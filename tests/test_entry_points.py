@@ -92,5 +92,5 @@ def test_a_cache_in_memory(tmp_path: Path, monkeypatch: Any) -> None:
     with open_cache(":memory:") as other:
         assert len(other) == 0
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ConfigError, match="takes no options"):
+    with pytest.raises(ConfigError, match="no options of its own"):
         SemanticCache(":memory:", backend=object())

@@ -1,4 +1,4 @@
-"""What turns questions into vectors. Names are imported on first use."""
+"""Embedders: they turn questions into vectors. Names are imported on first use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
     "SentenceTransformerEmbedder",
 ]
 
-_HOMES = {
+_MODULES = {
     "DefaultEmbedder": "default",
     "Embedder": "base",
     "FunctionEmbedder": "function",
@@ -30,4 +30,4 @@ _HOMES = {
 }
 
 
-__getattr__ = lazy_names(__name__, _HOMES)
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -1,4 +1,4 @@
-"""What turns texts into vectors."""
+"""The embedder protocol."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ if TYPE_CHECKING:
 class Embedder(Protocol):
     """Turns texts into vectors of length 1, so that an inner product is the cosine.
 
-    - The same text gives the same vector, whatever other texts are embedded beside it.
-    - May be called from many threads at once.
-    - Raises `EmbedderError` when it cannot; never returns some of the rows.
+    - A text gets the same vector whatever other texts are in the batch.
+    - It may be called from many threads at once.
+    - It raises `EmbedderError` on failure, and never returns only some of the rows.
     """
 
     @property
     def fingerprint(self) -> str:
-        """Names model, weights and form. Equal fingerprints: vectors may be compared."""
+        """Identifies model, weights and form; vectors are comparable only if it is equal."""
         ...
 
     @property
     def dimension(self) -> int:
-        """Length d of a vector."""
+        """Length d of the vectors."""
         ...
 
     @property
     def window(self) -> int | None:
-        """The most tokens of a text that reach its vector; None: no limit known."""
+        """Maximum number of tokens that are embedded; None means no known limit."""
         ...
 
     @property
     def local(self) -> bool:
-        """It computes in this process, so that more calls at once do not make it faster."""
+        """Whether it computes in this process, so that concurrent calls do not make it faster."""
         ...
 
     def load(self) -> None:
-        """Get ready to embed; may take seconds. Calling it again does nothing."""
+        """Load the model, which may take seconds; further calls do nothing."""
         ...
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens of the window `text` takes, were the window endless."""
+        """Number of tokens in `text`, without truncation to the window."""
         ...
 
     def embed(self, texts: Sequence[str]) -> Vector:
@@ -52,10 +52,10 @@ class Embedder(Protocol):
 
 
 class CheckedEmbedder:
-    """An embedder of ours, which checks its own vectors: the pool need not check them again.
+    """Base class of the built-in embedders, whose vectors need no further check by the pool.
 
     Attributes:
-        bounded_time: it cannot hang, so it needs no time limit and no thread of its own.
+        bounded_time: whether it cannot hang, and so needs neither time limit nor own thread.
     """
 
     __slots__ = ()

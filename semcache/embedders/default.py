@@ -1,4 +1,4 @@
-"""The embedder that a cache uses when it is given none: all-MiniLM-L6-v2."""
+"""The default embedder: all-MiniLM-L6-v2."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
     from semcache.types import Vector
 
-_REST = 30.0
-"""Seconds before a model that could not be made ready is tried again."""
+_RETRY_DELAY = 30.0
+"""Seconds before loading is tried again after a failure."""
 
 
 class DefaultEmbedder(CheckedEmbedder):
-    """all-MiniLM-L6-v2 in int8, which comes with the package, or in another form.
+    """all-MiniLM-L6-v2 in int8, which is shipped with the package, or in another form.
 
-    Nothing is loaded before it is needed.
+    The model is loaded on first use.
 
     Args:
-        form: the form that stored vectors are in; None: int8. The first use of "float32" on
-            a machine exports the original weights, which takes a few seconds; "torch" is the
-            original itself, run by sentence-transformers.
+        form: the form that made the stored vectors; None means "int8". The first use of
+            "float32" on a machine exports the original weights, which takes a few seconds;
+            "torch" is the original model, run by sentence-transformers.
     """
 
     bounded_time = True
@@ -40,47 +40,47 @@ class DefaultEmbedder(CheckedEmbedder):
     def __init__(self, form: Form | None = None) -> None:
         self._form: Form = form or "int8"
         self._lock = threading.Lock()
-        self._failed: tuple[EmbedderError | None, float] = (None, 0.0)
+        self._failure: tuple[EmbedderError | None, float] = (None, 0.0)
         self._inner: OnnxEmbedder | SentenceTransformerEmbedder | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Known without loading the model."""
+        """Identifies the model and its form, without loading it."""
         return default_fingerprint(self._form)
 
     def load(self) -> None:
-        self._ready().load()
+        self._embedder().load()
 
     def count_tokens(self, text: str) -> int:
-        return self._ready().count_tokens(text)
+        return self._embedder().count_tokens(text)
 
     def embed(self, texts: Sequence[str]) -> Vector:
-        return self._ready().embed(texts)
+        return self._embedder().embed(texts)
 
-    def _ready(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
+    def _embedder(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
         inner = self._inner
         if inner is None:
             with self._lock:
                 inner = self._inner
                 if inner is None:
-                    inner = self._inner = self._made()
+                    inner = self._inner = self._create_or_fail_fast()
         return inner
 
-    def _made(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
-        """Make the embedder; a failure is remembered for a while, not repeated by every call."""
-        failed, until = self._failed
-        if failed is not None and time.monotonic() < until:
-            raise EmbedderError(str(failed))
+    def _create_or_fail_fast(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
+        """Create the embedder; after a failure, fail at once until the retry delay is over."""
+        last_error, retry_at = self._failure
+        if last_error is not None and time.monotonic() < retry_at:
+            raise EmbedderError(str(last_error))
         try:
-            return self._make()
+            return self._new_embedder()
         except EmbedderError as error:
-            self._failed = (error, time.monotonic() + _REST)
+            self._failure = (error, time.monotonic() + _RETRY_DELAY)
             raise
 
-    def _make(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
-        # Imported here: a program that only repeats itself never loads them.
+    def _new_embedder(self) -> OnnxEmbedder | SentenceTransformerEmbedder:
+        # Imported here: a program with only exact hits never loads these.
         if self._form == "torch":
-            return _original()
+            return _original_embedder()
         from semcache.embedders.onnx import OnnxEmbedder, shipped_embedder
 
         if self._form == "int8":
@@ -90,8 +90,8 @@ class DefaultEmbedder(CheckedEmbedder):
         return OnnxEmbedder(export_float32())
 
 
-def _original() -> SentenceTransformerEmbedder:
-    """The model as it was published, run by PyTorch.
+def _original_embedder() -> SentenceTransformerEmbedder:
+    """The published model, run by PyTorch.
 
     Raises:
         EmbedderError: sentence-transformers is not installed.
@@ -102,7 +102,7 @@ def _original() -> SentenceTransformerEmbedder:
     if not sentence_transformer.is_installed():
         raise EmbedderError(
             "The vectors of this cache were made by the original model, which needs "
-            f"sentence-transformers: {sentence_transformer.INSTALL}. Or `semcache reembed` makes "
-            "them anew with the model that comes with semcache."
+            f"sentence-transformers: {sentence_transformer.INSTALL}. Alternatively, run "
+            "`semcache reembed` to replace them with vectors of the model shipped with semcache."
         )
     return sentence_transformer.SentenceTransformerEmbedder(locate_original())

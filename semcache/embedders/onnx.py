@@ -1,4 +1,4 @@
-"""An exported sentence-transformers model, run by onnxruntime."""
+"""Runs an exported sentence-transformers model in onnxruntime."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ _BATCH = 32
 
 
 class OnnxEmbedder(CheckedEmbedder):
-    """An `Embedder` over a directory with a model in one form.
+    """An `Embedder` over the directory of an exported model.
 
     Args:
-        directory: holds what the manifest says.
-        manifest: by default the one in the directory, which `export.export_float32` wrote.
-        remedy: what to do where a file is missing or another, as a sentence.
-        threads: threads of one run. One is best beside other work: a run of a short
-            text gains little from a second, and several runs go on side by side.
+        directory: holds the files that the manifest lists.
+        manifest: by default the one in the directory, written by `export.export_float32`.
+        remedy: a sentence that says what to do if a file is missing or corrupt.
+        threads: number of threads per run. One is best beside other work: a short text gains
+            little from a second thread, and several runs proceed in parallel.
 
     Raises:
-        EmbedderError: a file is missing or is not what the manifest says.
+        EmbedderError: the directory has no manifest, or (on first use) a file is missing or
+            corrupt.
     """
 
     bounded_time = True
@@ -64,12 +65,12 @@ class OnnxEmbedder(CheckedEmbedder):
         directory: Path,
         manifest: Manifest | None = None,
         *,
-        remedy: str = "Delete its directory; the model is then exported anew.",
+        remedy: str = "Delete its directory; the model is then exported again.",
         threads: int = 1,
     ) -> None:
         manifest = manifest or read_manifest(directory)
         if manifest is None:
-            raise EmbedderError(f"{directory} holds no exported model.")
+            raise EmbedderError(f"There is no exported model in {directory}.")
         self.manifest = manifest
         self.directory = directory
         self._remedy = remedy
@@ -90,7 +91,7 @@ class OnnxEmbedder(CheckedEmbedder):
     def embed(self, texts: Sequence[str]) -> Vector:
         session, tokenizer, words = self._parts()
         assert self.window is not None
-        tokens = [_cut(tokenizer.encode(text).ids, self.window) for text in texts]
+        tokens = [_truncated(tokenizer.encode(text).ids, self.window) for text in texts]
         if len(tokens) <= _BATCH:
             raw = _run(session, tokens, words)
             if len(tokens) == 1 and _is_normal(raw):
@@ -104,7 +105,7 @@ class OnnxEmbedder(CheckedEmbedder):
         return unit_rows(vectors, len(texts), self.dimension, self.fingerprint)
 
     def _parts(self) -> Parts:
-        """Session, tokenizer and word embeddings, made on first use and anew after a fork."""
+        """Session, tokenizer and word embeddings, loaded on first use and again after a fork."""
         loaded = self._loaded
         if loaded is None or loaded[0] != os.getpid():
             with self._lock:
@@ -127,7 +128,7 @@ class OnnxEmbedder(CheckedEmbedder):
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # The graph is written as it should run: only constants are left to fold.
+        # The graph needs no optimisation except constant folding.
         level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.graph_optimization_level = level
         try:
@@ -145,38 +146,39 @@ class OnnxEmbedder(CheckedEmbedder):
 
 
 def shipped_embedder(*, threads: int = 1) -> OnnxEmbedder:
-    """The default model in int8, as it comes with the package."""
+    """The default model in int8, as shipped with the package."""
     return OnnxEmbedder(SHIPPED, SHIPPED_MANIFEST, remedy=REINSTALL, threads=threads)
 
 
 @cache
 def map_words(file: Path, digest: str, remedy: str) -> NDArray[Any]:
-    """Word embeddings, float16[words, width], mapped into memory; checked once in a process.
+    """Map word embeddings into memory: float16[words, width]; checked once per process.
 
     Raises:
-        EmbedderError: the file is missing or another.
+        EmbedderError: the file is missing or corrupt.
     """
     check_digest(file, digest, remedy)
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 
 
 def _is_normal(raw: Vector) -> bool:
-    """Whether float32[1, d] of the graph, which normalises last, has length 1.
+    """Whether the graph's output, float32[1, d], has length 1.
 
-    Else it is zero, or not a number where it is not zero. To compute the length would take
-    longer: what comes right after a run finds nothing of it in the processor's caches.
+    The graph normalises last, so its output has length 1, is zero, or has NaN in every element
+    that is not zero: the first element decides. Computing the length would take longer, since
+    the processor's caches are cold right after a run.
     """
     first = raw.item(0)
     return first != 0.0 and first == first
 
 
-def _cut(ids: list[int], window: int) -> list[int]:
-    """At most `window` tokens, the closing one kept, as the tokenizer itself truncates."""
+def _truncated(ids: list[int], window: int) -> list[int]:
+    """Truncate to `window` tokens but keep the closing token, as the tokenizer would."""
     return ids if len(ids) <= window else [*ids[: window - 1], ids[-1]]
 
 
 def _run(session: Any, tokens: Sequence[Sequence[int]], words: NDArray[Any] | None) -> Vector:
-    """One pass over a batch: float32[n, d]."""
+    """Run the model on one batch: float32[n, d]."""
     try:
         vectors: Vector = session.run(None, packed(tokens, words))[0]
     except Exception as error:
@@ -188,35 +190,35 @@ def packed(tokens: Sequence[Sequence[int]], words: NDArray[Any] | None = None) -
     """The inputs of `graph.encoder_graph` for n texts.
 
     Args:
-        words: where the graph has no word embeddings of its own, those of all tokens.
+        words: the word embeddings, float16[words, width], if the graph does not contain them.
     """
-    inputs = _places(tokens)
+    inputs = _packing(tokens)
     if words is not None:
         inputs["words"] = words[inputs.pop("tokens")].astype(np.float32)
     return inputs
 
 
-def _places(tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """The tokens of n texts one after another, and where each belongs."""
+def _packing(tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The concatenated tokens of n texts, with the indices that unpack and pack them."""
     if len(tokens) == 1:
-        places = np.arange(len(tokens[0]))
-        spread = places[None]
+        positions = np.arange(len(tokens[0]))
+        spread = positions[None]
         mask = np.ones_like(spread)
         return {
             "tokens": np.array(tokens[0], np.int64),
-            "positions": places,
+            "positions": positions,
             "spread": spread,
             "mask": mask,
-            "gathered": places,
+            "gathered": positions,
         }
     lengths = np.array([len(sequence) for sequence in tokens])
     starts = np.cumsum(lengths) - lengths
-    places = np.arange(lengths.max())
-    inside = places[None] < lengths[:, None]
+    columns = np.arange(lengths.max())
+    inside = columns[None] < lengths[:, None]
     return {
         "tokens": np.concatenate([np.array(sequence, np.int64) for sequence in tokens]),
         "positions": np.arange(lengths.sum()) - np.repeat(starts, lengths),
-        "spread": np.where(inside, starts[:, None] + places, 0),
+        "spread": np.where(inside, starts[:, None] + columns, 0),
         "mask": inside.astype(np.int64),
         "gathered": np.flatnonzero(inside),
     }

@@ -1,10 +1,10 @@
-"""Calls from many threads, gathered into batches.
+"""Batches embedding calls from many threads.
 
-A lone caller's text is embedded on its own thread, at once: no thread stands between
-a caller and the model, for waking one takes longer than looking the answer up. While
-every processor has a run to do, texts gather; whoever ends a run embeds what has
-gathered as one small batch, for the others, and after a few of those passes the lead
-on to one that waits. Nobody waits for a batch to fill.
+A lone caller embeds its text on its own thread, at once: there is no worker thread between a
+caller and the model, since waking one takes longer than a lookup. While every processor is
+busy with a run, texts queue up. The thread that finishes a run becomes the leader: it embeds
+the queued texts of other callers in small batches, and after a few batches hands the lead over
+to a waiting caller. Nobody waits for a batch to fill.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 _BATCH = 4
-"""Texts in a batch; more are no faster for each text, and make the first one wait longer."""
-_ROUNDS = 4
-"""Batches that a caller embeds for others before it goes back to its own work."""
+"""Texts per batch; larger batches are no faster per text and delay the first text."""
+_BATCHES_PER_LEADER = 4
+"""Batches that a leader embeds before it returns to its caller."""
 
 
 class _Job:
-    """One text; `turn` opens when it is embedded, or when its thread is to take the lead."""
+    """One queued text; `turn` is released when it is embedded or its thread becomes leader."""
 
     __slots__ = ("error", "leads", "text", "turn", "vector")
 
@@ -42,11 +42,12 @@ class _Job:
 
 
 class EmbedderPool:
-    """One text at a time for each caller, many at a time for the embedder.
+    """Takes one text from each caller, and passes batches to the embedder.
 
     Args:
-        runs: runs under way at once; by default one for each processor.
-        trusted: its vectors are known to have length 1; others are held to that here.
+        runs: maximum number of concurrent runs; by default one per processor.
+        trusted: whether the embedder's vectors are known to have length 1; otherwise they are
+            checked and normalised here.
     """
 
     def __init__(
@@ -60,30 +61,30 @@ class EmbedderPool:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._waiting: deque[_Job] = deque()
+        self._queue: deque[_Job] = deque()
         self._running = 0
 
     def embed(self, text: str) -> Vector:
-        """float32[d] for one text.
+        """Embed one text: float32[d].
 
         Raises:
             EmbedderError: the embedder failed.
         """
         if self._pid != os.getpid():
-            self._reset()  # after a fork nobody is running and nobody waits
+            self._reset()  # after a fork there are no runs and no waiting threads
         with self._lock:
             job = None
             if self._running < self._runs:
                 self._running += 1
             else:
                 job = _Job(text)
-                self._waiting.append(job)
+                self._queue.append(job)
         if job is None:
             return self._embed_alone(text)
         try:
             job.turn.acquire()
         except BaseException:
-            self._leave(job)
+            self._withdraw(job)
             raise
         if job.leads:
             self._lead(job)
@@ -109,9 +110,9 @@ class EmbedderPool:
         return unit_rows(raw, len(texts), embedder.dimension, embedder.fingerprint)
 
     def _lead(self, own: _Job | None) -> None:
-        """Embed what waits, with the leader's own text in the first batch; then step down."""
-        for _ in range(_ROUNDS):
-            batch = self._taken(own)
+        """Embed queued texts, with the leader's own text in the first batch; then hand over."""
+        for _ in range(_BATCHES_PER_LEADER):
+            batch = self._next_batch(own)
             if batch is None:
                 return
             self._embed_batch(batch)
@@ -119,16 +120,16 @@ class EmbedderPool:
                 if job is not own:
                     job.turn.release()
             own = None
-        self._pass_on()
+        self._hand_over()
 
-    def _taken(self, own: _Job | None) -> list[_Job] | None:
-        """The next batch; None, and one run less, if nobody waits."""
+    def _next_batch(self, own: _Job | None) -> list[_Job] | None:
+        """Take the next batch; if there is none, end this run and return None."""
         with self._lock:
-            if own is None and not self._waiting:
+            if own is None and not self._queue:
                 self._running -= 1
                 return None
-            room = _BATCH - (own is not None)
-            batch = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            limit = _BATCH - (own is not None)
+            batch = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
             return batch if own is None else [own, *batch]
 
     def _embed_batch(self, batch: list[_Job]) -> None:
@@ -139,28 +140,28 @@ class EmbedderPool:
         except Exception as error:
             for job in batch:
                 job.error = error
-        except BaseException:  # the leader is interrupted, not those whose texts it holds
+        except BaseException:  # only the leader is interrupted: release the other callers
             for job in batch:
                 job.error = EmbedderError("the embedding was interrupted")
                 job.turn.release()
-            self._pass_on()
+            self._hand_over()
             raise
 
-    def _leave(self, job: _Job) -> None:
-        """A waiter that is interrupted takes its text along, or gives its lead away."""
+    def _withdraw(self, job: _Job) -> None:
+        """Withdraw an interrupted caller's text, or hand over the lead if it has just got it."""
         with self._lock:
-            if job in self._waiting:
-                self._waiting.remove(job)
+            if job in self._queue:
+                self._queue.remove(job)
                 return
         if job.leads:
-            self._pass_on()
+            self._hand_over()
 
-    def _pass_on(self) -> None:
-        """Give this run's place to the first that waits."""
+    def _hand_over(self) -> None:
+        """Make the first waiting caller the leader of this run, or end the run."""
         with self._lock:
-            if not self._waiting:
+            if not self._queue:
                 self._running -= 1
                 return
-            following = self._waiting.popleft()
-            following.leads = True
-        following.turn.release()
+            successor = self._queue.popleft()
+            successor.leads = True
+        successor.turn.release()

@@ -1,10 +1,10 @@
-"""Writes an ONNX model file: the few messages of the format that our graphs are made of.
+"""Writes ONNX model files; covers only the messages that semcache's graphs need.
 
-The `onnx` package does this too, but it and what it brings would be 28 MB of every
-installation, to be used for a form of the model that few ask for.
+The `onnx` package does this too, but with its dependencies it would add 28 MB to every
+installation, for a form of the model that few users need.
 
-Field numbers: onnx.proto of ONNX 1.16 (`onnx/onnx.proto`), in protocol buffers' wire format
-("Encoding", protobuf.dev). A test has the `onnx` package read what is written here.
+Field numbers are those of onnx.proto in ONNX 1.16 (`onnx/onnx.proto`); the wire format is that
+of protocol buffers ("Encoding", protobuf.dev). A test reads the output with the `onnx` package.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLOAT, INT32, INT64 = 1, 6, 7
-"""Element types of `TensorProto.DataType` that inputs, outputs and casts name."""
+"""Element types (`TensorProto.DataType`) of inputs, outputs and casts."""
 
 _ELEMENT = {
     "float32": FLOAT, "uint8": 2, "int8": 3, "int32": INT32, "int64": INT64, "float16": 10,
 }  # fmt: skip
-_VARINT, _LENGTH, _FIXED32 = 0, 2, 5
+_VARINT, _LENGTH_DELIMITED, _FIXED32 = 0, 2, 5
 _IS_FLOAT, _IS_INT = 1, 2  # AttributeProto.AttributeType
 
 
 def node(
     op: str, inputs: Sequence[str], outputs: Sequence[str], domain: str = "", **attributes: Any
 ) -> bytes:
-    """A NodeProto; attributes are whole numbers or floats."""
+    """A NodeProto; attributes are ints or floats."""
     return b"".join(
         [
             *(_text(1, name) for name in inputs),
@@ -42,15 +42,15 @@ def node(
 
 
 def tensor(name: str, array: NDArray[Any]) -> bytes:
-    """A TensorProto with the elements in raw form, which is little-endian."""
+    """A TensorProto with the elements as raw little-endian data."""
     raw = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     kind = _ELEMENT[array.dtype.name]
     dims = [_number(1, size) for size in array.shape]
-    return b"".join([*dims, _number(2, kind), _text(8, name), _head(9, len(raw)), raw])
+    return b"".join([*dims, _number(2, kind), _text(8, name), _length_prefix(9, len(raw)), raw])
 
 
 def value(name: str, kind: int, shape: Iterable[str | int]) -> bytes:
-    """A ValueInfoProto of a tensor; a size that is not known beforehand has a name."""
+    """A ValueInfoProto of a tensor; a string in `shape` names a dynamic dimension."""
     sizes = [_text(2, size) if isinstance(size, str) else _number(1, size) for size in shape]
     dims = b"".join(_field(1, size) for size in sizes)
     tensor_type = _number(1, kind) + _field(2, dims)
@@ -70,30 +70,31 @@ def model(
     """A ModelProto with one graph.
 
     Args:
-        opsets: the version of each domain of operators; version: of the format.
+        opsets: the operator set version of each domain.
+        version: the version of the file format (IR version).
     """
     graph: list[bytes] = []
     for number, messages in ((1, nodes), (5, constants), (11, inputs), (12, outputs)):
         for message in messages:
-            graph += (_head(number, len(message)), message)
+            graph += (_length_prefix(number, len(message)), message)
     graph.append(_text(2, name))
-    # Joined once: the weights are most of it.
+    # Joined only once, since the weights are large.
     return b"".join(
         [
             _number(1, version),
-            _head(7, sum(map(len, graph))),
+            _length_prefix(7, sum(map(len, graph))),
             *graph,
             *(_field(8, _text(1, domain) + _number(2, v)) for domain, v in opsets.items()),
         ]
     )
 
 
-def _attribute(name: str, given: float) -> bytes:
-    if isinstance(given, float):
-        found = _varint(2 << 3 | _FIXED32) + struct.pack("<f", given) + _number(20, _IS_FLOAT)
+def _attribute(name: str, content: float) -> bytes:
+    if isinstance(content, float):
+        encoded = _varint(2 << 3 | _FIXED32) + struct.pack("<f", content) + _number(20, _IS_FLOAT)
     else:
-        found = _number(3, given) + _number(20, _IS_INT)
-    return _text(1, name) + found
+        encoded = _number(3, content) + _number(20, _IS_INT)
+    return _text(1, name) + encoded
 
 
 def _text(number: int, text: str) -> bytes:
@@ -101,24 +102,24 @@ def _text(number: int, text: str) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    return _head(number, len(content)) + content
+    return _length_prefix(number, len(content)) + content
 
 
-def _head(number: int, length: int) -> bytes:
-    """What stands before a field of so many bytes."""
-    return _varint(number << 3 | _LENGTH) + _varint(length)
+def _length_prefix(number: int, length: int) -> bytes:
+    """The tag and the length that precede a field of `length` bytes."""
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length)
 
 
-def _number(number: int, given: int) -> bytes:
-    return _varint(number << 3 | _VARINT) + _varint(given)
+def _number(number: int, integer: int) -> bytes:
+    return _varint(number << 3 | _VARINT) + _varint(integer)
 
 
-def _varint(given: int) -> bytes:
-    """Seven bits a byte, lowest first; a negative number as 64 bits of two's complement."""
-    rest = given & 0xFFFF_FFFF_FFFF_FFFF
-    found = bytearray()
+def _varint(integer: int) -> bytes:
+    """Encode seven bits per byte, lowest first; negative numbers as 64-bit two's complement."""
+    rest = integer & 0xFFFF_FFFF_FFFF_FFFF
+    encoded = bytearray()
     while rest > 0x7F:
-        found.append(rest & 0x7F | 0x80)
+        encoded.append(rest & 0x7F | 0x80)
         rest >>= 7
-    found.append(rest)
-    return bytes(found)
+    encoded.append(rest)
+    return bytes(encoded)

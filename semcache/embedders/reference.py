@@ -1,8 +1,8 @@
-"""What the original model makes of a few sentences: every other form is held against it.
+"""The original model's vectors of a few sentences, with which every other form is compared.
 
-The vectors come with the package, so that no machine needs PyTorch to make sure of what it
-computes. `python -m benchmarks.reference_vectors` makes them, with the original model run by
-sentence-transformers; it says which digest to put here when the sentences change.
+The vectors are shipped with the package, so that a machine can check its results without
+PyTorch. `python -m benchmarks.reference_vectors` makes them with the original model, run by
+sentence-transformers, and prints the digest to put here when the sentences change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REFERENCE_FILE = Path(__file__).with_name("reference.npy")
 REFERENCE_SHA256 = "209ae84b5c0dc8f78d78f72d87b3caa87c0023beab5f54a4d83af87d827dc994"
 
 LEAST_COSINE = {"int8": 0.98, "float32": 0.9999}
-"""What a form has to agree to with the original, on every sentence."""
+"""Minimum cosine of a form's vector and the original's, on every sentence."""
 
 SENTENCES = (
     "How do I reset my password?",
@@ -77,10 +77,10 @@ SENTENCES = (
 
 
 def load_reference(file: Path = REFERENCE_FILE) -> Vector:
-    """The original's vectors of `SENTENCES`: float32[len(SENTENCES), d], rows of length 1.
+    """Load the original's vectors of `SENTENCES`: float32[len(SENTENCES), d], rows of length 1.
 
     Raises:
-        EmbedderError: the file is missing or is not the one that was shipped.
+        EmbedderError: the file is missing or corrupt.
     """
     check_digest(file, REFERENCE_SHA256, REINSTALL)
     vectors: Vector = np.load(file, allow_pickle=False)
@@ -88,6 +88,6 @@ def load_reference(file: Path = REFERENCE_FILE) -> Vector:
 
 
 def least_cosine(embedder: Embedder) -> float:
-    """The worst agreement with the original over `SENTENCES`, on this machine."""
+    """The lowest cosine with the original's vectors over `SENTENCES`, on this machine."""
     reference = load_reference()
     return float(np.einsum("ij,ij->i", embedder.embed(SENTENCES), reference).min())

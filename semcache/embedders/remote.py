@@ -21,18 +21,19 @@ _BATCH = 256
 
 
 class RemoteEmbedder(CheckedEmbedder):
-    """An `Embedder` that asks a server.
+    """An `Embedder` that calls a server.
 
-    Prompts leave the machine; that is why it is never chosen by itself.
+    It sends prompts to that server, so it is never chosen automatically.
 
     Args:
-        model: the embedding model's name at the server.
-        base_url: up to and without "/embeddings", such as "http://localhost:11434/v1".
-        api_key: sent as a bearer token; it appears in no message and no repr.
+        model: the name of the embedding model on the server.
+        base_url: the URL without "/embeddings", such as "http://localhost:11434/v1".
+        api_key: sent as a bearer token; never shown in messages or in the repr.
         dimension: length of a vector.
-        window: the model's limit in tokens; a text's tokens are taken to be its bytes / 3.
-        timeout: for one request, in seconds.
-        client: an httpx.Client to use instead of one of its own.
+        window: the model's limit in tokens, which are estimated as bytes / 3; None means no
+            limit.
+        timeout: timeout of one request, in seconds.
+        client: an httpx.Client to use; by default a new one.
     """
 
     local = False
@@ -57,29 +58,29 @@ class RemoteEmbedder(CheckedEmbedder):
         self.window = window
 
     def load(self) -> None:
-        """Nothing to load."""
+        """Does nothing: the model is on the server."""
 
     def count_tokens(self, text: str) -> int:
         return -(-len(text.encode()) // 3)
 
     def embed(self, texts: Sequence[str]) -> Vector:
         batches = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]
-        rows = [row for batch in batches for row in self._ask(list(batch))]
+        rows = [row for batch in batches for row in self._request(list(batch))]
         return unit_rows(rows, len(texts), self.dimension, self.fingerprint)
 
-    def _ask(self, texts: list[str]) -> list[list[float]]:
+    def _request(self, texts: list[str]) -> list[list[float]]:
         try:
-            reply = self._client.post(
+            response = self._client.post(
                 self._url, json={"model": self._model, "input": texts}, headers=self._headers
             )
-            reply.raise_for_status()
-            data: list[dict[str, Any]] = reply.json()["data"]
+            response.raise_for_status()
+            data: list[dict[str, Any]] = response.json()["data"]
             return [row["embedding"] for row in sorted(data, key=lambda row: row["index"])]
         except httpx.HTTPStatusError as error:
             raise EmbedderError(
-                f"{self._url} answered {error.response.status_code}: {error.response.text[:300]}"
+                f"{self._url} returned {error.response.status_code}: {error.response.text[:300]}"
             ) from None
         except httpx.HTTPError as error:
             raise EmbedderError(f"{self._url} cannot be reached: {error!r}") from None
         except (KeyError, TypeError, ValueError) as error:
-            raise EmbedderError(f"{self._url} gave no embeddings: {error!r}") from error
+            raise EmbedderError(f"{self._url} returned no embeddings: {error!r}") from error

@@ -7,11 +7,11 @@ from typing import Any
 
 
 def load_onnxruntime() -> Any:
-    """The module `onnxruntime`.
+    """Import `onnxruntime` without its telemetry.
 
-    On import it writes a device id and a database of events into the user's cache directory,
-    unless the environment says not to. A cache that runs on the user's own machine leaves
-    nothing of the kind; set ORT_DISABLE_TELEMETRY=0 to have it.
+    On import, onnxruntime writes a device id and an event database into the user's cache
+    directory unless ORT_DISABLE_TELEMETRY is set. A local cache should leave no such files;
+    set ORT_DISABLE_TELEMETRY=0 to allow them.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime

@@ -1,4 +1,4 @@
-"""Any sentence-transformers model, run by PyTorch. Needs the extra of the same name."""
+"""Runs any sentence-transformers model in PyTorch; needs the extra of the same name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INSTALL = 'pip install "semcache-llm[sentence-transformers]"'
 
 
 def is_installed() -> bool:
-    """Whether sentence-transformers is there to be imported; nothing is loaded."""
+    """Whether sentence-transformers can be imported; does not import it."""
     return importlib.util.find_spec("sentence_transformers") is not None
 
 
@@ -31,7 +31,7 @@ class SentenceTransformerEmbedder(CheckedEmbedder):
 
     Args:
         model: a model's name on the hub, a local path, or a loaded `SentenceTransformer`.
-        device: as PyTorch names it; "cpu" where none is given.
+        device: a PyTorch device name.
 
     Raises:
         ConfigError: sentence-transformers is not installed.
@@ -61,8 +61,8 @@ class SentenceTransformerEmbedder(CheckedEmbedder):
     @property
     def dimension(self) -> int:
         model = self._parts()[0]
-        ask = getattr(model, "get_embedding_dimension", None)
-        return int((ask or model.get_sentence_embedding_dimension)())
+        get_dimension = getattr(model, "get_embedding_dimension", None)
+        return int((get_dimension or model.get_sentence_embedding_dimension)())
 
     @property
     def window(self) -> int | None:
@@ -99,7 +99,7 @@ class SentenceTransformerEmbedder(CheckedEmbedder):
             except Exception as error:
                 raise EmbedderError(
                     f"The sentence-transformers model {self._source!s} cannot be loaded: {error}. "
-                    "Give a name on the hub that can be reached, or the path of a local copy."
+                    "Give the name of a model on a reachable hub, or the path of a local copy."
                 ) from error
         return model, f"sentence-transformers/{self._name()}/{_weights_digest(model)}"
 
@@ -108,7 +108,7 @@ class SentenceTransformerEmbedder(CheckedEmbedder):
 
 
 def _weights_digest(model: Any) -> str:
-    """SHA-256 over the weights by name, in 16 hex digits."""
+    """The first 16 hex digits of the SHA-256 of all weights, ordered by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -1,8 +1,8 @@
-"""An embedder that answers in time or fails.
+"""Limits the time that an embedder may take.
 
-A call that hangs cannot be stopped from outside, only left behind: it runs on another
-thread, and the caller goes on without it. One that did not answer is left alone for a while,
-so that a hung model costs one wait and not one for each call.
+A hung call cannot be stopped, only abandoned: it runs on another thread, and the caller goes
+on without it. After a timeout the embedder is not called for a while, so that a hung model
+costs one wait and not one per call.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 MOST_HUNG = 4
-"""Calls that may hang at once; beyond these none is made."""
+"""Maximum number of hung calls; no further calls are made while there are this many."""
 REST = 30.0
-"""Seconds for which an embedder that hung is left alone."""
+"""Seconds after a timeout during which the embedder is not called."""
 
 
 class TimeLimited:
-    """An `Embedder` around another.
+    """An `Embedder` that wraps another and limits the time of each call.
 
     Args:
-        seconds: the longest that one call of `embed` may take. Loading does not count.
+        seconds: maximum duration of one call of `embed`; loading the model does not count.
+        rest: seconds after a timeout during which the embedder is not called.
     """
 
     local = True
@@ -64,14 +65,14 @@ class TimeLimited:
     def embed(self, texts: Sequence[str]) -> Vector:
         if time.monotonic() < self._hung_until:
             raise EmbedderError(
-                f"{self.fingerprint} did not answer within {self._seconds} s a short while ago "
-                "and is left alone for now."
+                f"{self.fingerprint} recently timed out (no answer within {self._seconds} s); it "
+                "is not called for now."
             )
         self._hung = [worker for worker in self._hung if worker.alive]
         if len(self._hung) >= MOST_HUNG:
             raise EmbedderError(
-                f"{self.fingerprint} has {len(self._hung)} calls that do not come back; it is "
-                "asked again when one of them does."
+                f"{self.fingerprint} has {len(self._hung)} hung calls; it is not called until one "
+                "of them returns."
             )
         self._embedder.load()
         worker = self._worker()
@@ -83,12 +84,12 @@ class TimeLimited:
         self._idle.append(worker)
         if isinstance(outcome, Exception):
             raise outcome
-        if isinstance(outcome, BaseException):  # SystemExit and the like end no caller
+        if isinstance(outcome, BaseException):  # SystemExit and the like must not end the caller
             raise EmbedderError(f"{self.fingerprint} failed: {outcome!r}")
         return outcome
 
     def _worker(self) -> _Worker:
-        """One that has nothing to do; threads of a parent process are not here."""
+        """An idle worker of this process, or a new one; threads do not survive a fork."""
         while True:
             try:
                 worker = self._idle.pop()
@@ -101,11 +102,11 @@ class TimeLimited:
         try:
             return _Worker()
         except RuntimeError as error:
-            raise EmbedderError(f"no thread for {self.fingerprint}: {error}") from error
+            raise EmbedderError(f"cannot start a thread for {self.fingerprint}: {error}") from error
 
 
 class _Worker:
-    """A thread that does one thing after another. Left behind while it hangs, it ends after."""
+    """A thread that runs one call after another; once abandoned, it ends after its call."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -119,7 +120,7 @@ class _Worker:
         return self._thread.is_alive()
 
     def run(self, work: Callable[[], Vector], seconds: float) -> Vector | BaseException | None:
-        """What the work returned or raised; None: it is not done in time."""
+        """Return the result of the work or its exception; None if it did not finish in time."""
         self._work.put(work)
         try:
             return self._done.get(timeout=seconds)
@@ -133,4 +134,4 @@ class _Worker:
                 self._done.put(work())
             except BaseException as error:
                 self._done.put(error)
-            del work  # nothing is held while nothing is done
+            del work  # an idle worker must not keep the texts alive

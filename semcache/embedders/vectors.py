@@ -1,4 +1,4 @@
-"""What every embedder's vectors go through before anyone compares them."""
+"""Checks and normalises the vectors of embedders."""
 
 from __future__ import annotations
 
@@ -15,30 +15,36 @@ if TYPE_CHECKING:
 
 _TOO_SHORT = 1e-12
 _UNIT = 1e-6
-"""Squared lengths this close to 1 are float32 for 1."""
+"""Squared lengths this close to 1 differ from it only by float32 rounding."""
 
 
 def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector:
-    """`raw` as float32[rows, d] with rows of Euclidean length 1.
+    """Return `raw` as float32[rows, d] with rows of Euclidean length 1.
+
+    Args:
+        dimension: the expected d; None accepts any.
+        source: name of the embedder, for error messages.
 
     Raises:
-        EmbedderError: the shape is another, or a row is zero or not finite.
+        EmbedderError: the shape is wrong, or a row is zero or not finite.
     """
     if rows == 1 and isinstance(raw, np.ndarray) and _is_unit(raw, dimension):
-        return raw  # the usual case, after an embedding, when each call of numpy is slow
+        return raw  # the usual case; NumPy calls are slow right after an embedding
     try:
         vectors = np.ascontiguousarray(raw, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise EmbedderError(f"{source} gave no array of numbers: {error}") from None
+        raise EmbedderError(f"{source} did not return an array of numbers: {error}") from None
     if (
         vectors.ndim != 2
         or len(vectors) != rows
         or vectors.shape[1] != (dimension or vectors.shape[1])
     ):
-        wanted = f"({rows}, {dimension or 'd'})"
-        raise EmbedderError(f"{source} gave an array of shape {vectors.shape}, wanted {wanted}.")
+        expected = f"({rows}, {dimension or 'd'})"
+        raise EmbedderError(
+            f"{source} returned an array of shape {vectors.shape}, expected {expected}."
+        )
     if rows and not vectors.shape[1]:
-        raise EmbedderError(f"{source} gave empty vectors.")
+        raise EmbedderError(f"{source} returned empty vectors.")
     squares = np.einsum("ij,ij->i", vectors, vectors)
     if (np.abs(squares - 1) < _UNIT).all():  # false for NaN
         return vectors
@@ -48,15 +54,15 @@ def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector
         row = int(np.flatnonzero(bad)[0])
         what = "zero" if np.isfinite(lengths[row]) else "not finite"
         raise EmbedderError(
-            f"{source} gave a vector that is {what} (row {row} of {rows}). Such a vector has no "
-            "direction to compare; nothing was stored under it."
+            f"{source} returned a vector that is {what} (row {row} of {rows}). Such a vector has "
+            "no direction to compare; nothing was stored for it."
         )
     unit: Vector = (vectors / lengths[:, None]).astype(np.float32, copy=False)
     return unit
 
 
 def _is_unit(raw: NDArray[Any], dimension: int | None) -> bool:
-    """Whether it is float32[1, d] of length 1."""
+    """Whether `raw` is float32[1, d] with length 1."""
     if (
         raw.dtype.char != "f"
         or not raw.dtype.isnative

@@ -1,10 +1,10 @@
-"""The main job on real input: a stream of support questions through the real cache.
+"""The demo: a stream of support questions run through a real cache.
 
-413 questions of the customers of two made-up companies, written for this project:
-paraphrases, near-misses (another number, name, direction, negation), follow-ups that
-mean nothing without their conversation, and the same words asked of both companies,
-whose answers differ. Embedder, FAISS and SQLite are the real ones. What a miss asks
-is the *offline answerer*: a table of the true answers, no language model.
+The stream is 413 questions from customers of two fictional companies, written for this
+project: paraphrases, near-misses (a different number, name or direction, or a negation),
+follow-ups that make sense only in their conversation, and identical questions to both
+companies, whose answers differ. Embedder, FAISS and SQLite are the real ones. Misses are
+answered by the *offline answerer*, a table of the correct answers, not by a language model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MODEL = "offline-answerer"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A line of the stream, with its true answer."""
+    """A question of the stream, with its correct answer."""
 
     tenant: str
     prompt: str
@@ -38,14 +38,18 @@ class Question:
 
     @property
     def call(self) -> dict[str, Any]:
-        """The call's arguments."""
+        """Keyword arguments of the cache call."""
         messages = [*self.history, {"role": "user", "content": self.prompt}]
         return {"messages": messages, "namespace": self.tenant, "model": MODEL}
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question worth looking at, with what `explain` said of it when it came."""
+    """A question, with what `explain` reported just before the lookup.
+
+    Attributes:
+        right: whether the served answer was correct; None if none was served.
+    """
 
     question: Question
     explanation: Explanation
@@ -54,14 +58,14 @@ class Example:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the stream came to.
+    """Totals over the stream.
 
     Attributes:
-        ends: how many questions ended as "exact", "semantic", "miss" or "explore".
-        wrong: served answers that were wrong, by kind of question.
-        across_tenants: served answers of another tenant.
-        repeated: questions whose answer had been given before, which an oracle would serve.
-        seconds: time of each lookup, and of each record, by how it ended.
+        ends: number of questions by outcome: "exact", "semantic", "miss" or "explore".
+        wrong: number of wrong answers served, by kind of question.
+        across_tenants: number of answers served from another tenant's entries.
+        repeated: questions whose answer was already stored; a perfect cache would serve these.
+        seconds: durations of the lookups, by outcome, and of the records (key "record").
     """
 
     questions: int = 0
@@ -73,7 +77,7 @@ class Outcome:
     examples: list[Example] = field(default_factory=list)
 
     def milliseconds(self, what: str) -> float | None:
-        """The median in milliseconds."""
+        """The median duration in milliseconds; None if there were no such calls."""
         return median(self.seconds[what]) * 1e3 if self.seconds.get(what) else None
 
 
@@ -96,7 +100,7 @@ def questions() -> list[Question]:
 
 
 def run(cache: SemanticCache, stream: list[Question]) -> Iterator[Outcome]:
-    """Ask every question in turn; yields the outcome so far after each."""
+    """Ask every question in turn; yield the totals so far after each."""
     outcome = Outcome()
     answered: dict[str, str] = {}
     for question in stream:
@@ -116,9 +120,9 @@ def run(cache: SemanticCache, stream: list[Question]) -> Iterator[Outcome]:
         yield outcome
 
 
-def _timed(outcome: Outcome, find: Callable[[], Lookup]) -> Lookup:
+def _timed(outcome: Outcome, look_up: Callable[[], Lookup]) -> Lookup:
     start = time.perf_counter()
-    lookup = find()
+    lookup = look_up()
     end = lookup.tier or ("explore" if isinstance(lookup.decision, Explore) else "miss")
     outcome.seconds.setdefault(end, []).append(time.perf_counter() - start)
     outcome.ends[end] += 1
@@ -136,7 +140,7 @@ def _same_tenant(answered: dict[str, str], completion: Completion, question: Que
 
 
 def chosen_examples(outcome: Outcome) -> list[tuple[str, Example]]:
-    """Up to three questions worth a look, each with what it shows."""
+    """Up to three instructive questions, each with a title."""
     served = [e for e in outcome.examples if isinstance(e.explanation.decision, Hit)]
     by_similarity = sorted((e for e in served if e.explanation.tier == "semantic"), key=_similarity)
     near = [e for e in outcome.examples if e.question.kind == "near_miss"]
@@ -147,7 +151,10 @@ def chosen_examples(outcome: Outcome) -> list[tuple[str, Example]]:
     picked = [
         ("a paraphrase, served", next((e for e in by_similarity if e.right), None)),
         ("a near-miss, refused", refused[-1] if refused else None),
-        ("a near-miss that a threshold cannot tell: served, WRONG", wrong[-1] if wrong else None),
+        (
+            "a near-miss that no threshold can tell apart: served, WRONG",
+            wrong[-1] if wrong else None,
+        ),
     ]
     return [(title, example) for title, example in picked if example is not None]
 

@@ -1,13 +1,14 @@
-"""Logs of calls to models, in the forms that people have them in.
+"""Reads logs of model calls in the usual formats.
 
-One JSON object a line (gzip or not), or one JSON list. A record is told by its fields:
+A log is JSON Lines (optionally gzipped) or one JSON list. The format of a record is recognised
+by its fields:
 
-- `{"prompt": ..., "response": ...}`, with whatever else a request has;
+- `{"prompt": ..., "response": ...}`, with any other fields of a request;
 - OpenAI's request and response: `{"request": {...}, "response": {...}}`, or a batch's `body`;
 - LiteLLM's standard logging payload: `messages`, `response`, `response_cost`, `startTime`;
-- Langfuse's observations of type GENERATION: `input`, `output`, `usage`, `calculatedTotalCost`.
+- Langfuse observations of type GENERATION: `input`, `output`, `usage`, `calculatedTotalCost`.
 
-An `answer_id` stands for the answer itself: equal ids, the same answer.
+An `answer_id` identifies the answer: records with equal ids have the same answer.
 
 Sources: OpenAI API reference; LiteLLM docs, "StandardLoggingPayload"; Langfuse docs, "Export".
 """
@@ -45,12 +46,13 @@ _NOT_PARAMS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a log.
+    """One call from a log.
 
     Attributes:
-        number: of its line or its place, from 1. at: seconds since the epoch, if it is known.
-        completion: the answer, with its usage as far as the log tells it.
-        answer_id: what somebody calls this answer, if the log says it.
+        number: line number, or position in the JSON list, from 1.
+        completion: the answer, with its usage as far as the log gives it.
+        at: time of the call in seconds since the epoch; None if unknown.
+        answer_id: identifier of the answer; None if the log has none.
     """
 
     number: int
@@ -62,17 +64,18 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A record that could not be used, and why."""
+    """A record that could not be read, and why."""
 
     number: int
     reason: str
 
 
 def read_log(path: Path) -> Iterator[Call | Unread]:
-    """The calls of a log, in its order.
+    """Yield the calls of a log in order, and an `Unread` for each record that is unusable.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
+        RequestError: the file starts as a JSON list but is not valid JSON.
     """
     for number, record in _records(path):
         try:
@@ -82,8 +85,8 @@ def read_log(path: Path) -> Iterator[Call | Unread]:
 
 
 def _records(path: Path) -> Iterator[tuple[int, Any]]:
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", errors="replace") as file:
+    open_file: Any = gzip.open if path.suffix == ".gz" else open
+    with open_file(path, "rt", encoding="utf-8", errors="replace") as file:
         first = file.read(1)
         while first.isspace():
             first = file.read(1)
@@ -91,7 +94,9 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 whole = json.loads(first + file.read())
             except ValueError as error:
-                raise RequestError(f"{path} begins as a JSON list and is none: {error}") from None
+                raise RequestError(
+                    f"{path} starts as a JSON list but is not valid JSON: {error}"
+                ) from None
             yield from enumerate(whole, 1)
             return
         for number, line in enumerate(file, 1):
@@ -109,14 +114,14 @@ def _parsed(text: str) -> Any:
 
 def _call(number: int, record: Any) -> Call:
     if isinstance(record, ValueError):
-        raise ValueError(f"it is no JSON: {record}")
+        raise ValueError(f"not valid JSON: {record}")
     if not isinstance(record, Mapping):
-        raise ValueError("it is no JSON object")
-    asked, answered = _asked(record), _answered(record)
-    if answered is None:
-        raise ValueError("it holds no answer (response, output)")
-    usage = _usage(record, answered.usage)
-    moment = next(
+        raise ValueError("not a JSON object")
+    call_request, answer = _request(record), _answer(record)
+    if answer is None:
+        raise ValueError("no answer (response, output)")
+    usage = _usage(record, answer.usage)
+    timestamp = next(
         (
             record[n]
             for n in ("startTime", "start_time", "timestamp", "created_at", "t")
@@ -124,24 +129,23 @@ def _call(number: int, record: Any) -> Call:
         ),
         None,
     )
-    completion = replace(answered, usage=usage, model=answered.model or asked.model or None)
-    answer_id = record.get("answer_id")
-    named = None if answer_id is None else str(answer_id)
-    return Call(number, asked, completion, _seconds(moment), named)
+    completion = replace(answer, usage=usage, model=answer.model or call_request.model or None)
+    answer_id = None if record.get("answer_id") is None else str(record["answer_id"])
+    return Call(number, call_request, completion, _seconds(timestamp), answer_id)
 
 
-def _asked(record: Mapping[str, Any]) -> Request:
+def _request(record: Mapping[str, Any]) -> Request:
     body = mapping(record.get("request")) or mapping(record.get("body"))
-    if body:  # OpenAI's own
+    if body:  # OpenAI's format
         fields = {
             k: v for k, v in body.items() if k in ("messages", "model", "tools", "response_format")
         }
         fields["params"] = {k: v for k, v in body.items() if k not in _NOT_PARAMS}
         return request(**fields, namespace=record.get("namespace") or record.get("tenant"))
-    given = record.get("prompt", record.get("messages", record.get("input")))
-    inner = mapping(given)
-    if "messages" in inner:  # Langfuse keeps the whole input
-        given = inner["messages"]
+    prompt = record.get("prompt", record.get("messages", record.get("input")))
+    inner = mapping(prompt)
+    if "messages" in inner:  # Langfuse logs the whole request as the input
+        prompt = inner["messages"]
     fields = {name: record[name] for name in _FIELDS if record.get(name) is not None}
     fields["namespace"] = fields.get("namespace") or record.get("tenant")
     if not fields.get("params"):
@@ -149,57 +153,59 @@ def _asked(record: Mapping[str, Any]) -> Request:
             record.get("modelParameters")
         )
         fields["params"] = {k: v for k, v in parameters.items() if k not in _NOT_PARAMS}
-    if isinstance(given, str):
-        return request(given, **fields)
-    if isinstance(given, list):
-        return request(messages=given, **fields)
-    if given is None:
-        raise ValueError("it holds no prompt (prompt, messages, input, request)")
-    raise ValueError(f"its prompt is a {type(given).__name__}, not text or messages")
+    if isinstance(prompt, str):
+        return request(prompt, **fields)
+    if isinstance(prompt, list):
+        return request(messages=prompt, **fields)
+    if prompt is None:
+        raise ValueError("no prompt (prompt, messages, input, request)")
+    raise ValueError(f"the prompt is a {type(prompt).__name__}, not text or messages")
 
 
-def _answered(record: Mapping[str, Any]) -> Completion | None:
+def _answer(record: Mapping[str, Any]) -> Completion | None:
     names = ("response", "output", "answer", "completion")
-    found = next((record[name] for name in names if record.get(name)), None)
-    if found is None and record.get("answer_id") is not None:
+    response = next((record[name] for name in names if record.get(name)), None)
+    if response is None and record.get("answer_id") is not None:
         return Completion(str(record["answer_id"]))
-    if isinstance(found, str):
-        return Completion(found)
-    if not isinstance(found, Mapping):
+    if isinstance(response, str):
+        return Completion(response)
+    if not isinstance(response, Mapping):
         return None
-    if isinstance(found.get("body"), Mapping):  # a line of a batch's results
-        found = found["body"]
-    answer = read_answer(found)
-    if answer is None and isinstance(found.get("content"), str):  # one message
-        answer = Completion(found["content"])
+    if isinstance(response.get("body"), Mapping):  # a line of a batch's results
+        response = response["body"]
+    answer = read_answer(response)
+    if answer is None and isinstance(response.get("content"), str):  # one message
+        answer = Completion(response["content"])
     return answer
 
 
 def _usage(record: Mapping[str, Any], known: Usage) -> Usage:
     counts = {**mapping(record.get("usage")), **mapping(record.get("usageDetails")), **record}
-    told = usage_of(
+    logged = usage_of(
         counts.get("prompt_tokens", counts.get("promptTokens", counts.get("input_tokens"))),
         counts.get(
             "completion_tokens", counts.get("completionTokens", counts.get("output_tokens"))
         ),
     )
-    if told.prompt_tokens is None and isinstance(mapping(record.get("usage")).get("input"), int):
-        told = usage_of(record["usage"].get("input"), record["usage"].get("output"))
+    if logged.prompt_tokens is None and isinstance(mapping(record.get("usage")).get("input"), int):
+        logged = usage_of(record["usage"].get("input"), record["usage"].get("output"))
     names = ("response_cost", "cost_usd", "calculatedTotalCost", "totalCost", "cost")
     cost = next((record[n] for n in names if isinstance(record.get(n), int | float)), None)
     return Usage(
-        known.prompt_tokens if known.prompt_tokens is not None else told.prompt_tokens,
-        known.completion_tokens if known.completion_tokens is not None else told.completion_tokens,
+        known.prompt_tokens if known.prompt_tokens is not None else logged.prompt_tokens,
+        known.completion_tokens
+        if known.completion_tokens is not None
+        else logged.completion_tokens,
         None if cost is None else float(cost),
         known.cached_tokens,
         known.cache_write_tokens,
     )
 
 
-def _seconds(moment: Any) -> float | None:
-    if isinstance(moment, int | float):
-        return float(moment) / (1000 if moment > 1e11 else 1)
+def _seconds(timestamp: Any) -> float | None:
+    if isinstance(timestamp, int | float):  # above 1e11 it must be in milliseconds
+        return float(timestamp) / (1000 if timestamp > 1e11 else 1)
     try:
-        return datetime.fromisoformat(str(moment)).timestamp()
+        return datetime.fromisoformat(str(timestamp)).timestamp()
     except ValueError:
         return None

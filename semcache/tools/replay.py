@@ -1,13 +1,13 @@
-"""A log through the real cache: what each threshold would have saved and served.
+"""Replays a log through a real cache: what each threshold would have saved and served.
 
-What is known and what is not are kept apart. How many calls, tokens and dollars would have
-been saved is known. Whether a served answer would have been right is not, unless a person has
-said so, or the two answers of the log are the same words. So a false hit rate is given only
+The replay shows how many calls, tokens and dollars would have been saved. It cannot show
+whether a served answer would have been right, unless a person has judged the pair or the two
+logged answers have the same wording. So the false hit rate is reported as
 
-- exactly, where every pair that would have been served has been judged;
-- as an estimate with its interval, from pairs that were drawn at random to be judged;
-- and otherwise as what is sure: at least the pairs judged wrong, at most those and all that
-  nobody has judged. Pairs shown most doubtful first are no random ones.
+- an exact value, if every pair that would have been served has been judged;
+- an estimate with its interval, if some pairs were drawn at random to be judged;
+- otherwise bounds: at least the pairs judged wrong, at most those plus all that nobody has
+  judged. Pairs shown most doubtful first are not a random sample.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 THRESHOLDS = (0.80, 0.85, 0.90, 0.95, 0.98)
 Verdict = Literal["right", "wrong"]
-_LISTS = {
+_PRICE_LISTS = {
     "gpt": "openai",
     "o1": "openai",
     "o3": "openai",
@@ -45,12 +45,12 @@ _LISTS = {
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A question of the log and the stored one whose answer it would have been served.
+    """A logged question, and the stored question whose answer it would have been served.
 
     Attributes:
-        key: the same for the same two questions and answers, in any run.
-        doubt: how far the two answers lie apart (1 - cosine), in [0, 2]; more is more doubtful.
-        same: the two answers are the same words.
+        key: identifies the two questions and answers; the same in every run.
+        similarity: cosine of the two questions.
+        doubt: how much the two answers differ (1 - cosine), in [0, 2]; larger is more doubtful.
     """
 
     key: str
@@ -64,7 +64,8 @@ class Pair:
 
     @property
     def same(self) -> bool:
-        return _smoothed(self.answer) == _smoothed(self.stored_answer)
+        """Whether the two answers have the same wording, ignoring case and white space."""
+        return _normalised(self.answer) == _normalised(self.stored_answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,12 @@ class Saved:
     """What one threshold would have saved.
 
     Attributes:
-        calls: of the log. exact, semantic: hits.
-        tokens, usd: of the calls that would not have been made; usd is None if no price is known.
-        unpriced: hits whose cost is not known.
+        calls: number of calls in the log.
+        exact: number of exact hits.
+        semantic: number of semantic hits.
+        tokens: tokens of the calls that would have been saved.
+        usd: cost of those calls in USD; None if no price is known.
+        unpriced: number of hits whose cost is unknown.
         pairs: keys of the pairs that would have been served.
     """
 
@@ -89,19 +93,22 @@ class Saved:
 
     @property
     def hit_rate(self) -> float:
-        """Served / calls."""
+        """Hits / calls."""
         return (self.exact + self.semantic) / self.calls if self.calls else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What can be said of a threshold's false hit rate.
+    """What is known about a threshold's false hit rate.
 
     Attributes:
-        served, judged, wrong: pairs.
+        served: number of pairs that would have been served.
+        judged: number of those that were judged or have answers of the same wording.
+        wrong: number of pairs judged wrong.
         how: "all judged", "estimated from a random sample", "bounded", or "nothing served".
-        rate: the rate, or its estimate; None where it is only bounded.
-        low, high: the 95% interval of an estimate, or the bounds.
+        rate: the false hit rate or its estimate; None if only bounds are known.
+        low: lower end of the 95% interval, or the lower bound.
+        high: upper end of the 95% interval, or the upper bound.
     """
 
     served: int
@@ -115,7 +122,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a person said of a pair, and whether the pair had been drawn at random."""
+    """A person's verdict on a pair, and whether the pair was drawn at random."""
 
     verdict: Verdict
     random: bool
@@ -127,18 +134,26 @@ def try_thresholds(
     thresholds: Sequence[float] = THRESHOLDS,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[list[Saved], dict[str, Pair]]:
-    """(what each threshold would have saved, all pairs that any would have served)."""
+    """Replay the log at each threshold.
+
+    Args:
+        progress: called with the number of thresholds done and the total.
+
+    Returns:
+        What each threshold would have saved, in ascending order of threshold, and all pairs
+        that any of them would have served, by key.
+    """
     saved, pairs = [], {}
-    for place, threshold in enumerate(sorted(thresholds)):
-        one, found = _try(calls, embedder, threshold)
-        saved.append(one)
-        pairs.update(found)
+    for done, threshold in enumerate(sorted(thresholds), 1):
+        result, served = _replay(calls, embedder, threshold)
+        saved.append(result)
+        pairs.update(served)
         if progress is not None:
-            progress(place + 1, len(thresholds))
+            progress(done, len(thresholds))
     return saved, pairs
 
 
-def _try(
+def _replay(
     calls: Sequence[Call], embedder: Embedder, threshold: float
 ) -> tuple[Saved, dict[str, Pair]]:
     now = 0.0
@@ -178,18 +193,18 @@ def _try(
                 )
     pairs = _pairs(served, embedder)
     keys = tuple(pair.key for pair in pairs)
-    one = Saved(threshold, len(calls), exact, len(served), tokens, usd, unpriced, keys)
-    return one, {pair.key: pair for pair in pairs}
+    saved = Saved(threshold, len(calls), exact, len(served), tokens, usd, unpriced, keys)
+    return saved, {pair.key: pair for pair in pairs}
 
 
 def _pairs(served: Sequence[tuple[Call, str, str, float]], embedder: Embedder) -> list[Pair]:
-    found = []
+    pairs = []
     for call, stored_question, stored_answer, similarity in served:
         question = call.request.messages[-1]
         text = "\n".join(getattr(part, "text", "") for part in question.parts)
         answer = call.completion.text
-        one, two = embedder.embed([answer[:1000] or " ", stored_answer[:1000] or " "])
-        found.append(
+        new, stored = embedder.embed([answer[:1000] or " ", stored_answer[:1000] or " "])
+        pairs.append(
             Pair(
                 _key(call.request.namespace, text, stored_question, answer, stored_answer),
                 text,
@@ -198,40 +213,47 @@ def _pairs(served: Sequence[tuple[Call, str, str, float]], embedder: Embedder) -
                 answer,
                 stored_answer,
                 call.request.namespace,
-                max(0.0, 1.0 - float(one @ two)),
+                max(0.0, 1.0 - float(new @ stored)),
             )
         )
-    return found
+    return pairs
 
 
 def known(saved: Saved, pairs: Mapping[str, Pair], labels: Mapping[str, Label]) -> Known:
-    """What labels say of a threshold. Answers of the same words count as judged right."""
+    """The false hit rate of a threshold, as far as the labels determine it.
+
+    Pairs whose answers have the same wording count as judged right.
+    """
     served = len(saved.pairs)
     if not served:
         return Known(0, 0, 0, "nothing served", None, None, None)
     settled = [key for key in saved.pairs if pairs[key].same]
-    open_ones = [key for key in saved.pairs if not pairs[key].same]
-    judged = [labels[key] for key in open_ones if key in labels]
+    unsettled = [key for key in saved.pairs if not pairs[key].same]
+    judged = [labels[key] for key in unsettled if key in labels]
     wrong = sum(label.verdict == "wrong" for label in judged)
     count = len(settled) + len(judged)
     if count == served:
         low, high = wilson(wrong, served) or (None, None)
         return Known(served, count, wrong, "all judged", wrong / served, low, high)
-    drawn = [label for label in judged if label.random]
-    if drawn:
-        bad = sum(label.verdict == "wrong" for label in drawn)
-        share = len(open_ones) / served  # the others are known to be right
-        low, high = wilson(bad, len(drawn)) or (0.0, 1.0)
-        rate = bad / len(drawn) * share
+    sample = [label for label in judged if label.random]
+    if sample:
+        bad = sum(label.verdict == "wrong" for label in sample)
+        share = len(unsettled) / served  # pairs with the same wording are right
+        low, high = wilson(bad, len(sample)) or (0.0, 1.0)
+        rate = bad / len(sample) * share
         return Known(
             served, count, wrong, "estimated from a random sample", rate, low * share, high * share
         )
-    unknown = len(open_ones) - len(judged)
+    unknown = len(unsettled) - len(judged)
     return Known(served, count, wrong, "bounded", None, wrong / served, (wrong + unknown) / served)
 
 
 class Labels:
-    """Labels in a file beside the log, kept as they are given."""
+    """Labels, appended to a JSON Lines file beside the log as they are given.
+
+    Attributes:
+        given: the latest label of each pair, by the pair's key.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -242,7 +264,7 @@ class Labels:
                 self.given[value["key"]] = Label(value["verdict"], bool(value.get("random")))
 
     def add(self, pair: Pair, label: Label) -> None:
-        """Keep a label; the last one given for a pair holds."""
+        """Save a label; it replaces an earlier label of the same pair."""
         self.given[pair.key] = label
         row = {
             "key": pair.key,
@@ -257,20 +279,22 @@ class Labels:
 
 
 def most_doubtful(pairs: Iterable[Pair]) -> list[Pair]:
-    """Those whose answers lie farthest apart first; answers of the same words are left out."""
+    """Sort by how much the two answers differ, most first; drop pairs with the same wording."""
     return sorted((p for p in pairs if not p.same), key=lambda p: (-p.doubt, p.key))
 
 
 def _priced(call: Call) -> Usage:
     model = call.completion.model or call.request.model
-    bare = model.rsplit("/", 1)[-1]
-    listed = next((name for start, name in _LISTS.items() if bare.startswith(start)), None)
-    return priced(call.completion.usage, model=bare, price_list=listed)
+    base_name = model.rsplit("/", 1)[-1]
+    listed = next(
+        (name for start, name in _PRICE_LISTS.items() if base_name.startswith(start)), None
+    )
+    return priced(call.completion.usage, model=base_name, price_list=listed)
 
 
 def _key(*texts: str) -> str:
     return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:20]
 
 
-def _smoothed(text: str) -> str:
+def _normalised(text: str) -> str:
     return " ".join(text.lower().split())

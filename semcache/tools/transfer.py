@@ -1,8 +1,8 @@
-"""Entries to JSON Lines and back.
+"""Exports entries to JSON Lines and imports them again.
 
-The first line says what the file is and which embedder made its vectors; then each
-line is an entry. Vectors travel along (base64 of float32), so that a cache with the
-same embedder takes the file without embedding anything; another embeds anew.
+The first line names the format and the embedder that made the vectors; every further line is
+an entry. Vectors are included (base64 of float32), so that a cache with the same embedder
+imports the file without embedding anything; any other cache embeds the questions again.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ EmbedderOf = Callable[[], Embedder]
 
 
 def export_lines(backend: Backend, selection: Selection = Selection()) -> Iterator[str]:
-    """The lines of an export, oldest entry first, without their line ends."""
+    """Yield the lines of an export without line ends, oldest entry first."""
     catalogue = backend.catalogue
     yield json.dumps({"format": FORMAT, "embedder": backend.embedder})
     last = 0
     while page := catalogue.page_after(last, selection, _PAGE):
         details = catalogue.details([entry.id for entry in page])
         for entry in page:
-            if entry.id in details:  # otherwise it was deleted a moment ago
+            if entry.id in details:  # otherwise it has just been deleted
                 yield json.dumps(_entry_json(entry, details[entry.id]), ensure_ascii=False)
         last = page[-1].id
 
@@ -69,29 +69,37 @@ def import_lines(
     *,
     fingerprint: str | None,
     dimension: int | None = None,
-    progress: Progress = lambda done, total: None,  # noqa: ARG005 - says nothing
+    progress: Progress = lambda done, total: None,  # noqa: ARG005 - no report
 ) -> int:
-    """Store the entries of an export, each in place of one for the same request.
+    """Store the entries of an export; each replaces a stored entry for the same request.
 
     Args:
-        embedder: called only where questions must be embedded again.
-        fingerprint: of the embedder whose vectors are taken as they are; None if any vectors are.
-        dimension: length of these vectors, where it is known.
-        progress: told how many entries are in; the total is not known.
+        embedder: returns the cache's embedder; called only if its fingerprint or new vectors
+            are needed.
+        fingerprint: fingerprint of the cache's embedder, whose vectors are imported as they are;
+            None means that of `embedder()`.
+        dimension: length of those vectors; None if unknown.
+        progress: called with the number of entries imported so far, and 0 as the total, which
+            is unknown.
+
+    Returns:
+        The number of entries imported.
 
     Raises:
-        RequestError: a line is not what it should be; names it. The entries before it are in.
-        StoreError, EmbedderError: a part failed.
+        RequestError: a line is malformed; the message names the line. The entries before it
+            have been imported.
+        StoreError: the backend failed.
+        EmbedderError: the embedder failed.
     """
     numbered = enumerate(lines, start=1)
     number, first = next(numbered, (0, ""))
     header = _parsed(first, number)
     if header.get("format") != FORMAT:
         raise RequestError(
-            f"The file is no export of semcache: its first line must say format {FORMAT!r}."
+            f"The file is not a semcache export: its first line must have format {FORMAT!r}."
         )
-    given = header.get("embedder")
-    usable = given is not None and given == (fingerprint or embedder().fingerprint)
+    source = header.get("embedder")
+    usable = source is not None and source == (fingerprint or embedder().fingerprint)
     done = 0
     for number, line in numbered:
         if line.strip():
@@ -136,7 +144,7 @@ def _import(
         vector = None if blob is None else _vector(entry, blob, embedder, dimension)
         _check_types(entry)
     except (KeyError, TypeError, ValueError, AttributeError, _VectorError) as error:
-        raise RequestError(f"Line {number} is no entry of an export: {error!r}.") from None
+        raise RequestError(f"Line {number} is not an entry of an export: {error!r}.") from None
     entries.record(entry, vector)
 
 
@@ -157,17 +165,17 @@ _TYPES: dict[str, Any] = {
 def _check_types(entry: NewEntry) -> None:
     for name, kind in _TYPES.items():
         if not isinstance(getattr(entry, name), kind):
-            raise TypeError(f"{name} is {getattr(entry, name)!r}")
+            raise TypeError(f"{name} has the wrong type: {getattr(entry, name)!r}")
     if not isinstance(entry.completion.text, str):
-        raise TypeError(f"the answer's text is {entry.completion.text!r}")
+        raise TypeError(f"the answer's text is not a string: {entry.completion.text!r}")
     if not all(isinstance(tag, str) for tag in entry.tags):
-        raise TypeError(f"tags are {entry.tags!r}")
+        raise TypeError(f"tags are not all strings: {entry.tags!r}")
 
 
 def _key(text: str) -> bytes:
     key = bytes.fromhex(text)
     if len(key) != 32:
-        raise ValueError("a key has 32 bytes")
+        raise ValueError(f"a key must have 32 bytes, not {len(key)}")
     return key
 
 
@@ -181,12 +189,12 @@ def _vector(
 
         raw = np.frombuffer(base64.b64decode(blob, validate=True), np.float32)
         try:
-            found: Vector = unit_rows(raw[None], 1, dimension, "the export")[0]
+            imported: Vector = unit_rows(raw[None], 1, dimension, "the export")[0]
         except EmbedderError as error:
             raise _VectorError(str(error)) from None
-        return found
-    chosen, question = embedder(), entry.question or ""
-    if chosen.window is not None and chosen.count_tokens(question) > chosen.window:
-        return None  # cut short it would be another question's vector
-    vector: Vector = chosen.embed([question])[0]
+        return imported
+    model, question = embedder(), entry.question or ""
+    if model.window is not None and model.count_tokens(question) > model.window:
+        return None  # truncated, the vector would stand for a different question
+    vector: Vector = model.embed([question])[0]
     return vector

@@ -1,10 +1,11 @@
-"""The verifier's prior, fitted to a log of one's own.
+"""Fits the verifier's prior to the user's own log.
 
-The log's calls are taken in their order: each with the nearest earlier ones of its scope, and
-whether their answers agree. The weights learn from the first part, as a cache in use would,
-and are held against the shipped ones on the part that came later. They are kept only if they
-foretell that part better and would not have served more wrong answers there than the bound
-allows. What keeps the promise in use, the line, is drawn from labels as before.
+Each call of the log is paired with its nearest earlier calls of the same scope, and each pair
+is labelled by whether the two answers agree. The weights are trained on the earlier calls, as
+they would be in a running cache, and compared with the shipped weights on the later calls.
+They are kept only if they predict the later pairs better and would not have served more wrong
+answers there than the bound allows. The serving threshold, which enforces the bound in
+production, is still learned from labels.
 """
 
 from __future__ import annotations
@@ -37,16 +38,22 @@ if TYPE_CHECKING:
 
 RATES = (0.01, 0.02, 0.05, 0.10, 0.20)
 LEARNED_FROM = 0.7
-"""Share of the calls, the earlier ones, that are learned from."""
-_LEAST = 100
-"""Labelled pairs of each part without which nothing can be said."""
+"""Fraction of the calls, from the start of the log, used for training."""
+_MIN_PAIRS = 100
+"""Minimum number of labelled pairs in each of the two parts."""
 
 Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A call and one of its neighbours: what is known of the pair, and whether it was right."""
+    """A labelled pair of a call and one of its neighbours.
+
+    Attributes:
+        call: index of the call in the log.
+        features: features of the pair, as the verifier sees them.
+        right: whether the neighbour's answer was right for the call.
+    """
 
     call: int
     features: tuple[float, ...]
@@ -55,7 +62,13 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """How many of the later calls could be served at each false hit rate, with hindsight."""
+    """How many of the later calls could be served at each false hit rate, in hindsight.
+
+    Attributes:
+        rates: the false hit rates.
+        hits: the largest number of hits at each of these rates.
+        loss: mean log loss per pair.
+    """
 
     rates: tuple[float, ...]
     hits: tuple[int, ...]
@@ -64,16 +77,19 @@ class Frontier:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What tuning came to.
+    """The result of tuning.
 
     Attributes:
-        learned_from, held_against: labelled pairs of the earlier and of the later part.
-        calls: of the later part.
-        with_model: whether the pair model was there.
-        before, after: frontiers with the shipped and with the fitted weights.
-        cold_served, cold_wrong: of the later calls, served before any label with the fitted
-            weights, and wrong.
-        weights: the fitted ones; None: they are no better and are not to be kept. why: in words.
+        learned_from: number of labelled pairs used for training, from the earlier calls.
+        held_against: number of labelled pairs used for testing, from the later calls.
+        calls: number of later calls.
+        before: frontier with the shipped weights.
+        after: frontier with the fitted weights.
+        cold_served: later calls that the fitted weights would serve before any label is known.
+        cold_wrong: number of these served wrongly.
+        weights: the fitted weights; None if they should not be kept.
+        why: the reason for keeping them or not, in words.
+        with_model: whether the features include the pair model's score.
     """
 
     learned_from: int
@@ -95,8 +111,15 @@ def look_through(
     judge: Judge,
     progress: Progress | None = None,
 ) -> list[Looked]:
-    """Every call with its nearest earlier ones, as far as the judge can tell."""
-    found: list[Looked] = []
+    """Pair every call with its nearest earlier calls, and label the pairs.
+
+    Pairs of which the judge is not sure are left out.
+
+    Args:
+        model: the pair model; None means features without its score.
+        progress: called with the number of calls done and the total.
+    """
+    labelled: list[Looked] = []
     scopes: dict[bytes, list[int]] = {}
     vectors: dict[int, Vector] = {}
     rules = KeyRules()
@@ -106,14 +129,14 @@ def look_through(
             continue
         vectors[number] = embedder.embed([query.question])[0]
         earlier = scopes.setdefault(query.scope.digest, [])
-        found += _looked_at(number, calls, earlier, vectors, model, judge)
+        labelled += _label_neighbours(number, calls, earlier, vectors, model, judge)
         earlier.append(number)
         if progress is not None:
             progress(number + 1, len(calls))
-    return found
+    return labelled
 
 
-def _looked_at(
+def _label_neighbours(
     number: int,
     calls: Sequence[Call],
     earlier: Sequence[int],
@@ -124,8 +147,8 @@ def _looked_at(
     if not earlier:
         return []
     similarity = np.stack([vectors[other] for other in earlier]) @ vectors[number]
-    nearest = [int(place) for place in np.argsort(-similarity)[:NEIGHBOURS]]
-    found, asked = [], _question(calls[number])
+    nearest = [int(index) for index in np.argsort(-similarity)[:NEIGHBOURS]]
+    labelled, asked = [], _question(calls[number])
     for at in nearest[:LOOKED_AT]:
         stored = _question(calls[earlier[at]])
         if similarity[at] < FLOOR or stored == asked:
@@ -133,12 +156,12 @@ def _looked_at(
         right = _agree(calls[earlier[at]], calls[number], judge)
         evidence = _evidence(stored, asked, float(similarity[at]), model)
         if right is not None and evidence.features:
-            found.append(Looked(number, evidence.features, right))
-    return found
+            labelled.append(Looked(number, evidence.features, right))
+    return labelled
 
 
 def _agree(one: Call, other: Call, judge: Judge) -> bool | None:
-    """Whether two calls have the same answer: by its id where the log has one."""
+    """Whether two calls have the same answer, by `answer_id` if both have one; None if unsure."""
     if one.answer_id is not None and other.answer_id is not None:
         return one.answer_id == other.answer_id
     return judge.judge(_question(other), one.completion, other.completion)
@@ -156,52 +179,57 @@ def _question(call: Call) -> str:
 
 
 def tune(looked: Sequence[Looked], calls: int, rules: BoundConfig, *, with_model: bool) -> Tuned:
-    """Learn from the earlier part, compare on the later.
+    """Train on the earlier calls, and compare with the shipped weights on the later ones.
+
+    Args:
+        looked: labelled pairs of `look_through`.
+        calls: number of calls in the log.
+        with_model: whether the features include the pair model's score.
 
     Raises:
-        ConfigError: there are too few labelled pairs to say anything.
+        ConfigError: there are too few labelled pairs to compare.
     """
-    border = int(LEARNED_FROM * calls)
-    early = [one for one in looked if one.call < border]
-    late = [one for one in looked if one.call >= border]
-    if min(len(early), len(late)) < _LEAST:
+    split = int(LEARNED_FROM * calls)
+    early = [pair for pair in looked if pair.call < split]
+    late = [pair for pair in looked if pair.call >= split]
+    if min(len(early), len(late)) < _MIN_PAIRS:
         raise ConfigError(
-            f"The log gives {len(early)} labelled pairs in its earlier part and {len(late)} in "
-            f"its later one; tuning needs {_LEAST} in each. Give a longer log, or one with "
-            'answer_id, so that no judge has to say "not sure".'
+            f"The log yields {len(early)} labelled pairs from its earlier calls and {len(late)} "
+            f"from its later ones; tuning needs {_MIN_PAIRS} from each. Use a longer log, or one "
+            "with an answer_id in each record, so that no judge is needed."
         )
     prior: Prior = WITH_MODEL if with_model else WITHOUT_MODEL
     shipped = fitted = Weights.of(prior)
-    for one in early:
-        fitted = fitted.updated(one.features, one.right)
+    for pair in early:
+        fitted = fitted.updated(pair.features, pair.right)
     before, after = frontier(late, shipped), frontier(late, fitted)
     served, wrong = cold(late, fitted, rules)
     why = _why_not(before, after, served, wrong, rules)
     weights = None if why else tuple(float(weight) for weight in fitted.mean)
-    told = why or "it foretells the later part better and keeps the bound there"
-    counts = (len(early), len(late), calls - border)
-    return Tuned(*counts, before, after, served, wrong, weights, told, with_model)
+    reason = why or "the fitted prior predicts the later calls better and keeps the bound there"
+    counts = (len(early), len(late), calls - split)
+    return Tuned(*counts, before, after, served, wrong, weights, reason, with_model)
 
 
 def _why_not(before: Frontier, after: Frontier, served: int, wrong: int, rules: BoundConfig) -> str:
     if after.loss >= before.loss:
-        return "it does not foretell the later part better than the shipped prior"
+        return "the fitted prior does not predict the later calls better than the shipped one"
     interval = wilson(wrong, served)
     if interval is not None and interval[0] > rules.bound:
-        return "it would have served more wrong answers in the later part than the bound allows"
+        return "the fitted prior would serve more wrong later calls than the bound allows"
     return ""
 
 
 def frontier(looked: Sequence[Looked], weights: Weights) -> Frontier:
-    """What could be served at best, choosing the likeliest candidate of each call."""
-    logits = [(weights.logit(one.features), one) for one in looked]
+    """How many calls could be served at each rate, with the likeliest candidate of each call."""
+    logits = [(weights.logit(pair.features), pair) for pair in looked]
     best: dict[int, tuple[float, bool]] = {}
     loss = 0.0
-    for logit, one in logits:
+    for logit, pair in logits:
         chance = chance_of(logit)
-        loss -= math.log(max(1e-9, chance if one.right else 1 - chance))
-        if one.call not in best or logit > best[one.call][0]:
-            best[one.call] = (logit, one.right)
+        loss -= math.log(max(1e-9, chance if pair.right else 1 - chance))
+        if pair.call not in best or logit > best[pair.call][0]:
+            best[pair.call] = (logit, pair.right)
     ordered = sorted(best.values(), reverse=True)
     wrong, hits = 0, dict.fromkeys(RATES, 0)
     for count, (_, right) in enumerate(ordered, 1):
@@ -213,13 +241,13 @@ def frontier(looked: Sequence[Looked], weights: Weights) -> Frontier:
 
 
 def cold(looked: Sequence[Looked], weights: Weights, rules: BoundConfig) -> tuple[int, int]:
-    """(served, wrong) with a line that no label has moved."""
+    """(served, wrong) at the initial serving threshold, before any label."""
     _, threshold = calibration.overall(calibration.Bins(), rules)
     best: dict[int, tuple[float, bool]] = {}
-    for one in looked:
-        logit = weights.logit(one.features)
-        if one.call not in best or logit > best[one.call][0]:
-            best[one.call] = (logit, one.right)
+    for pair in looked:
+        logit = weights.logit(pair.features)
+        if pair.call not in best or logit > best[pair.call][0]:
+            best[pair.call] = (logit, pair.right)
     served = [
         right
         for logit, right in best.values()

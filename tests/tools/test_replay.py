@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     found = list(read_log(path))
     assert [type(one) for one in found] == [Unread, Unread, Unread, Unread, Call]
     assert [one.number for one in found] == [1, 2, 3, 4, 5]
-    assert "no JSON" in found[0].reason  # type: ignore[union-attr]
+    assert "not valid JSON" in found[0].reason  # type: ignore[union-attr]
     assert "no answer" in found[2].reason  # type: ignore[union-attr]
 
 
@@ -231,4 +231,4 @@ def test_a_log_without_calls(tmp_path: Path) -> None:
     """An error that says what was wrong with the first record."""
     done = command(log(tmp_path / "log.jsonl", ["nonsense"]))
     assert done.returncode == 1
-    assert "holds no call that can be read (line 1: it is no JSON" in done.stderr
+    assert "holds no call that can be read (line 1: not valid JSON" in done.stderr

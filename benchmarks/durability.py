@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from hashlib import sha256
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -185,9 +186,8 @@ def migrations(path: Path, told: Connection, rng: random.Random) -> None:
         version = rng.choice((1, 2))
         where = path / name
         where.mkdir()
-        with sqlite3.connect(where / DATABASE) as db:
+        with closing(sqlite3.connect(where / DATABASE)) as db, db:
             db.executescript((SCHEMAS / f"schema-{version}.sql").read_text())
-        db.close()
         told.send(("migrating", name))
         SemanticCache(where, matching=Matching(semantic=False)).close()
 
@@ -256,9 +256,8 @@ def looked(path: Path, expected: Expected, kind: str, *, cut: bool) -> dict[str,
                 found["lost"] += len({"answer 1", "answer 2", "answer 3", "answer 4"} - texts)
                 found["problems"] += len(backend_of(cache).store.problems())
         if (path / DATABASE).exists():
-            with sqlite3.connect(path / DATABASE) as db:
+            with closing(sqlite3.connect(path / DATABASE)) as db, db:
                 rows = db.execute("SELECT value FROM meta WHERE name = 'fingerprint'").fetchall()
-            db.close()
             name = "b" if rows and "/b" in rows[0][0] else "a"
             with opened(path, name) as cache:
                 _look(cache, expected, found, kind, cut=cut)

@@ -16,6 +16,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -209,10 +210,9 @@ def test_database_page_overwritten(tmp_path: Path) -> None:
     with open_cache(tmp_path) as cache:
         for number in range(200):
             cache.put(f"{WORDS} {number}", f"answer {number} " * 40)
-    with sqlite3.connect(tmp_path / DATABASE) as db:
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (size,) = db.execute("PRAGMA page_size").fetchone()
-    db.close()
     pages = (tmp_path / DATABASE).stat().st_size // size
     whole = (tmp_path / DATABASE).read_bytes()
     told = 0
@@ -350,9 +350,8 @@ def test_vector_unreadable(tmp_path: Path) -> None:
     kept(tmp_path)
     with open_cache(tmp_path) as cache:
         cache.put(OTHER, "no vector")
-    with sqlite3.connect(tmp_path / DATABASE) as db:
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
         db.execute("UPDATE embeddings SET vector = x'0102' WHERE entry_id = 2")
-    db.close()
     (tmp_path / SNAPSHOT).unlink()
     with open_cache(tmp_path) as cache:
         assert cache.lookup(NEAR).tier == "semantic"

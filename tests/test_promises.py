@@ -12,7 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -353,7 +353,7 @@ def test_6_no_code_in_data(tmp_path: Path) -> None:
 
     ask("hello")
     cache.flush()
-    with sqlite3.connect(tmp_path / DATABASE) as db:
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
         extra, vector = db.execute(
             "SELECT extra, vector FROM entries JOIN embeddings ON id = entry_id"
         ).fetchone()
@@ -361,7 +361,6 @@ def test_6_no_code_in_data(tmp_path: Path) -> None:
         assert len(vector) == 4 * DIMENSION
         evil = {"payload": {}, "payload_kind": "class:antigravity:Evil"}
         db.execute("UPDATE entries SET extra = ?", (json.dumps(evil),))
-    db.close()
     assert ask("hello") == {"a": [1, 2.5, None]}, "unreadable, so asked again"
     assert "antigravity" not in sys.modules
     cache.close()

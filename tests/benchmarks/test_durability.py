@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,9 @@ def test_wrong_answers_problems_and_failed_openings_are_counted(
     tmp_path: Path, expected: Expected
 ) -> None:
     """Another question's answer, totals that are wrong, a file that is no database."""
-    with sqlite3.connect(tmp_path / DATABASE) as db:
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
         db.execute("UPDATE entries SET text = 'of another' WHERE id = 2")
         db.execute("UPDATE totals SET entries = 9")
-    db.close()
     assert counts(tmp_path, expected) == {"wrong_answers": 1, "problems": 1}
     for suffix in ("-wal", "-shm"):
         Path(f"{tmp_path / DATABASE}{suffix}").unlink(missing_ok=True)

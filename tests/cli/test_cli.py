@@ -190,11 +190,11 @@ def test_check_finds_and_repairs(filled: Path) -> None:
     """An undamaged cache has no problems; a stray tag and a wrong total are found and repaired."""
     assert as_json("check", path=filled)["problems"] == []
     import sqlite3
+    from contextlib import closing
 
-    with sqlite3.connect(filled / "semcache.db") as db:
+    with closing(sqlite3.connect(filled / "semcache.db")) as db, db:
         db.execute("INSERT INTO tags VALUES ('stray', 999)")
         db.execute("UPDATE totals SET entries = 77")
-    db.close()
     code, out, _ = run("check", path=filled)
     assert code == 3
     assert out.count("PROBLEM") == 2
@@ -207,11 +207,11 @@ def test_check_finds_and_repairs(filled: Path) -> None:
 def test_check_fix_rebuilds_a_wrong_index(filled: Path) -> None:
     """An index that differs from the database is discarded and rebuilt."""
     import sqlite3
+    from contextlib import closing
 
     assert run("check", "--fix", path=filled)[0] == 0, "keeps a snapshot"
-    with sqlite3.connect(filled / "semcache.db") as db:
+    with closing(sqlite3.connect(filled / "semcache.db")) as db, db:
         db.execute("DELETE FROM embeddings WHERE entry_id = 2")  # behind the log's back
-    db.close()
     assert (filled / SNAPSHOT).exists()
     assert run("check", path=filled)[0] == 3
     assert run("check", "--fix", path=filled)[0] == 0

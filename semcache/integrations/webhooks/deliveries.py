@@ -25,18 +25,21 @@ class Deliveries:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                path, timeout=5.0, check_same_thread=False, isolation_level=None
-            )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS deliveries ("
-                " source TEXT NOT NULL, name TEXT NOT NULL, begun REAL NOT NULL,"
-                " until REAL NOT NULL, done INTEGER NOT NULL DEFAULT 0,"
-                " PRIMARY KEY (source, name)) WITHOUT ROWID"
-            )
+            db = sqlite3.connect(path, timeout=5.0, check_same_thread=False, isolation_level=None)
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute(
+                    "CREATE TABLE IF NOT EXISTS deliveries ("
+                    " source TEXT NOT NULL, name TEXT NOT NULL, begun REAL NOT NULL,"
+                    " until REAL NOT NULL, done INTEGER NOT NULL DEFAULT 0,"
+                    " PRIMARY KEY (source, name)) WITHOUT ROWID"
+                )
+            except BaseException:
+                db.close()
+                raise
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path} cannot be opened: {error}") from error
+        self._db = db
 
     def begin(
         self, source: str, name: str, now: float, kept: float

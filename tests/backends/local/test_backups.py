@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,8 @@ def test_a_damaged_backup_is_not_restored(tmp_path: Path) -> None:
 def test_an_older_schema_is_restored(tmp_path: Path) -> None:
     """The restored database is migrated to the current schema."""
     (tmp_path / "copy").mkdir()
-    with sqlite3.connect(tmp_path / "copy" / DATABASE) as db:
+    with closing(sqlite3.connect(tmp_path / "copy" / DATABASE)) as db, db:
         db.executescript((Path(__file__).parents[2] / "data" / "schema-1.sql").read_text())
-    db.close()
     assert restore(tmp_path / "copy", tmp_path / "cache", quiet) == 4
     opened = SQLiteStore(tmp_path / "cache" / DATABASE)
     assert opened.problems() == []
@@ -118,12 +118,11 @@ def test_what_is_no_backup_is_refused_before_anything_is_touched(tmp_path: Path,
     """An empty file, another program's database and one of a newer semcache are refused."""
     filled(tmp_path / "cache", 3)
     (tmp_path / "other").mkdir()
-    with sqlite3.connect(tmp_path / "other" / DATABASE) as db:
+    with closing(sqlite3.connect(tmp_path / "other" / DATABASE)) as db, db:
         if what != "empty":
             db.execute("CREATE TABLE t (x)")
         if what == "a newer one's":
             db.execute("PRAGMA user_version=99")
-    db.close()
     code, output = run(
         "restore", str(tmp_path / "other"), "--yes", "--cache", str(tmp_path / "cache")
     )
@@ -163,10 +162,9 @@ def test_from_the_command_line(tmp_path: Path) -> None:
 
 def overwrite_page(path: Path, number: int, count: int = 1) -> None:
     """Checkpoint the write-ahead log, then overwrite pages with garbage."""
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (size,) = db.execute("PRAGMA page_size").fetchone()
-    db.close()
     with path.open("r+b") as file:
         file.seek(size * (number - 1))
         file.write(b"\xa5" * size * count)
@@ -238,12 +236,11 @@ def test_rows_are_read_straight_off_the_pages(tmp_path: Path) -> None:
         for number in range(40):
             cache.put(f"question {number}", "word " * 10 ** (number % 5))
         cache.invalidate(ids=list(range(1, 41, 2)))
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         expected = {
             (row[0], row[1]) for row in db.execute("SELECT id, text FROM entries").fetchall()
         }
-    db.close()
     rows = [row for row in leaf_rows(path) if len(row[1]) == 20]
     assert {(number, values[7]) for number, values in rows} == expected
 
@@ -254,9 +251,8 @@ def test_what_was_deleted_does_not_come_back_from_the_pages(tmp_path: Path) -> N
     with open_cache(tmp_path) as cache:
         kept = {entry.id for entry in cache.entries()[::3]}
         cache.invalidate(ids=[e.id for e in cache.entries() if e.id not in kept])
-    with sqlite3.connect(tmp_path / DATABASE) as db:
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
         (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'entries'").fetchone()
-    db.close()
     overwrite_page(tmp_path / DATABASE, root)
     assert run("check", "--fix", "--cache", str(tmp_path))[0] == 0
     with open_cache(tmp_path) as cache:

@@ -11,6 +11,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ def wanted() -> dict[str, Any]:
 @pytest.fixture
 def cache(directory: Path, embedder: DefaultEmbedder) -> Iterator[SemanticCache]:
     """The cache, a minute after its last entry: what is asked of "today" ages."""
-    with sqlite3.connect(directory / DATABASE) as db:
+    with closing(sqlite3.connect(directory / DATABASE)) as db, db:
         (last,) = db.execute("SELECT max(created_at) FROM entries").fetchone()
-    db.close()
     with SemanticCache(
         directory,
         max_false_hit_rate=0.10,

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,9 +136,8 @@ def test_a_newer_schema_is_left_alone(store: SQLiteStore) -> None:
     """A file from a newer version is refused, and not one byte of it is changed."""
     store.add(new(1), None, None)
     store.close()
-    with sqlite3.connect(store.path) as db:
+    with closing(sqlite3.connect(store.path)) as db, db:
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
-    db.close()
     before = store.path.read_bytes()
     with pytest.raises(StoreVersionError, match="Upgrade semcache"):
         SQLiteStore(store.path)
@@ -198,9 +198,8 @@ def test_a_malformed_vector_is_found_and_repaired(store: SQLiteStore) -> None:
     """A malformed vector is recognised by its length and deleted; the entry stays."""
     store.add(new(1), VECTOR, "f")
     store.add(new(2), VECTOR, "f")
-    with sqlite3.connect(store.path) as db:
+    with closing(sqlite3.connect(store.path)) as db, db:
         db.execute("UPDATE embeddings SET vector = x'00' WHERE entry_id = 1")
-    db.close()
     assert "1 vectors have a length" in store.problems()[0]
     store.mend()
     assert store.problems() == []
@@ -212,9 +211,8 @@ def test_a_long_gap_in_the_log_of_deletions_is_admitted(store: SQLiteStore) -> N
     """If some of the requested deletions are no longer in the log, the result is None."""
     ids = [store.add(new(number), None, None) for number in range(4)]
     store.delete(Selection(ids=tuple(ids)))
-    with sqlite3.connect(store.path) as db:
+    with closing(sqlite3.connect(store.path)) as db, db:
         db.execute("DELETE FROM deletions WHERE sequence <= 2")
-    db.close()
     assert store.deletions_after(0) is None
     assert store.deletions_after(2) == (ids[2:], 4)
 
@@ -275,9 +273,8 @@ def test_served_hits_are_kept_judged_and_dropped(
 def test_a_file_of_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     """A database written by each older version has all its entries and supports all features."""
     path = tmp_path / "semcache.db"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.executescript((DATA / f"schema-{version}.sql").read_text())
-    db.close()
     opened = SQLiteStore(path)
     try:
         assert opened.problems() == []
@@ -306,9 +303,8 @@ def test_a_file_of_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, ve
 def test_many_processes_migrate_one_file(tmp_path: Path, version: int) -> None:
     """If several processes open a file at once, one migrates it and the others wait."""
     path = tmp_path / "semcache.db"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.executescript((DATA / f"schema-{version}.sql").read_text())
-    db.close()
     code = (
         "import sys; from semcache.backends.local.sqlite.store import SQLiteStore;"
         "SQLiteStore(sys.argv[1])"
@@ -362,13 +358,12 @@ def test_an_eviction_looks_at_no_others_than_it_deletes(
     store.add_up({}, {1: (5, 1000.5), 2: (1, 3000.0), 4: (2, 2000.0)})
     store.keep_order(order, by_namespace=False)
     store.keep_order(order, by_namespace=True)
-    with sqlite3.connect(store.path) as db:
+    with closing(sqlite3.connect(store.path)) as db, db:
         for where in ("id != 9", "id != 9 AND namespace = 'n'"):
             sql = f"SELECT id FROM entries WHERE {where} ORDER BY {_ORDER_BY[order]} LIMIT 1"
             plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
             assert not any("TEMP B-TREE" in step for step in plan), plan
             assert len(plan) == 1
-    db.close()
     assert store.evict(order, 1, spare=0, namespace="n") == [first]
     assert store.evict(order, 1, spare=2, namespace="other") == []
 

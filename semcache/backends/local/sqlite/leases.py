@@ -234,12 +234,16 @@ class SQLiteLeases:
             connection = sqlite3.connect(
                 self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=OFF")  # leases need not survive a crash
-            for statement in _SCHEMA:
-                connection.execute(statement)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=OFF")  # leases need not survive a crash
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.execute("DELETE FROM leases WHERE at < ?", (time.time() - _MAX_AGE,))
+            except BaseException:
+                connection.close()
+                raise
             self._connection, self._opened_inode = connection, self._inode()
-            connection.execute("DELETE FROM leases WHERE at < ?", (time.time() - _MAX_AGE,))
         return self._connection
 
     def _inode(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import durability, large, processes, report, routing, soak, verifying
+from benchmarks import durability, judge, large, processes, report, routing, soak, verifying
 from benchmarks.latency import table
 from semcache import Calls, SemanticCache
 from semcache.config import Settings, load
@@ -262,6 +262,25 @@ def test_the_bound_s_figures_are_those_of_the_results() -> None:
     assert section("bound", "docs/results.md").strip() == report.bound_in_short(found).strip()
     assert section("bound", page).strip() == report.bound(found).strip()
     assert section("cost", page).strip() == verifying.table(cost).strip()
+    judged = json.loads((RESULTS / "judge.json").read_text())["kinds"]
+    rows = section("judge", page).strip().splitlines()[2:]
+    assert rows == [judge.row(kind, result) for kind, result in judged.items()]
+
+
+def test_the_losses_are_those_of_the_results() -> None:
+    """Each figure with a comma or a point that the text names is in a table made from results."""
+    text = read("docs/results.md").partition("## Where semcache loses")[2].partition("\n## ")[0]
+    tables = "\n".join(
+        line
+        for page in ("benchmarks/results/README.md", "docs/explanation/bound.md")
+        for line in read(page).splitlines()
+        if line.startswith("|")
+    )
+    known = set(re.findall(r"\d[\d,]*(?:\.\d+)?%?", tables))
+    named = set(re.findall(r"\d[\d,]*(?:\.\d+)?%?", re.sub(r"`[^`]*`", "", text)))
+    exact = {figure.rstrip(",") for figure in named if re.search(r"\d[.,]\d", figure)}
+    assert exact
+    assert exact - {"0.1"} <= known  # 0.1.0 is a version
 
 
 @pytest.mark.parametrize(

@@ -364,3 +364,19 @@ def test_an_application_can_be_started_twice(cached: SemanticCache, clock: Clock
         with TestClient(app) as client:
             reply = client.post("/webhook/own", content=body, headers=hexed(body))
             assert reply.json()["status"] == status
+
+
+def test_a_cache_in_memory_writes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """Deliveries are remembered in memory too, so a repeat is recognised."""
+    monkeypatch.chdir(tmp_path)
+    body = body_of(INVALIDATE)
+    with (
+        open_cache(":memory:") as cache,
+        TestClient(webhook_app(cache, SETTINGS, clock=clock)) as client,
+    ):
+        for status in ("ok", "repeat"):
+            reply = client.post("/webhook/own", content=body, headers=hexed(body))
+            assert reply.json()["status"] == status
+    assert list(tmp_path.iterdir()) == []

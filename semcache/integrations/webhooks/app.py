@@ -133,7 +133,8 @@ class _Receiver:
         self._settings = settings
         self._handlers = handlers
         self._clock = clock
-        self._path = Path(cache.path) / FILE
+        in_memory = cache.path == ":memory:"  # its deliveries are then in memory too
+        self._path = Path(cache.path) if in_memory else Path(cache.path) / FILE
         self._open_deliveries: Deliveries | None = Deliveries(self._path)
 
     @property

@@ -132,8 +132,8 @@ class CalibratedPolicy:
                 f"but nothing is served yet: no threshold keeps the {self.config.bound:.1%} bound"
             )
         return (
-            f"served from {chance_of(self.threshold.logit):.1%} on (expected wrong: "
-            f"{self.threshold.expected:.2%}, cautious estimate {self.threshold.upper:.2%}, "
+            f"the serving threshold is {chance_of(self.threshold.logit):.1%} (expected "
+            f"false hit rate {self.threshold.expected:.2%}, upper estimate {self.threshold.upper:.2%}, "
             f"bound {self.config.bound:.1%})"
         )
 
@@ -149,7 +149,7 @@ def _chance(candidate: Candidate) -> float:
 
 
 def _likely(chance: float) -> str:
-    return f"right with a chance of {chance:.1%}"
+    return f"{chance:.1%} likely to be right"
 
 
 def _refused(candidates: Sequence[Candidate]) -> Miss:

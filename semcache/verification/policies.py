@@ -132,9 +132,9 @@ class CalibratedPolicy:
                 f"but nothing is served yet: no threshold keeps the {self.config.bound:.1%} bound"
             )
         return (
-            f"the serving threshold is {chance_of(self.threshold.logit):.1%} (expected "
-            f"false hit rate {self.threshold.expected:.2%}, upper estimate {self.threshold.upper:.2%}, "
-            f"bound {self.config.bound:.1%})"
+            f"the serving threshold is {chance_of(self.threshold.logit):.1%} "
+            f"(expected false hit rate {self.threshold.expected:.2%}, "
+            f"upper estimate {self.threshold.upper:.2%}, bound {self.config.bound:.1%})"
         )
 
 

@@ -152,7 +152,7 @@ def chosen_examples(outcome: Outcome) -> list[tuple[str, Example]]:
         ("a paraphrase, served", next((e for e in by_similarity if e.right), None)),
         ("a near-miss, refused", refused[-1] if refused else None),
         (
-            "a near-miss that no threshold can tell apart: served, WRONG",
+            "a wrong answer that was served",
             wrong[-1] if wrong else None,
         ),
     ]

@@ -8,7 +8,7 @@ leases, maintenance) can leave that part out instead of faking it.
 `Backend`           the whole backend: gives access to its parts, and supports forks
 `Entries`           the serving path: exact, nearest, record, delete
 `Catalogue`         reading and listing entries, for people and tools
-`Evictable`         what eviction needs: totals, and deletion in a given order
+`Evictable`         what quotas need: totals, adding, and deletion in a given order
 `Ledger`            labels and served hits
 `CounterStore`      counters, summed over all processes
 `Metadata`          small named values
@@ -173,6 +173,14 @@ class Evictable(Protocol):
 
     def size_of(self, entry: NewEntry, vector: Vector | None) -> int:
         """The bytes that an entry would add to `totals`."""
+        ...
+
+    def add(self, entry: NewEntry, vector: Vector | None, fingerprint: str | None) -> int:
+        """Store an entry, replacing any with the same exact key, and return its id.
+
+        Args:
+            fingerprint: the embedder of the vector; None if there is no vector.
+        """
         ...
 
     def delete(self, selection: Selection, limit: int | None = None) -> list[int]:

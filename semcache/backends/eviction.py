@@ -1,4 +1,4 @@
-"""Enforces quotas: evicts entries when a cache is full, and deletes expired ones.
+"""Records entries within the quotas: evicts when a cache is full, and deletes expired entries.
 
 Shared by every backend that has no eviction of its own.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from semcache.backends.base import Evictable, TooLargeError
+from semcache.backends.base import Evictable, Fault, TooLargeError
 from semcache.backends.retention import EVICTION, Quota, Retention
 from semcache.types import NewEntry, Selection
 
@@ -26,13 +26,18 @@ def nothing() -> None:
     """The default of `before_eviction`: do nothing."""
 
 
+def _nothing_to_add(entry_id: int) -> None:
+    """The default of `added`: there is no index."""
+
+
 class Eviction:
-    """Keeps a store within its quotas.
+    """Records entries in a store, and keeps it within its quotas.
 
     Args:
-        store: where entries are deleted.
+        store: where entries are added and deleted.
         retention: quotas and the eviction policy.
         clock: returns the time in seconds since the epoch.
+        fault: called if anything fails after an entry was stored.
         forget: called with the ids of deleted entries.
         before_eviction: called before entries are evicted.
     """
@@ -42,6 +47,7 @@ class Eviction:
         store: Evictable,
         retention: Retention,
         clock: Callable[[], float],
+        fault: Fault,
         *,
         forget: Callable[[Sequence[int]], None],
         before_eviction: Callable[[], None] = nothing,
@@ -49,11 +55,35 @@ class Eviction:
         self._store = store
         self._retention = retention
         self._clock = clock
+        self._fault = fault
         self._forget = forget
         self._before_eviction = before_eviction
         self._swept_at = 0.0
 
-    def check_size(self, entry: NewEntry, vector: Vector | None) -> None:
+    def record(
+        self,
+        entry: NewEntry,
+        vector: Vector | None,
+        fingerprint: Callable[[], str],
+        added: Callable[[int], None] = _nothing_to_add,
+    ) -> int:
+        """See `Entries.record`.
+
+        Args:
+            fingerprint: returns the embedder's fingerprint; called only if there is a vector.
+            added: called with the id of the stored entry, to add it to an index.
+        """
+        self._check_size(entry, vector)
+        entry_id = self._store.add(entry, vector, None if vector is None else fingerprint())
+        try:  # the entry is stored, so the caller must get its id even if this fails
+            added(entry_id)
+            self._enforce_quotas(entry_id, entry.namespace)
+            self._sweep()
+        except Exception as error:
+            self._fault("record", error)
+        return entry_id
+
+    def _check_size(self, entry: NewEntry, vector: Vector | None) -> None:
         """Raise `TooLargeError` for an entry that no eviction could make room for."""
         for _, quota in self._quotas(entry.namespace):
             limit = quota.size
@@ -62,21 +92,13 @@ class Eviction:
                     f"the entry has {size:,} bytes, but the quota is {limit:,} bytes"
                 )
 
-    def after_record(self, newest: int, namespace: str) -> None:
-        """Evict entries if a quota is exceeded; from time to time, delete expired ones.
-
-        Args:
-            newest: the id of the entry just recorded, which is never evicted.
-        """
-        self._enforce_quotas(newest, namespace)
-        self._sweep()
-
     def _quotas(self, namespace: str) -> list[tuple[str | None, Quota]]:
         """(namespace, quota) of all quotas that apply; a namespace of None is the whole cache."""
         quotas = (None, self._retention.quota), (namespace, self._retention.quota_of(namespace))
         return [(name, quota) for name, quota in quotas if quota is not None]
 
     def _enforce_quotas(self, newest: int, namespace: str) -> None:
+        """Evict entries if a quota is exceeded, but never the one just recorded."""
         for name, quota in self._quotas(namespace):
             if quota.excess(*self._store.totals(name)) > 0:
                 self._before_eviction()

@@ -118,7 +118,7 @@ class Recorder:
                 reason = "caching_off"
             if reason is None:
                 new = _new_entry(lookup.query, completion, now, lifetime, labels)
-                entry = _entry(self._entries.record(new, self._vector(lookup)), new)
+                entry = new.with_id(self._entries.record(new, self._vector(lookup)))
                 reason = "stored"
         except TooLargeError:
             reason = "too_large"
@@ -209,22 +209,6 @@ def _new_entry(
         tags=tags,
         stale_at=lifetime.stale_at,
         sliding=lifetime.sliding,
-    )
-
-
-def _entry(entry_id: int, new: NewEntry) -> Entry:
-    return Entry(
-        id=entry_id,
-        exact_key=new.exact_key,
-        scope=new.scope,
-        namespace=new.namespace,
-        model=new.model,
-        question=new.question,
-        completion=new.completion,
-        created_at=new.created_at,
-        expires_at=new.expires_at,
-        stale_at=new.stale_at,
-        sliding=new.sliding,
     )
 
 

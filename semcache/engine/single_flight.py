@@ -163,10 +163,6 @@ class InFlightCalls:
         call.settle(outcome)
         call.let_go(kept=not isinstance(outcome, Completed) or outcome.kept)
 
-    def under_way(self, key: bytes) -> bool:
-        """Whether a call for this key is in flight in this process."""
-        return key in self._calls
-
 
 def _caller() -> tuple[int, int]:
     """The current thread, and the current task if there is one."""

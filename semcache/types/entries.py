@@ -69,6 +69,24 @@ class NewEntry:
     stale_at: float | None = None
     sliding: float | None = None
 
+    def with_id(self, entry_id: int) -> Entry:
+        """The entry under the id that the store gave it."""
+        return Entry(
+            id=entry_id,
+            exact_key=self.exact_key,
+            scope=self.scope,
+            namespace=self.namespace,
+            model=self.model,
+            question=self.question,
+            completion=self.completion,
+            created_at=self.created_at,
+            expires_at=self.expires_at,
+            last_hit_at=self.last_hit_at,
+            hits=self.hits,
+            stale_at=self.stale_at,
+            sliding=self.sliding,
+        )
+
 
 class Neighbour(NamedTuple):
     """A search result of an index: an entry's id and the cosine similarity of its vector."""

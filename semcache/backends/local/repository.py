@@ -60,11 +60,11 @@ class Repository(Generic[IndexT]):
         self._index = IndexFollower(store, files, fingerprint, lambda error: fault("index", error))
         self._fingerprint = fingerprint
         self._clock = clock
-        self._fault = fault
         self._eviction = Eviction(
             store,
             retention,
             clock,
+            fault,
             forget=self._index.forget,
             before_eviction=before_eviction,
         )
@@ -151,16 +151,12 @@ class Repository(Generic[IndexT]):
 
     def record(self, entry: NewEntry, vector: Vector | None) -> int:
         """See `Entries.record`."""
-        self._eviction.check_size(entry, vector)
-        fingerprint = None if vector is None else self._fingerprint()
-        entry_id = self.store.add(entry, vector, fingerprint)
-        try:  # the entry is stored, so the caller must get its id even if this fails
+
+        def add_to_index(entry_id: int) -> None:
             if vector is not None:
                 self._index.added(entry_id, entry.scope, vector)
-            self._eviction.after_record(entry_id, entry.namespace)
-        except Exception as error:
-            self._fault("record", error)
-        return entry_id
+
+        return self._eviction.record(entry, vector, self._fingerprint, add_to_index)
 
     def delete(self, selection: Selection, limit: int | None = None) -> int:
         """See `Entries.delete`.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from semcache.backends.base import (
     Fault,
 )
-from semcache.backends.eviction import STEP, Eviction, nothing
+from semcache.backends.eviction import Eviction, nothing
 from semcache.backends.kinds import BackendKind
 from semcache.backends.memory.store import MemoryStore
 from semcache.backends.retention import Retention
@@ -48,9 +48,8 @@ class MemoryEntries:
         self._store = store
         self._fingerprint = fingerprint
         self._clock = clock
-        self._fault = fault
         self._eviction = Eviction(
-            store, retention, clock, forget=_forget_nothing, before_eviction=before_eviction
+            store, retention, clock, fault, forget=_forget_nothing, before_eviction=before_eviction
         )
         self.exact = store.exact
 
@@ -72,24 +71,10 @@ class MemoryEntries:
         return self._store.nearest(scope, vector, k, floor, self._clock())
 
     def record(self, entry: NewEntry, vector: Vector | None) -> int:
-        self._eviction.check_size(entry, vector)
-        fingerprint = None if vector is None else self._fingerprint()
-        entry_id = self._store.add(entry, vector, fingerprint)
-        try:  # the entry is stored, so the caller must get its id even if this fails
-            self._eviction.after_record(entry_id, entry.namespace)
-        except Exception as error:
-            self._fault("record", error)
-        return entry_id
+        return self._eviction.record(entry, vector, self._fingerprint)
 
     def delete(self, selection: Selection, limit: int | None = None) -> int:
-        deleted = 0
-        while limit is None or deleted < limit:
-            step = STEP if limit is None else min(STEP, limit - deleted)
-            count = len(self._store.delete(selection, step))
-            deleted += count
-            if count < step:
-                break
-        return deleted
+        return len(self._store.delete(selection, limit))
 
     def wait(self) -> None:
         """There is no index to wait for."""

@@ -115,26 +115,11 @@ class MemoryStore:
             )
 
     def _insert(self, entry_id: int, new: NewEntry, vector: Vector | None) -> None:
-        entry = Entry(
-            id=entry_id,
-            exact_key=new.exact_key,
-            scope=new.scope,
-            namespace=new.namespace,
-            model=new.model,
-            question=new.question,
-            completion=new.completion,
-            created_at=new.created_at,
-            expires_at=new.expires_at,
-            last_hit_at=new.last_hit_at,
-            hits=new.hits,
-            stale_at=new.stale_at,
-            sliding=new.sliding,
-        )
         stored_vector = None if vector is None else vector.copy()
         tags = tuple(sorted(set(new.tags)))
         details = EntryDetails(tags, new.summary, new.key_version, stored_vector)
         size = self.size_of(new, vector)
-        self._rows[entry_id] = _Row(entry, details, size)
+        self._rows[entry_id] = _Row(new.with_id(entry_id), details, size)
         self._by_key[new.exact_key] = entry_id
         if stored_vector is not None:
             self._scopes.setdefault(new.scope, {})[entry_id] = stored_vector

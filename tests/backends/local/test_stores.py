@@ -19,26 +19,11 @@ from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION
 from semcache.backends.local.sqlite.store import _ORDER_BY, SQLiteStore
 from semcache.backends.vectors import FORMS, Form, decoded, encoded
 from semcache.errors import IndexMismatchError, StoreError, StoreVersionError
-from semcache.types import Completion, NewEntry, Observation, Selection, ServedHit, Usage
+from semcache.types import Completion, Observation, Selection, ServedHit, Usage
+from tests.backends.conftest import new
 
 DATA = Path(__file__).parents[2] / "data"
 VECTOR = np.ones(4, np.float32) / 2
-
-
-def new(number: int, **changes: object) -> NewEntry:
-    entry = NewEntry(
-        exact_key=number.to_bytes(32, "big"),
-        scope=b"s" * 32,
-        namespace="n",
-        model="m",
-        question=f"question {number}",
-        summary={},
-        completion=Completion(f"answer {number}"),
-        key_version=1,
-        created_at=100.0 + number,
-        expires_at=None,
-    )
-    return replace(entry, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,8 @@ import numpy as np
 from semcache import Event, SemanticCache
 from semcache.embedders.function import FunctionEmbedder
 from semcache.options import grouped
+
+ROOT = Path(__file__).parents[1]
 
 DIMENSION = 512
 
@@ -29,6 +35,17 @@ def hashed(texts: Sequence[str]) -> Any:
 
 def hashing_embedder(**options: Any) -> FunctionEmbedder:
     return FunctionEmbedder(hashed, **{"name": "hashed", "dimension": DIMENSION, **options})
+
+
+def started(code: str, *args: str) -> subprocess.Popen[str]:
+    """Another Python process, with pipes, that can import these helpers."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *args],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def open_cache(path: Any, **options: Any) -> SemanticCache:

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -21,10 +20,9 @@ import pytest
 from semcache import FaultEvent, SemanticCache
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.embedders.function import FunctionEmbedder
-from tests.helpers import DIMENSION, Heard, hashed, hashing_embedder, open_cache
+from tests.helpers import DIMENSION, ROOT, Heard, hashed, hashing_embedder, open_cache, started
 
 WORDS = "how do I change the colour of my house door"
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(params=["directory", "memory"])
@@ -43,13 +41,7 @@ def cache(where: str) -> Iterator[SemanticCache]:
 @contextmanager
 def child(code: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     """Another Python process that can import the tests' helpers; it ends with the block."""
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *args],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with started(code, *args) as process:
         try:
             yield process
         finally:

@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Sequence
@@ -18,9 +16,8 @@ import pytest
 
 from semcache import Completion, Matching, SemanticCache, StoreError
 from semcache.telemetry.events import FaultEvent
-from tests.helpers import Heard, open_cache
+from tests.helpers import Heard, open_cache, started
 
-ROOT = Path(__file__).parents[2]
 WORDS = "one two three four five six seven eight nine ten"
 
 ASK = """
@@ -43,16 +40,6 @@ ASK = """
     print(cache.answer(prompt, send).served_from, flush=True)
     cache.close()
 """
-
-
-def started(code: str, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *args],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 def line(process: subprocess.Popen[str]) -> str:

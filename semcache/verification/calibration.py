@@ -171,6 +171,11 @@ class Fit:
     errors: Counts
     spread: NDArray[np.float64] = field(repr=False)
 
+    @property
+    def cautious(self) -> Counts:
+        """The errors to decide by: none is taken for nearly 0 or 1, whatever the labels say."""
+        return tuple(min(max(error, _NEARLY), 1 - _NEARLY) for error in self.errors)
+
 
 @dataclass(frozen=True, slots=True)
 class ServingThreshold:
@@ -225,13 +230,16 @@ def fit(bins: Bins, expected: Counts, spread: Spread) -> Fit:
         weight = labels * chances * (1 - chances)
         target = weight * shift + wrong - labels * chances
         newer = prior @ np.linalg.solve(np.eye(BINS) + weight[:, None] * prior, target)
-        shift = shift + np.clip(newer - shift, -_LONGEST_STEP, _LONGEST_STEP)
+        step = np.clip(newer - shift, -_LONGEST_STEP, _LONGEST_STEP)
+        shift = shift + step
+        if np.abs(step).max() < _CONVERGED:
+            break
     chances = _sigmoid(centre + shift)
     weight = labels * chances * (1 - chances)
     posterior = np.linalg.solve(np.eye(BINS) + prior * weight, prior)
     # The mean of the sigmoid of a normal variable, to second order.
     correction = 0.5 * chances * (1 - chances) * (1 - 2 * chances) * np.diag(posterior)
-    errors = np.clip(chances + correction, 1e-4, 1 - 1e-4)
+    errors = np.clip(chances + correction, _TINY, 1 - _TINY)
     return Fit(tuple(errors.tolist()), posterior)
 
 
@@ -239,12 +247,13 @@ def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -
     """The lowest threshold that keeps the bound."""
     import numpy as np
 
-    same_words = fitted.errors[_SAME_WORDS]
+    errors = fitted.cautious
+    same_words = errors[_SAME_WORDS]
     best = ServingThreshold(same_words=same_words)
     traffic = wrong = 0.0
     slopes = np.zeros(BINS)
     for index in range(BINS - 1, -1, -1):
-        weight, error = seen[index] + 0.02, fitted.errors[index]
+        weight, error = seen[index] + 0.02, errors[index]
         if error > config.worst * config.bound:
             break
         traffic += weight
@@ -266,14 +275,20 @@ def overall(bins: Bins, config: BoundConfig) -> tuple[Fit, ServingThreshold]:
 
 def for_namespace(bins: Bins, of_all: Fit, config: BoundConfig) -> tuple[Fit, ServingThreshold]:
     """The fit and the serving threshold of one namespace, starting from the overall fit."""
-    fitted = fit(bins, of_all.errors, config.namespace_spread)
+    fitted = fit(bins, of_all.cautious, config.namespace_spread)
     return fitted, serving_threshold(fitted, bins.seen, config)
 
 
-_STEPS = 5
-"""Newton steps towards the mode of the posterior."""
+_STEPS = 40
+"""The most Newton steps towards the mode of the posterior; a few are usual."""
 _LONGEST_STEP = 1.5
 """Limit of one Newton step, in log-odds."""
+_CONVERGED = 1e-6
+"""A step in log-odds that is not worth another one."""
+_NEARLY = 1e-4
+"""Decisions count no error rate as lower than this, and none as higher than 1 minus this."""
+_TINY = 1e-12
+"""Keeps an error rate between 0 and 1 where a float would round it to either."""
 
 
 @cache

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from semcache.errors import ConfigError
@@ -50,6 +50,8 @@ def test_a_line_is_drawn_only_where_the_bound_is_kept(
 
 
 @given(labels)
+@example([(at, False) for at in range(13, BINS)])
+@example([(at, True) for at in [*range(10)] * 8])
 @settings(max_examples=60)
 def test_a_wrong_answer_never_makes_a_bin_look_better(
     given_labels: list[tuple[int, bool]],

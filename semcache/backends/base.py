@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Neighbours,
         NewEntry,
         Observation,
+        PendingComparison,
         Selection,
         ServedHit,
         Vector,
@@ -290,6 +291,20 @@ class Ledger(Protocol):
 
     def set_verdict(self, lookup_id: str, right: bool) -> None:
         """Record whether a served hit was right; unknown lookups are ignored."""
+        ...
+
+    def keep_comparisons(self, comparisons: Sequence[PendingComparison]) -> None:
+        """Store comparisons that could not be made; old ones beyond a limit are dropped.
+
+        `stored` is not stored again: it is the answer of the entry.
+        """
+        ...
+
+    def take_comparisons(self, limit: int) -> list[PendingComparison]:
+        """Remove and return up to `limit` of them, oldest first. No two callers get the same one.
+
+        Comparisons whose entry has been deleted are gone.
+        """
         ...
 
 

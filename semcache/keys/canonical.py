@@ -1,9 +1,9 @@
 """The canonical form of values, so that equal requests have equal keys.
 
-It is JSON with sorted keys and no spaces. Strings are in Unicode NFC (UAX #15). Equal numbers are
-written alike whatever their type (1, 1.0 and 1e0 as "1", -0.0 as "0"), as in RFC 8785 section
-3.2.2.3, except that whole numbers keep all their digits. NaN, infinities and lone surrogates are
-rejected, because they cannot be sent to a model.
+It is JSON with sorted keys and no spaces. Strings stay as they are: what Unicode calls equivalent
+may still be different to a model. Equal numbers are written alike whatever their type (1, 1.0 and
+1e0 as "1", -0.0 as "0"), as in RFC 8785 section 3.2.2.3, except that whole numbers keep all their
+digits. NaN, infinities and lone surrogates are rejected, because they cannot be sent to a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import enum
 import hashlib
 import json
 import math
-import unicodedata
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -44,8 +43,8 @@ def canonical_json(value: JSON, where: str = "value") -> str:
         raise RequestError(f"{where} cannot be written as JSON: {error}.") from None
 
 
-def nfc(text: str, where: str = "text") -> str:
-    """`text` in Unicode NFC.
+def valid_text(text: str, where: str = "text") -> str:
+    """`text` as it is, in time linear in its length.
 
     Raises:
         RequestError: the text contains a lone surrogate.
@@ -60,7 +59,7 @@ def nfc(text: str, where: str = "text") -> str:
             f"{error.start}, which is not valid Unicode text. Decode the input with "
             "errors='replace', or repair it."
         ) from None
-    return unicodedata.normalize("NFC", text)
+    return text
 
 
 def plain(value: Any, where: str = "value") -> JSON:
@@ -75,7 +74,7 @@ def plain(value: Any, where: str = "value") -> JSON:
     if isinstance(value, enum.Enum):
         return {"$enum": _full_name(type(value)), "value": plain(value.value, where)}
     if isinstance(value, str):
-        return nfc(str(value), where)
+        return valid_text(str(value), where)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
@@ -99,7 +98,9 @@ def _number(value: float, where: str) -> int | float:
 def _object(value: Mapping[Any, Any], where: str) -> dict[str, JSON]:
     result: dict[str, JSON] = {}
     for key, item in value.items():
-        name = nfc(key, where) if isinstance(key, str) else f"${canonical_json([key], where)}"
+        name = (
+            valid_text(key, where) if isinstance(key, str) else f"${canonical_json([key], where)}"
+        )
         if name in result:
             raise RequestError(f"{where} has two keys that are both written {name!r}.")
         result[name] = plain(item, f"{where}.{name}")
@@ -121,7 +122,7 @@ def _special(value: Any, where: str) -> JSON:
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, PurePath):
-        return nfc(str(value), where)
+        return valid_text(str(value), where)
     if name := _WRITTEN_AS_TEXT.intersection(map(_full_name, type(value).__mro__)):
         return {f"${min(name)}": str(value)}
     if isinstance(value, bytes | bytearray | memoryview):

@@ -3,14 +3,19 @@
 The question is the text of the last user turn, which is the part that people rephrase. The scope is
 a digest of everything else that can change the answer: namespace, model, sampling parameters,
 system prompt, tools, response format, the conversation before the question, and attachments of the
-question (images, files). Both are hashed in canonical form (see `canonical`)::
+question (images, files)::
 
-    scope     = SHA-256(canonical({"v": KEY_VERSION, "namespace": ..., "model": ..., ...}))
+    scope     = SHA-256(canonical({"v": SCOPE_VERSION, "namespace": ..., "model": ..., ...}))
     exact key = SHA-256("semcache/" KEY_VERSION "/" scope in hex "\\n" question)
 
+The question is hashed as it is sent, character by character. The rest is hashed in canonical form
+(see `canonical`), with messages stripped of surrounding white space, since frameworks add and
+remove it.
+
 Two requests have the same exact key only if they have the same scope and question. A change of
-this form must increase `KEY_VERSION`, which is part of both digests and is stored with the cache,
-so that keys of different forms are never compared.
+either form must increase its version, so that digests of different forms are never compared;
+`KEY_VERSION` is stored with each entry. In version 1 the question was stripped and in Unicode NFC;
+entries of that version get new keys when a newer version opens or imports them.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from semcache.errors import ConfigError
-from semcache.keys.canonical import canonical_json, nfc, plain
+from semcache.keys.canonical import canonical_json, plain, valid_text
 from semcache.keys.digests import sha256
 from semcache.types import (
     JSON,
@@ -37,7 +42,8 @@ from semcache.types import (
     ToolResultPart,
 )
 
-KEY_VERSION = 1
+KEY_VERSION = 2
+SCOPE_VERSION = 1
 
 SYSTEM = frozenset({"system", "developer"})
 """Roles whose messages instruct the model and are not turns of the conversation."""
@@ -93,7 +99,7 @@ def query(request: Request, rules: KeyRules = STRICT) -> Query:
     if _is_plain_question(request):
         part = request.messages[0].parts[0]
         assert isinstance(part, TextPart)
-        scope, question = _plain_scope(request, rules), smooth(part.text)
+        scope, question = _plain_scope(request, rules), valid_text(part.text)
     else:
         scope, question = _full_scope(request, rules)
     return Query(request, exact_key(scope.digest, question), scope, question)
@@ -104,11 +110,6 @@ def exact_key(scope: bytes, question: str | None) -> bytes:
     head = f"semcache/{KEY_VERSION}/{scope.hex()}"
     text = head if question is None else f"{head}\n{question}"
     return sha256(text.encode())
-
-
-def smooth(text: str) -> str:
-    """Text as it is compared: in Unicode NFC, without surrounding whitespace."""
-    return nfc(text).strip()
 
 
 def _is_plain_question(request: Request) -> bool:
@@ -185,7 +186,7 @@ def _full_scope(request: Request, rules: KeyRules) -> tuple[Scope, str | None]:
 
 def _scope(request: Request, rules: KeyRules, context: Mapping[str, JSON]) -> Scope:
     ignore = rules.ignore
-    parts: dict[str, JSON] = {"v": KEY_VERSION, "namespace": request.namespace}
+    parts: dict[str, JSON] = {"v": SCOPE_VERSION, "namespace": request.namespace}
     if request.model and "model" not in ignore:
         parts["model"] = request.model
     if request.task_type and "task_type" not in ignore:
@@ -217,7 +218,7 @@ def _last_user_turn(messages: tuple[Message, ...]) -> int | None:
 
 def _question(message: Message, canonical: Mapping[str, JSON]) -> tuple[str, JSON]:
     """The text of a turn, and its attachments with their position among the parts."""
-    text = "\n".join(smooth(part.text) for part in message.parts if isinstance(part, TextPart))
+    text = "\n".join(valid_text(part.text) for part in message.parts if isinstance(part, TextPart))
     attached = [
         [index, part]
         for index, part in enumerate(canonical["parts"])
@@ -252,7 +253,7 @@ def _message_json(message: Message, labels: _CallLabels) -> dict[str, JSON]:
 def _part_json(part: Part, labels: _CallLabels) -> JSON:
     match part:
         case TextPart(text):
-            return smooth(text)
+            return valid_text(text).strip()
         case MediaPart():
             return _media_json(part)
         case ToolCallPart(call_id, name, arguments):

@@ -11,11 +11,12 @@ Sources: OpenAI chat completions and Anthropic messages API references.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from semcache.errors import RequestError
-from semcache.keys.canonical import decode_base64, nfc, plain
+from semcache.keys.canonical import decode_base64, plain, valid_text
 from semcache.types import (
     JSON,
     MediaPart,
@@ -29,6 +30,8 @@ from semcache.types import (
 )
 
 MAX_PROMPT_CHARS = 8_000_000
+_LONGEST_NAME = 1000
+"""Characters up to which a name is normalised: for a long run of accents that takes minutes."""
 """Maximum length of a request in characters: about twice a context of a million tokens."""
 
 _MESSAGE_KEYS = {"role", "content", "name", "tool_calls", "tool_call_id", "function_call"}
@@ -117,7 +120,7 @@ def _prompt_text(prompt: Any) -> str:
             "Pass chat messages as messages=[...]."
         )
     _check_length(len(prompt))
-    nfc(prompt, "prompt")
+    valid_text(prompt, "prompt")
     if not prompt.strip():
         raise RequestError("The prompt is empty: there is nothing to ask or to look up.")
     return prompt
@@ -133,7 +136,9 @@ def _check_length(chars: int) -> None:
 
 
 def name_of(value: str | None, what: str, default: str) -> str:
-    """The name of a model, namespace or tag, as it is stored.
+    """The name of a model, namespace or tag, as it is stored: stripped, and in Unicode NFC.
+
+    A name that looks the same selects the same entries, however it was typed.
 
     Raises:
         RequestError: the name is not a string, or is an empty namespace.
@@ -142,7 +147,9 @@ def name_of(value: str | None, what: str, default: str) -> str:
         return default
     if not isinstance(value, str):
         raise RequestError(f"{what} is a {type(value).__name__}, not a string.")
-    name = nfc(value, what).strip()
+    name = valid_text(value, what).strip()
+    if not name.isascii() and len(name) <= _LONGEST_NAME:
+        name = unicodedata.normalize("NFC", name)
     if what == "namespace" and not name:
         raise RequestError(
             'namespace is an empty string. Leave it out for the namespace "default": an empty '
@@ -243,7 +250,7 @@ def _parts(content: Any, where: str) -> tuple[Part, ...]:
 
 
 def _text(text: str, where: str) -> TextPart:
-    nfc(text, where)  # raises if the text is not valid Unicode
+    valid_text(text, where)  # raises if the text is not valid Unicode
     return TextPart(text)
 
 
@@ -278,7 +285,7 @@ def _media_from_url(kind: str, url: str, detail: Mapping[str, JSON]) -> Part:
         media_type = head[5:].removesuffix(";base64") or None
         data = decode_base64(body, f"{kind} data URL") if ";base64" in head else body.encode()
         return MediaPart(kind, media_type, data=data, detail=detail)
-    return MediaPart(kind, reference=nfc(url, f"{kind} url"), detail=detail)
+    return MediaPart(kind, reference=valid_text(url, f"{kind} url"), detail=detail)
 
 
 def _source_block(block: Mapping[str, Any], where: str) -> Part:
@@ -290,12 +297,12 @@ def _source_block(block: Mapping[str, Any], where: str) -> Part:
         data = decode_base64(str(source.get("data")), f"{where}.source.data")
         return MediaPart(kind, source.get("media_type"), data=data, detail=detail)
     if source.get("type") == "text":
-        data = nfc(str(source.get("data")), where).encode()
+        data = valid_text(str(source.get("data")), where).encode()
         return MediaPart(kind, source.get("media_type"), data=data, detail=detail)
     reference = source.get("url") or source.get("file_id")
     if reference is None:
         return OpaquePart(plain(block, where))
-    return MediaPart(kind, reference=nfc(str(reference), where), detail=detail)
+    return MediaPart(kind, reference=valid_text(str(reference), where), detail=detail)
 
 
 def _audio_block(block: Mapping[str, Any], where: str) -> Part:
@@ -344,7 +351,7 @@ def _arguments(arguments: Any, where: str) -> JSON:
     try:
         return plain(json.loads(arguments), where)
     except (ValueError, RecursionError):
-        return nfc(arguments, where)
+        return valid_text(arguments, where)
 
 
 _BLOCKS = {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from semcache.backends.base import Backend, Entries, EntryDetails, Progress
 from semcache.embedders.base import Embedder
 from semcache.errors import EmbedderError, RequestError
+from semcache.keys.keys import KEY_VERSION, exact_key
 from semcache.types import Completion, Entry, NewEntry, Selection, Usage
 
 if TYPE_CHECKING:
@@ -134,9 +135,12 @@ def _import(
     try:
         blob = fields.pop("vector", None)
         answer = fields.pop("completion")
+        scope, key = _key(fields.pop("scope")), _key(fields.pop("exact_key"))
+        if fields["key_version"] == 1:
+            key, fields["key_version"] = exact_key(scope, fields["question"]), KEY_VERSION
         entry = NewEntry(
-            exact_key=_key(fields.pop("exact_key")),
-            scope=_key(fields.pop("scope")),
+            exact_key=key,
+            scope=scope,
             completion=Completion(**{**answer, "usage": Usage(**answer["usage"])}),
             tags=tuple(fields.pop("tags", ())),
             **fields,

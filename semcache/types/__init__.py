@@ -27,7 +27,7 @@ from semcache.types.decisions import (
     Neighbours,
 )
 from semcache.types.entries import ChangeCursor, Entry, LeaseHolder, Neighbour, NewEntry, Selection
-from semcache.types.labels import Observation, ObservationKind, ServedHit
+from semcache.types.labels import Observation, ObservationKind, PendingComparison, ServedHit
 from semcache.types.requests import (
     MediaPart,
     Message,
@@ -73,6 +73,7 @@ __all__ = [
     "ObservationKind",
     "OpaquePart",
     "Part",
+    "PendingComparison",
     "Query",
     "Request",
     "Scope",

@@ -21,7 +21,8 @@ class Finding:
 
     Attributes:
         kind: "number", "unit", "date", "language", "place", "product", "name", "identifier",
-            "negation", "opposite", "order", "script", "time", "age" or "reported".
+            "negation", "opposite", "order", "script", "time", "case", "sign", "accent", "layout",
+            "age" or "reported".
         stored: the words of the stored question; "" if it mentions nothing of this kind.
         asked: the words of the new question; likewise.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from semcache.types.completions import Completion
+
 ObservationKind: TypeAlias = Literal["miss", "explore", "audit", "review", "feedback"]
 """How a label came about. All but "feedback" are random samples of the traffic they label."""
 
@@ -58,3 +60,29 @@ class ServedHit:
     chance: float
     features: tuple[float, ...]
     verdict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingComparison:
+    """A stored answer and a fresh one to the same question, which the judge has yet to compare.
+
+    Attributes:
+        kind: how the comparison came about.
+        namespace, question: of the lookup.
+        entry_id: the entry whose answer is compared.
+        stored: its answer.
+        fresh: the answer that the model has just given.
+        other_id: the entry that holds the fresh answer; None if it was not stored.
+        expected: the chance of being right that was estimated before.
+        features: the features of the pair; see `verification.features.FEATURES`.
+    """
+
+    kind: ObservationKind
+    namespace: str
+    question: str
+    entry_id: int
+    stored: Completion
+    fresh: Completion
+    other_id: int | None
+    expected: float
+    features: tuple[float, ...]

@@ -10,14 +10,13 @@ often answers were right in spite of such findings (`prior`).
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from semcache.types import Finding
-from semcache.verification import lexicon
+from semcache.verification import lexicon, spelling
 
 KINDS = (
     "number",
@@ -33,6 +32,10 @@ KINDS = (
     "opposite",
     "order",
     "script",
+    "case",
+    "sign",
+    "accent",
+    "layout",
     "age",
     "reported",
 )
@@ -85,27 +88,9 @@ def compare(stored: str, asked: str) -> tuple[Finding, ...]:
         *_opposites(one, other),
         *_order(one, other),
         *_scripts(one, other),
+        *_spelling(stored, asked),
     ]
     return tuple(sorted(findings, key=lambda finding: not finding.decisive))
-
-
-def same_words(stored: str, asked: str) -> bool:
-    """Whether two questions differ only in case, spaces and sentence punctuation.
-
-    Signs with a meaning of their own (operators, emoji, a minus) and diacritics do not count as
-    punctuation.
-    """
-    one = _bare(stored)
-    return bool(one) and one == _bare(asked)
-
-
-_ENDS = re.compile(r"[.,!?;:\u2026]+(?=\s|$)")
-_QUOTES = re.compile(r"(?<!\S)[\"'\u201c\u2018\u00bf\u00a1]+|[\"'\u201d\u2019]+(?=\s|$)")
-
-
-def _bare(text: str) -> str:
-    folded = unicodedata.normalize("NFC", text).casefold()
-    return " ".join(_QUOTES.sub("", _ENDS.sub("", _QUOTES.sub("", folded))).split())
 
 
 _LONGEST = 4000
@@ -388,6 +373,13 @@ def _directions(words: tuple[str, ...]) -> dict[str, str]:
                 following = words[i + 2]
             directions[following] = word
     return directions
+
+
+def _spelling(stored: str, asked: str) -> Iterable[Finding]:
+    """A difference in how the same words are written that may change the answer."""
+    found = spelling.difference(stored, asked)
+    if found is not None:
+        yield found
 
 
 def _scripts(one: Reading, other: Reading) -> Iterable[Finding]:

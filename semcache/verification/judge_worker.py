@@ -1,38 +1,29 @@
-"""Compares stored answers with fresh ones, behind the caller's back."""
+"""Compares stored answers with fresh ones in the background, so that no caller waits for it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from queue import Full, Queue
+from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
-from semcache.types import Candidate, Completion, ObservationKind
+from semcache.types import PendingComparison
 from semcache.verification.base import Judge
 
 if TYPE_CHECKING:
     from semcache.backends.base import Fault
 
-_WAITING = 256
+MAX_WAITING = 256
 """Comparisons that may wait; further ones are dropped, and give no label."""
+CLOSING_TIME = 2.0
+"""Seconds that `close` waits for comparisons; what is not made by then is returned."""
+_STOPPING_TIME = 1.0
+"""Seconds that `close` then waits for the judge to stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A candidate's answer and a fresh one.
-
-    Attributes:
-        entry_id: of the entry that holds the fresh answer, if it was stored.
-    """
-
-    question: str
-    namespace: str
-    candidate: Candidate
-    fresh: Completion
-    entry_id: int | None
-    kind: ObservationKind
+class _Stop(BaseException):
+    """Raised inside a judge that is still busy when the cache has been closed."""
 
 
 class JudgeWorker:
@@ -47,7 +38,7 @@ class JudgeWorker:
     def __init__(
         self,
         judge: Judge,
-        on_verdict: Callable[[Comparison, bool | None], None],
+        on_verdict: Callable[[PendingComparison, bool | None], None],
         fault: Fault,
         *,
         in_background: bool,
@@ -59,18 +50,19 @@ class JudgeWorker:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._queue: Queue[Comparison | None] = Queue(_WAITING)
+        self._queue: Queue[PendingComparison | None] = Queue()
         self._thread: threading.Thread | None = None
+        self._current: PendingComparison | None = None
+        """The comparison that is being made; `close` takes it away if it takes too long."""
 
-    def submit(self, comparison: Comparison) -> None:
+    def submit(self, comparison: PendingComparison) -> None:
         """Have two answers compared, if there is room in the queue."""
         if self._closed:
             return
         if not self._in_background:
-            self._compare(comparison)
-            return
-        with suppress(Full):
-            self._queue.put_nowait(comparison)
+            self._on_verdict(comparison, self._verdict(comparison))
+        elif self._queue.qsize() < MAX_WAITING:
+            self._queue.put(comparison)
             self._start()
 
     def _start(self) -> None:
@@ -84,26 +76,30 @@ class JudgeWorker:
                 self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            comparison = self._queue.get()
+        while (comparison := self._queue.get()) is not None:
+            with self._lock:
+                self._current = comparison
             try:
-                if comparison is not None and not self._closed:
-                    self._compare(comparison)
+                verdict = self._verdict(comparison)
+                with self._lock:
+                    mine, self._current = self._current is comparison, None
+                if not mine:  # the cache was closed meanwhile, and has kept this comparison
+                    return
+                self._on_verdict(comparison, verdict)
+            except _Stop:
+                return
             except BaseException as error:  # SystemExit in a judge must not kill the worker
                 self._fault("judge", error)
             finally:
                 self._queue.task_done()
-            if self._closed and self._queue.empty():
-                return
+        self._queue.task_done()
 
-    def _compare(self, comparison: Comparison) -> None:
+    def _verdict(self, comparison: PendingComparison) -> bool | None:
         try:
-            stored = comparison.candidate.entry.completion
-            verdict = self._judge.judge(comparison.question, stored, comparison.fresh)
+            return self._judge.judge(comparison.question, comparison.stored, comparison.fresh)
         except Exception as error:
             self._fault("judge", error)
-            verdict = None
-        self._on_verdict(comparison, verdict)
+            return None
 
     def wait(self) -> None:
         """Return when every comparison has been made."""
@@ -114,8 +110,48 @@ class JudgeWorker:
         """In a child process: the thread and what waits are the parent's."""
         self._reset()
 
-    def close(self) -> None:
-        """Make no more comparisons, not even those that wait."""
+    def close(self) -> list[PendingComparison]:
+        """Accept no more comparisons, and make those that wait, for at most `CLOSING_TIME`.
+
+        Returns the comparisons that were not made. A judge that is still busy with one of them
+        is not listened to any more, and is stopped where it next runs Python code: a thread that
+        is inside a native library when the interpreter ends can abort or block the process.
+        """
         self._closed = True
-        with suppress(Full):
-            self._queue.put_nowait(None)
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return self._withdraw()
+        self._queue.put(None)
+        thread.join(CLOSING_TIME)
+        if not thread.is_alive():
+            return []
+        left = self._withdraw()
+        _stop(thread)
+        return left
+
+    def _withdraw(self) -> list[PendingComparison]:
+        """Everything that is not yet compared, taken out of the queue."""
+        left: list[PendingComparison] = []
+        with self._lock:
+            if self._current is not None:
+                left.append(self._current)
+                self._current = None
+        with suppress(Empty):
+            while True:
+                comparison = self._queue.get_nowait()
+                self._queue.task_done()
+                if comparison is not None:
+                    left.append(comparison)
+        self._queue.put(None)
+        return left
+
+
+def _stop(thread: threading.Thread) -> None:
+    """Raise `_Stop` in a thread, and wait a little for it to end."""
+    if thread.ident is not None and thread.is_alive():
+        import ctypes
+
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(_Stop)
+        )
+        thread.join(_STOPPING_TIME)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from semcache.types import (
     Candidate,
+    Completion,
     Lookup,
     Observation,
     ObservationKind,
+    PendingComparison,
     ServedHit,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def chance_of_candidate(candidate: Candidate | None) -> float | None:
@@ -54,4 +51,39 @@ def label_of(
         right=right,
         expected=hit.chance,
         features=hit.features,
+    )
+
+
+def pending_comparison(
+    lookup: Lookup, fresh: Completion, other_id: int | None, kind: ObservationKind
+) -> PendingComparison | None:
+    """The answer of a lookup's candidate beside a fresh one; None if it has no candidate."""
+    candidate = lookup.candidate
+    if candidate is None or candidate.evidence is None:
+        return None
+    return PendingComparison(
+        kind=kind,
+        namespace=lookup.query.request.namespace,
+        question=lookup.query.question or "",
+        entry_id=candidate.entry.id,
+        stored=candidate.entry.completion,
+        fresh=fresh,
+        other_id=other_id,
+        expected=candidate.evidence.chance or 0.0,
+        features=candidate.evidence.features,
+    )
+
+
+def label_from(comparison: PendingComparison, right: bool, now: float, writer: str) -> Observation:
+    """What a comparison says, as a label."""
+    return Observation(
+        at=now,
+        writer=writer,
+        kind=comparison.kind,
+        namespace=comparison.namespace,
+        entry_id=comparison.entry_id,
+        other_id=comparison.other_id,
+        right=right,
+        expected=comparison.expected,
+        features=comparison.features,
     )

@@ -24,13 +24,19 @@ from semcache.types import (
     NeighbourAgreement,
     Observation,
     ObservationKind,
+    PendingComparison,
     ServedHit,
 )
 from semcache.verification.base import ForkAware, Judge, Verifier
 from semcache.verification.calibration import BINS, BoundConfig, ServingThreshold
 from semcache.verification.features import chance_of
-from semcache.verification.judge_worker import Comparison, JudgeWorker
-from semcache.verification.labels import label_of, served_hit
+from semcache.verification.judge_worker import MAX_WAITING, JudgeWorker
+from semcache.verification.labels import (
+    label_from,
+    label_of,
+    pending_comparison,
+    served_hit,
+)
 from semcache.verification.memory import load_prior, load_state, save_state
 from semcache.verification.policies import CalibratedPolicy
 from semcache.verification.prior import WITH_MODEL, WITHOUT_MODEL
@@ -105,6 +111,7 @@ class Learner:
         self._unsaved = 0
         self._changed = False
         self._failed: list[Exception] = []
+        self._resumed = False
         self.rejected_pairs = set()
 
     # --------------------------------------------------------------------------- asking
@@ -142,6 +149,7 @@ class Learner:
     def observe_lookup(self, lookup: Lookup, chance: float) -> None:
         """Count a lookup as traffic; remember a hit, so that it can be reported on later."""
         hit = isinstance(lookup.decision, Hit)
+        self._resume()
         with self._lock:
             self._current_state().observe_lookup(lookup.query.request.namespace, chance)
             self._changed = True
@@ -155,37 +163,27 @@ class Learner:
         self, lookup: Lookup, fresh: Completion, entry_id: int | None, kind: ObservationKind
     ) -> None:
         """Queue a comparison of the candidate's answer with a fresh one."""
-        candidate, query = lookup.candidate, lookup.query
-        if self._worker is not None and candidate is not None:
-            self._worker.submit(
-                Comparison(
-                    query.question or "",
-                    query.request.namespace,
-                    candidate,
-                    fresh,
-                    entry_id,
-                    kind,
-                )
-            )
+        if self._worker is not None:
+            comparison = pending_comparison(lookup, fresh, entry_id, kind)
+            if comparison is not None:
+                self._worker.submit(comparison)
 
-    def _on_verdict(self, comparison: Comparison, right: bool | None) -> None:
-        candidate, namespace = comparison.candidate, comparison.namespace
-        self._telemetry.emit(LabelEvent(namespace, candidate.entry.id, comparison.kind, right))
-        if right is None or candidate.evidence is None:
+    def _on_verdict(self, comparison: PendingComparison, right: bool | None) -> None:
+        namespace, entry_id = comparison.namespace, comparison.entry_id
+        self._telemetry.emit(LabelEvent(namespace, entry_id, comparison.kind, right))
+        if right is not None:
+            self.apply_label(label_from(comparison, right, self._clock(), self._writer))
+
+    def _resume(self) -> None:
+        """Once: make the comparisons that another program left in the ledger when it ended."""
+        if self._resumed or self._worker is None:
             return
-        self.apply_label(
-            Observation(
-                at=self._clock(),
-                writer=self._writer,
-                kind=comparison.kind,
-                namespace=namespace,
-                entry_id=candidate.entry.id,
-                other_id=comparison.entry_id,
-                right=right,
-                expected=candidate.evidence.chance or 0.0,
-                features=candidate.evidence.features,
-            )
-        )
+        self._resumed = True
+        try:
+            for comparison in self._ledger.take_comparisons(MAX_WAITING):
+                self._worker.submit(comparison)
+        except SemcacheError as error:
+            self._telemetry.fault("verify", error)
 
     def apply_label(self, observation: Observation) -> None:
         """Learn from a label, and write it to the ledger soon."""
@@ -360,6 +358,7 @@ class Learner:
         if self._closed:
             return
         self._closed = True
-        if self._worker is not None:
-            self._worker.close()
+        left = [] if self._worker is None else self._worker.close()
+        if left:
+            self._ledger.keep_comparisons(left)
         self.save()

@@ -157,3 +157,34 @@ KINDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("product", PRODUCTS),
 )
 """Names of each kind that are recognized even without capitals."""
+
+BEFORE_I = frozenset(
+    (
+        "am do did can could should would will shall may must have had was when if how what where "
+        "why since that because because, as than and"
+    ).split()
+)
+AFTER_I = frozenset(
+    (
+        "am was have had need want would will can could should do did don't didn't can't couldn't "
+        "cannot won't haven't get got keep forgot lost found think thought bought paid ordered "
+        "returned moved live work use used already just never still also like love hate know "
+        "don't see saw say said go went ask try tried make made take took feel change cancel pay"
+    ).split()
+)
+"""Words beside which a small "i" is the pronoun."""
+SHORT_ACRONYMS = frozenset("us it who aids or in me ok hi pa ma la id al de".split())
+"""Words that are an acronym or a state in capitals, and another word in small letters."""
+CASE_WORDS = frozenset(
+    (
+        "polish march may turkey china chile reading nice mobile job bath cork lima will mark bill "
+        "frank true false none null string"
+    ).split()
+)
+"""Words that mean something else with a capital."""
+SMALL_WORDS = frozenset(
+    "i am is it in on at to of or so no do go he me my we us up by be an as if hi ok".split()
+)
+"""Words of two letters that a writer may begin with a capital for no reason."""
+OWN_LETTERS = "ñöäüßåøæçłışğąęśźżćńý"
+"""Letters with a sign that makes them another letter, and another word."""

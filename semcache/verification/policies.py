@@ -120,7 +120,7 @@ class CalibratedPolicy:
         if not self.serves(best.evidence):
             return Miss("doubtful", reason, best)
         if best.evidence.by == "same words":
-            reason = f"the same words except for case and punctuation, {_likely(chance)}"
+            reason = f"the same words, written almost alike, {_likely(chance)}"
         if draw < self.config.exploration_rate:
             share = f"{self.config.exploration_rate:.0%} of such calls go to the model anyway"
             return Explore(best, f"{reason}; {share}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from semcache.errors import IndexMismatchError, StoreError
 from semcache.types import (
     Completion,
     Observation,
+    PendingComparison,
     Selection,
     ServedHit,
     ToolCallPart,
@@ -469,6 +471,39 @@ def test_served_hits_are_remembered_and_judged(backend: Backend, serving: Servin
 
 
 # ------------------------------------------------------------------------------ the whole
+
+
+def test_comparisons_wait_for_one_who_makes_them(backend: Backend, serving: Serving) -> None:
+    """What was kept is taken once, oldest first, and only where the entry still exists."""
+    entries = serving()
+    ids = [entries.record(new(i), direction(i)) for i in (1, 2, 3)]
+    fresh = Completion("fresh", finish_reason="stop", payload={"a": 1}, payload_kind="json")
+    kept = [
+        PendingComparison(
+            "miss",
+            "n",
+            f"q{i}",
+            i,
+            new(1).completion,
+            fresh,
+            None if i == 1 else i + 1,
+            0.5,
+            (1.0,),
+        )
+        for i in ids
+    ]
+    backend.ledger.keep_comparisons(kept)
+    entries.delete(Selection(ids=(ids[1],)))
+    (first,) = backend.ledger.take_comparisons(1)
+    assert first == replace(kept[0], stored=_answer(entries, 1))
+    assert [c.entry_id for c in backend.ledger.take_comparisons(10)] == [ids[2]]
+    assert backend.ledger.take_comparisons(10) == []
+
+
+def _answer(entries: Entries, number: int) -> Completion:
+    entry = entries.exact(new(number).exact_key)
+    assert entry is not None
+    return entry.completion
 
 
 def test_a_backend_says_what_it_is(backend: Backend) -> None:

@@ -36,7 +36,7 @@ def test_a_miss_is_recorded_and_then_hit(cache: SemanticCache) -> None:
     assert lookup.vector is not None
     entry = cache.record(lookup, "Paint it.")
     assert entry is not None
-    again = cache.lookup(f"  {WORDS}\n", model="m")
+    again = cache.lookup(WORDS, model="m")
     assert (again.tier, again.similarity) == ("exact", 1.0)
     assert str(again.completion) == "Paint it."
     assert again.vector is None, "an exact hit embeds nothing"

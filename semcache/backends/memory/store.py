@@ -23,6 +23,7 @@ from semcache.types import (
     Neighbours,
     NewEntry,
     Observation,
+    PendingComparison,
     Selection,
     ServedHit,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _MAX_SERVED = 10_000
 _MAX_OBSERVATIONS = 200_000
+_MAX_COMPARISONS = 1000
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class MemoryStore:
         self._observations: deque[tuple[int, Observation]] = deque(maxlen=_MAX_OBSERVATIONS)
         self._last_observation = 0
         self._served: dict[str, ServedHit] = {}
+        self._comparisons: deque[PendingComparison] = deque(maxlen=_MAX_COMPARISONS)
 
     def close(self) -> None:
         self._closed = True
@@ -324,6 +327,15 @@ class MemoryStore:
         with self.lock:
             if (hit := self._served.get(lookup_id)) is not None:
                 self._served[lookup_id] = replace(hit, verdict=right)
+
+    def keep_comparisons(self, comparisons: Sequence[PendingComparison]) -> None:
+        with self.lock:
+            self._comparisons.extend(comparisons)
+
+    def take_comparisons(self, limit: int) -> list[PendingComparison]:
+        with self.lock:
+            taken = [self._comparisons.popleft() for _ in range(min(limit, len(self._comparisons)))]
+        return [c for c in taken if c.entry_id in self._rows]
 
     # ------------------------------------------------------------- counters and metadata
 

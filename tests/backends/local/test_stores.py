@@ -19,6 +19,7 @@ from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION
 from semcache.backends.local.sqlite.store import _ORDER_BY, SQLiteStore
 from semcache.backends.vectors import FORMS, Form, decoded, encoded
 from semcache.errors import IndexMismatchError, StoreError, StoreVersionError
+from semcache.keys import keys
 from semcache.types import Completion, Observation, Selection, ServedHit, Usage
 from tests.backends.conftest import new
 
@@ -266,8 +267,10 @@ def test_a_file_of_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, ve
         assert opened.totals()[0] == 4
         assert opened.totals("default")[0] == 3
         assert opened.totals("tenant")[0] == 1
-        entry = opened.get_exact(bytes([1]) * 32)
+        entry = opened.get_exact(keys.exact_key(b"s" * 32, "question 1"))
         assert entry is not None
+        assert opened.key_versions() == {keys.KEY_VERSION: 4}
+        assert opened.take_comparisons(9) == []
         assert (entry.completion.text, entry.hits, opened.details([1])[1].tags) == (
             "answer 1",
             2,
@@ -284,7 +287,7 @@ def test_a_file_of_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, ve
         opened.close()
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_many_processes_migrate_one_file(tmp_path: Path, version: int) -> None:
     """If several processes open a file at once, one migrates it and the others wait."""
     path = tmp_path / "semcache.db"

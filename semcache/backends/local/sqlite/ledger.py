@@ -7,20 +7,26 @@ from collections.abc import Sequence
 from semcache.backends.base import LabelCount
 from semcache.backends.local.sqlite.database import Database
 from semcache.backends.local.sqlite.ledger_rows import (
+    COMPARISONS,
+    COMPARISONS_KEPT,
+    FORGET_COMPARISONS,
     FORGET_OBSERVATIONS,
     FORGET_SERVES,
+    KEEP_COMPARISON,
     OBSERVATIONS_AFTER,
     OBSERVATIONS_KEPT,
     OBSERVE,
     SERVE,
     SERVES,
     SERVES_KEPT,
+    as_comparison,
     as_observation,
     as_serve,
+    comparison_row,
     observation_row,
     serve_row,
 )
-from semcache.types import Observation, ServedHit
+from semcache.types import Observation, PendingComparison, ServedHit
 
 
 class LedgerTables(Database):
@@ -74,3 +80,18 @@ class LedgerTables(Database):
     def set_verdict(self, lookup_id: str, right: bool) -> None:
         with self._transaction("write to") as db:
             db.execute("UPDATE serves SET verdict = ? WHERE id = ?", (int(right), lookup_id))
+
+    def keep_comparisons(self, comparisons: Sequence[PendingComparison]) -> None:
+        """See `Ledger.keep_comparisons`."""
+        with self._transaction("write to") as db:
+            db.executemany(KEEP_COMPARISON, map(comparison_row, comparisons))
+            db.execute(FORGET_COMPARISONS, (COMPARISONS_KEPT,))
+
+    def take_comparisons(self, limit: int) -> list[PendingComparison]:
+        """See `Ledger.take_comparisons`."""
+        if self._one("SELECT 1 FROM comparisons LIMIT 1") is None:
+            return []  # without a transaction: opening a cache must not write to it
+        with self._transaction("write to") as db:
+            rows = db.execute(COMPARISONS, (limit,)).fetchall()
+            db.executemany("DELETE FROM comparisons WHERE id = ?", [row[:1] for row in rows])
+        return [as_comparison(row[1:]) for row in rows]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from semcache.types import Observation, ServedHit
+from semcache.backends.local.sqlite.rows import completion_extra, completion_from_columns
+from semcache.types import Observation, PendingComparison, ServedHit
 
 SERVES_KEPT = 10_000
 """How many served hits are kept, so that they can still be judged later."""
@@ -31,6 +32,18 @@ FORGET_SERVES = (
     "DELETE FROM serves WHERE verdict IS NOT 0"
     " AND at < (SELECT at FROM serves ORDER BY at DESC LIMIT 1 OFFSET ?)"
 )
+KEEP_COMPARISON = (
+    "INSERT INTO comparisons (kind, namespace, question, entry_id, text, extra, other_id, expected,"
+    " features) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+COMPARISONS = (
+    "SELECT c.id, c.kind, c.namespace, c.question, c.entry_id, e.text, e.extra, c.text, c.extra,"
+    " c.other_id, c.expected, c.features"
+    " FROM comparisons c JOIN entries e ON e.id = c.entry_id ORDER BY c.id LIMIT ?"
+)
+COMPARISONS_KEPT = 1000
+"""How many comparisons wait for a process that makes them."""
+FORGET_COMPARISONS = "DELETE FROM comparisons WHERE id <= (SELECT max(id) FROM comparisons) - ?"
 OBSERVATIONS_KEPT = 200_000
 """How many labels are kept."""
 FORGET_OBSERVATIONS = "DELETE FROM observations WHERE id <= (SELECT max(id) FROM observations) - ?"
@@ -90,4 +103,38 @@ def as_serve(row: tuple[Any, ...]) -> ServedHit:
         chance,
         tuple(json.loads(features)),
         None if verdict is None else bool(verdict),
+    )
+
+
+def comparison_row(comparison: PendingComparison) -> tuple[Any, ...]:
+    return (
+        comparison.kind,
+        comparison.namespace,
+        comparison.question,
+        comparison.entry_id,
+        comparison.fresh.text,
+        completion_extra(comparison.fresh),
+        comparison.other_id,
+        comparison.expected,
+        json.dumps(comparison.features),
+    )
+
+
+def as_comparison(row: tuple[Any, ...]) -> PendingComparison:
+    """The comparison of a row of `COMPARISONS`, without its id."""
+    kind, namespace, question, entry_id, *answers, other_id, expected, features = row
+    stored, fresh = (
+        completion_from_columns(text, extra, None, None, None)
+        for text, extra in (answers[:2], answers[2:])
+    )
+    return PendingComparison(
+        kind,
+        namespace,
+        question,
+        entry_id,
+        stored,
+        fresh,
+        other_id,
+        expected,
+        tuple(json.loads(features)),
     )

@@ -15,12 +15,13 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from semcache.errors import StoreVersionError
+from semcache.keys.keys import exact_key
 
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
     from sqlite_utils.db import Table
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def migrate(connection: sqlite3.Connection, where: str, *, patience: float) -> None:
@@ -185,6 +186,33 @@ def _migrations() -> Migrations:
             " UPDATE namespaces SET entries = entries - 1, bytes = bytes - old.bytes"
             "  WHERE namespace = old.namespace;"
             " DELETE FROM namespaces WHERE namespace = old.namespace AND entries <= 0; END"
+        )
+
+    @migrations(name="0004_comparisons")
+    def comparisons(db: Database) -> None:
+        """Comparisons of answers that a program left when it ended; keys of the second form."""
+        db.execute(
+            "CREATE TABLE comparisons ("
+            " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+            " kind TEXT NOT NULL,"
+            " namespace TEXT NOT NULL,"
+            " question TEXT NOT NULL,"
+            " entry_id INTEGER NOT NULL,"
+            " text TEXT NOT NULL,"
+            " extra TEXT,"
+            " other_id INTEGER,"
+            " expected REAL NOT NULL,"
+            " features TEXT NOT NULL)"
+        )
+        db.execute("CREATE INDEX comparisons_entry ON comparisons(entry_id)")
+        db.execute(
+            "CREATE TRIGGER compared_entry_deleted AFTER DELETE ON entries BEGIN"
+            " DELETE FROM comparisons WHERE entry_id = old.id; END"
+        )
+        db.register_function(exact_key, deterministic=True, name="upgraded_key")
+        db.execute(
+            "UPDATE OR IGNORE entries"
+            " SET exact_key = upgraded_key(scope, question), key_version = 2 WHERE key_version = 1"
         )
 
     return migrations

@@ -6,7 +6,7 @@ python -m benchmarks.bound --stream FILE [FILE ...] --json OUT
 Of each stream: fixed thresholds (those that benchmarks.hit_rate has replayed) and vCache's rule
 to compare with, then semcache at
 `max_false_hit_rate` 0.02, 0.05 and 0.10 with a cold start, with the stream reversed, warm from
-another stream, and with a judge that errs in 5% of its labels. One set of shipped defaults;
+another stream, and with a judge that errs as the default judge does. One set of shipped defaults;
 labels only as they are bought in the replay.
 """
 
@@ -23,7 +23,8 @@ from typing import Any
 
 from benchmarks import plots
 from benchmarks.common import RESULTS, environment, say, write_json
-from benchmarks.hit_rate import RATES, STREAMS, erring, stem
+from benchmarks.hit_rate import RATES, STREAMS, stem
+from benchmarks.judged import MeasuredJudge
 from benchmarks.metrics import figures, interval
 from benchmarks.policies import Bound, Fixed, Learner, VCache
 from benchmarks.replay import Remembering, RememberingVerifier, Way, replay
@@ -35,7 +36,6 @@ NAMES = ("s1_qqp", "s2_tenants", "s3_zipf", "s4_near_miss", "s5_multiturn")
 WARM = {"s1_qqp": "s2_tenants", "s2_tenants": "s1_qqp"}
 """What a warm start is replayed from; for the others there is none."""
 THRESHOLDS = (0.70, 0.75, 0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
-JUDGE_ERROR = 0.05
 
 
 def one_stream(
@@ -67,7 +67,7 @@ def one_stream(
         "cold": {},
         "reversed": {},
         "warm": {"warm": warm},
-        "judge errs": {"judge": erring(JUDGE_ERROR)},
+        "measured judge": {"judge": MeasuredJudge()},
     }
     for way, more in ways.items():
         if way == "warm" and not warm:
@@ -113,7 +113,7 @@ def _meets(one: dict[str, Any], rate: float) -> bool:
 
 
 def _ways(found: dict[str, Any]) -> list[str]:
-    return [way for way in ("cold", "reversed", "warm", "judge errs") if way in found]
+    return [way for way in ("cold", "reversed", "warm", "measured judge") if way in found]
 
 
 def kept(one: dict[str, Any], rate: float) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common import say
+from benchmarks.judged import SEPARATOR, MeasuredJudge
 from benchmarks.metrics import Outcome
 from benchmarks.policies import Bound, Learner
 from benchmarks.streams import Row
@@ -29,7 +30,8 @@ from semcache.verification.pair_model import PairModel
 if TYPE_CHECKING:
     from semcache.types import Vector
 
-_SEPARATOR = "\x1f"
+Erring = Callable[[bool, random.Random], bool | None]
+"""What is made of a true label."""
 
 
 class Remembering:
@@ -129,7 +131,7 @@ def replay(
     way: Way = Way(),
     *,
     warm: Sequence[Row] = (),
-    judge: Callable[[bool, random.Random], bool | None] | None = None,
+    judge: Erring | MeasuredJudge | None = None,
     directory: Path | None = None,
     verifier: Verifier | None = None,
 ) -> list[Outcome]:
@@ -137,7 +139,8 @@ def replay(
 
     Args:
         warm: another stream, replayed before; it is not in the outcomes.
-        judge: what is made of a true label (a judge may err, or be unsure); by default the label.
+        judge: what is made of a true label (a judge may err, or be unsure), or a judge of its own;
+            by default the label.
         directory: for the cache's files; by default a temporary one.
         verifier: instead of a pair model of its own, for `Bound`.
     """
@@ -159,13 +162,15 @@ class _Player:
         policy: Learner | Bound,
         embedder: Embedder,
         way: Way,
-        judge: Callable[[bool, random.Random], bool | None] | None,
+        judge: Erring | MeasuredJudge | None,
         verifier: Verifier,
     ) -> None:
         self._now = 1_000_000.0
         self._random = random.Random(way.seed)
         self._judging = random.Random(way.seed + 1)
-        self._judge = judge
+        self._judge = None if isinstance(judge, MeasuredJudge) else judge
+        self._worded = isinstance(judge, MeasuredJudge)
+        self._answers = 0
         self._policy = policy
         self._way = way
         self._known: set[tuple[str, str]] = set()
@@ -173,7 +178,7 @@ class _Player:
         if isinstance(policy, Bound):
             decides = {
                 "max_false_hit_rate": policy.max_false_hit_rate,
-                "judge": self._compare,
+                "judge": judge if isinstance(judge, MeasuredJudge) else self._compare,
                 "judge_in_background": False,
                 "verifier": verifier,
             }
@@ -207,7 +212,7 @@ class _Player:
         lookup = self._cache.lookup(messages=messages, namespace=row.tenant)
         known = row.right in self._known
         if lookup.entry is not None:
-            tenant, _, answer = lookup.entry.completion.text.partition(_SEPARATOR)
+            tenant, answer = lookup.entry.completion.text.split(SEPARATOR)[:2]
             right = (tenant, answer) == row.right
             assert lookup.tier is not None
             return Outcome(
@@ -230,7 +235,10 @@ class _Player:
     def _asked(self, row: Row, lookup: Lookup, known: bool) -> Outcome:
         """The model was asked: its answer is kept, and may be a label."""
         decision = lookup.decision
-        answer = f"{row.tenant}{_SEPARATOR}{row.answer_id}"
+        answer = meant = f"{row.tenant}{SEPARATOR}{row.answer_id}"
+        if self._worded:
+            self._answers += 1
+            answer += f"{SEPARATOR}{self._answers}"
         if not isinstance(decision, Explore):
             self._cache.record(lookup, answer)
             return Outcome(
@@ -241,7 +249,7 @@ class _Player:
                 reason=decision.reason,
             )
         candidate = decision.candidate
-        right = candidate.entry.completion.text == answer
+        right = SEPARATOR.join(candidate.entry.completion.text.split(SEPARATOR)[:2]) == meant
         if isinstance(self._policy, Bound):
             self._cache.record(lookup, answer)  # and so the cache learns of it
             return self._explored(row, candidate, known, right, decision.reason)

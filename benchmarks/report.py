@@ -179,7 +179,7 @@ def overview(result: dict[str, Any]) -> str:
 
 def bound(result: dict[str, Any]) -> str:
     """Every stream at every bound: saved, wrong, beside the best of the others, and kept."""
-    ways = ("cold", "reversed", "warm", "judge errs")
+    ways = ("cold", "reversed", "warm", "measured judge")
     lines = [
         "| stream | bound | saved | wrong | 2nd half | explored | best fixed | ratio | vCache | "
         + " | ".join(f"kept, {way}" for way in ways)

@@ -91,6 +91,10 @@ def verification_of(
     judge = judge_of(trust.judge, embedder, router, verifier)
     if judge is None:  # nobody would judge what an exploration finds
         config = replace(config, exploration_rate=0.0)
+    else:
+        from semcache.verification.judges import reliability_of
+
+        config = replace(config, judge=reliability_of(judge))
     learner = Learner(
         backend.ledger,
         backend.metadata,

@@ -270,11 +270,14 @@ class Ledger(Protocol):
         ...
 
     def observation_counts(self) -> list[LabelCount]:
-        """How many labels there are of each kind."""
+        """How many labels there are of each kind, without those of a judge that was not sure."""
         ...
 
     def served_labels(self, limit: int) -> list[bool]:
-        """The newest labels from random samples: explorations, audits and reviews."""
+        """The newest labels from random samples: explorations, audits and reviews.
+
+        Without those of a judge that was not sure.
+        """
         ...
 
     def served_hit(self, lookup_id: str) -> ServedHit | None:

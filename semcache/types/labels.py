@@ -22,9 +22,10 @@ class Observation:
         namespace: the namespace of the lookup.
         entry_id: the entry whose answer is labelled.
         other_id: the entry that holds the fresh answer; None if it was not stored.
-        right: the label.
+        right: the label; None if the judge was not sure.
         expected: the chance of being right that was estimated before.
         features: the features of the pair; see `verification.features.FEATURES`.
+        equal: whether the two answers were equal, word for word.
     """
 
     at: float
@@ -33,9 +34,10 @@ class Observation:
     namespace: str
     entry_id: int
     other_id: int | None
-    right: bool
+    right: bool | None
     expected: float
     features: tuple[float, ...]
+    equal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,10 @@ class Judge(Protocol):
     """Compares a stored answer with a fresh one to the same question.
 
     - Called in the background, one call at a time; it may ask a model, and take its time.
-    - Returns None where it is not sure: that is no label. An exception is none either.
+    - Returns None where it is not sure. That counts for what it is worth: how often it is not sure
+      of answers that are the same, and of others, is learned. An exception is no label.
+    - May have an attribute `reliability`, a `Reliability`: how often it gives each verdict, as far
+      as is known beforehand.
     """
 
     def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:

@@ -6,11 +6,15 @@ for each namespace with enough traffic.
 
 Labels. Every lookup with a candidate has log-odds of the candidate being right
 (`verification.features`), which fall into one of the bins between `EDGES`. Whenever the model is
-called (for a miss, an exploration or an audit), its fresh answer is compared with the candidate's.
-The outcome is a label for the bin, paid for by the call. Misses label the refused candidates;
-explorations, a random share of lookups, label those that would be served. The labels of each bin
-are therefore a random sample of the traffic in it. (Reports from users are not a random sample,
-and are not used here.)
+called (for a miss, an exploration or an audit), a judge compares its fresh answer with the
+candidate's. Its verdict is a label for the bin, paid for by the call. Misses label the refused
+candidates; explorations, a random share of lookups, label those that would be served. The labels of
+each bin are therefore a random sample of the traffic in it. (Reports from users are not a random
+sample, and are not used here.)
+
+Judge. Verdicts may be wrong or "not sure". How often, on answers that are the same and on answers
+that are not, is estimated from the verdicts in all bins (`verification.reliability`), and the error
+rates are those that explain the verdicts best. Labels from people count as certain.
 
 Error rates. The log-odds of a wrong answer in each bin are modelled as a Gaussian process around
 the error rates that the verifier's chances imply, fitted with Laplace's approximation
@@ -29,8 +33,8 @@ from the labels known at that time only.
 
 Assumptions and limits:
 
-- Labels are right. A judge with 5% errors shows an error rate of 5% where there is none, so the
-  cache serves less; it hides errors only if it calls wrong answers right.
+- The judge errs alike in all bins. If it calls more near-misses the same than other different
+  answers, errors are hidden.
 - Traffic either changes slowly compared with the rate of labels, or fast enough for the alarm
   (E. S. Page, "Continuous inspection schemes", Biometrika 1954), which discounts old labels.
 - Errors within a bin are alike.
@@ -46,9 +50,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from semcache.verification.features import SAME_WORDS, chance_of, log_odds
+from semcache.verification.reliability import CERTAIN, VERDICTS, Reliability, likelihood
 
 if TYPE_CHECKING:
     import numpy as np  # imported when something is fitted: exact hits do not need it
@@ -102,6 +107,7 @@ class BoundConfig:
         worst: a bin is not served if its own expected share of wrong answers exceeds this many
             times the bound, however little traffic it has. Otherwise many good answers to some
             users would make up for bad answers to others.
+        judge: what is expected of the judge's verdicts before any were given.
     """
 
     bound: float
@@ -113,18 +119,27 @@ class BoundConfig:
     namespace_labels: float = 40.0
     exploration_rate: float = 0.04
     worst: float = 3.0
+    judge: Reliability = CERTAIN
 
 
 @dataclass(frozen=True, slots=True)
 class Bins:
     """Labels and lookups of one stream of traffic, counted by bin.
 
+    Old labels and lookups count less.
+
     Attributes:
-        right, wrong: labels in each bin; old ones count less.
-        seen: lookups in each bin; old ones count less.
+        equal: answers in each bin that were equal, word for word.
+        same, different, unsure: verdicts of the judge on others.
+        right, wrong: labels from people in each bin.
+        seen: lookups in each bin.
         alarm: level of the test in `alarm_after`.
     """
 
+    equal: Counts = NONE
+    same: Counts = NONE
+    different: Counts = NONE
+    unsure: Counts = NONE
     right: Counts = NONE
     wrong: Counts = NONE
     seen: Counts = NONE
@@ -132,7 +147,13 @@ class Bins:
 
     @property
     def labels(self) -> float:
-        return sum(self.right) + sum(self.wrong)
+        """The number of labels that say something: "not sure" does not count."""
+        return sum(map(sum, (self.equal, self.same, self.different, self.right, self.wrong)))
+
+    @property
+    def verdicts(self) -> tuple[Counts, Counts, Counts, Counts]:
+        """The counts of `reliability.VERDICTS`."""
+        return self.equal, self.same, self.different, self.unsure
 
     def with_lookup(self, index: int, config: BoundConfig) -> Bins:
         """These counts with one more lookup, whose candidate is in this bin."""
@@ -141,22 +162,27 @@ class Bins:
         seen[index] += 1
         return replace(self, seen=tuple(seen))
 
-    def with_label(self, index: int, right: bool, config: BoundConfig) -> Bins:
-        """These counts with one more label in this bin."""
+    def with_label(self, index: int, label: str, config: BoundConfig) -> Bins:
+        """These counts with one more label in this bin.
+
+        Args:
+            label: one of `reliability.VERDICTS`, or "right" or "wrong" if a person says so.
+        """
         decay = 1 - 1 / config.memory
-        rights, wrongs = list(self.right), list(self.wrong)
-        rights[index] = rights[index] * decay + right
-        wrongs[index] = wrongs[index] * decay + (not right)
-        return replace(self, right=tuple(rights), wrong=tuple(wrongs))
+        counts = {name: list(getattr(self, name)) for name in _LABELS}
+        for bins in counts.values():
+            bins[index] *= decay
+        counts[label][index] += 1
+        changed: dict[str, Any] = {name: tuple(bins) for name, bins in counts.items()}
+        return replace(self, **changed)
 
     def discounted(self, factor: float) -> Bins:
         """These counts with every label multiplied by `factor`, and the alarm reset."""
-        return replace(
-            self,
-            right=tuple(count * factor for count in self.right),
-            wrong=tuple(count * factor for count in self.wrong),
-            alarm=0.0,
-        )
+        fewer = {name: tuple(count * factor for count in getattr(self, name)) for name in _LABELS}
+        return replace(self, **fewer, alarm=0.0)
+
+
+_LABELS = (*VERDICTS, "right", "wrong")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,10 +192,12 @@ class Fit:
     Attributes:
         errors: expected share of wrong answers in each bin.
         spread: covariance of the log-odds of wrong answers, float64[bins, bins].
+        judge: how far the judge's verdicts can be trusted.
     """
 
     errors: Counts
     spread: NDArray[np.float64] = field(repr=False)
+    judge: Reliability = CERTAIN
 
     @property
     def cautious(self) -> Counts:
@@ -207,7 +235,7 @@ def bin_index(logit: float) -> int:
 
 
 _SAME_WORDS = bin_index(log_odds(SAME_WORDS))
-_PRIOR_INTERCEPT, _PRIOR_SLOPE = 0.75, 1.35
+_PRIOR_INTERCEPT, _PRIOR_SLOPE = 0.86, 1.45
 """Fitted to the development streams: the log-odds of a wrong answer are intercept - slope *
 log-odds from the verifier (`benchmarks.verifier.prior_errors`)."""
 PRIOR_ERRORS: Counts = tuple(
@@ -216,31 +244,34 @@ PRIOR_ERRORS: Counts = tuple(
 """Expected share of wrong answers in each bin before there are labels."""
 
 
-def fit(bins: Bins, expected: Counts, spread: Spread) -> Fit:
-    """The posterior error rates, given the expected ones and the labels in `bins`."""
+def fit(bins: Bins, expected: Counts, spread: Spread, judge: Reliability = CERTAIN) -> Fit:
+    """The posterior error rates, given the expected ones, the labels in `bins` and the judge."""
     import numpy as np
 
     centre = np.array([log_odds(error) for error in expected])
     prior = _covariance(spread)
-    wrong = np.array(bins.wrong)
-    labels = wrong + np.array(bins.right)
+    verdicts = np.array(bins.verdicts)
+    reports = np.array((NONE, bins.right, bins.wrong, NONE))
     shift = np.zeros(BINS)
     for _ in range(_STEPS):
         chances = _sigmoid(centre + shift)
-        weight = labels * chances * (1 - chances)
-        target = weight * shift + wrong - labels * chances
-        newer = prior @ np.linalg.solve(np.eye(BINS) + weight[:, None] * prior, target)
+        gradient, weight = likelihood(chances, verdicts, judge)
+        if reports.any():
+            more, more_weight = likelihood(chances, reports, CERTAIN)
+            gradient, weight = gradient + more, weight + more_weight
+        newer = prior @ np.linalg.solve(
+            np.eye(BINS) + weight[:, None] * prior, weight * shift + gradient
+        )
         step = np.clip(newer - shift, -_LONGEST_STEP, _LONGEST_STEP)
         shift = shift + step
         if np.abs(step).max() < _CONVERGED:
             break
     chances = _sigmoid(centre + shift)
-    weight = labels * chances * (1 - chances)
-    posterior = np.linalg.solve(np.eye(BINS) + prior * weight, prior)
+    posterior = np.linalg.solve(np.eye(BINS) + prior * weight, prior).astype(np.float64)
     # The mean of the sigmoid of a normal variable, to second order.
     correction = 0.5 * chances * (1 - chances) * (1 - 2 * chances) * np.diag(posterior)
     errors = np.clip(chances + correction, _TINY, 1 - _TINY)
-    return Fit(tuple(errors.tolist()), posterior)
+    return Fit(tuple(errors.tolist()), posterior, judge)
 
 
 def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -> ServingThreshold:
@@ -267,18 +298,30 @@ def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -
     return best
 
 
-def overall(bins: Bins, config: BoundConfig) -> tuple[Fit, ServingThreshold]:
-    """The fit and the serving threshold of the traffic as a whole."""
-    fitted = fit(bins, PRIOR_ERRORS, config.spread)
+def overall(
+    bins: Bins, config: BoundConfig, judge: Reliability | None = None
+) -> tuple[Fit, ServingThreshold]:
+    """The fit and the serving threshold of the traffic as a whole.
+
+    Args:
+        judge: the judge's reliability by an earlier fit, from where its estimate goes on.
+    """
+    fitted = fit(bins, PRIOR_ERRORS, config.spread, judge or config.judge)
+    if config.judge.strength < CERTAIN.strength:
+        for _ in range(_ROUNDS if judge is None else 1):
+            learned = config.judge.learned(bins.verdicts, fitted.errors, fitted.judge)
+            fitted = fit(bins, PRIOR_ERRORS, config.spread, learned)
     return fitted, serving_threshold(fitted, bins.seen, config)
 
 
 def for_namespace(bins: Bins, of_all: Fit, config: BoundConfig) -> tuple[Fit, ServingThreshold]:
     """The fit and the serving threshold of one namespace, starting from the overall fit."""
-    fitted = fit(bins, of_all.cautious, config.namespace_spread)
+    fitted = fit(bins, of_all.cautious, config.namespace_spread, of_all.judge)
     return fitted, serving_threshold(fitted, bins.seen, config)
 
 
+_ROUNDS = 20
+"""How often the judge's reliability and the error rates are estimated in turn."""
 _STEPS = 40
 """The most Newton steps towards the mode of the posterior; a few are usual."""
 _LONGEST_STEP = 1.5

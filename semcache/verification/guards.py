@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from semcache.types import Finding
-from semcache.verification import lexicon, spelling
+from semcache.verification import lexicon, roles, spelling
 
 KINDS = (
     "number",
@@ -326,6 +326,15 @@ def _opposites(one: Reading, other: Reading) -> Iterable[Finding]:
 
 
 def _order(one: Reading, other: Reading) -> Iterable[Finding]:
+    """Words that have exchanged their places, and with them their meaning."""
+    found = next(iter(_swapped_around(one, other)), None)
+    if found is None and (exchanged := roles.exchanged(one.words, other.words)) is not None:
+        found = Finding("order", *exchanged)
+    if found is not None:
+        yield found
+
+
+def _swapped_around(one: Reading, other: Reading) -> Iterable[Finding]:
     """Two words that have swapped around "to", "from", "than", "before" and the like."""
     in_one, in_other = _directions(one.words), _directions(other.words)
     for word, direction in in_one.items():

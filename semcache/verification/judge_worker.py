@@ -31,7 +31,8 @@ class JudgeWorker:
 
     Args:
         judge: compares; an exception goes to `fault`, and is no verdict.
-        on_verdict: told each comparison and its verdict (None if the judge is not sure).
+        on_verdict: told each comparison and its verdict (None if the judge is not sure), unless the
+            judge failed.
         in_background: False compares before `submit` returns.
     """
 
@@ -53,14 +54,16 @@ class JudgeWorker:
         self._queue: Queue[PendingComparison | None] = Queue()
         self._thread: threading.Thread | None = None
         self._current: PendingComparison | None = None
-        """The comparison that is being made; `close` takes it away if it takes too long."""
+        """The comparison that is being made."""
+        self._withdrawn = False
+        """Whether `close` has taken back what was not compared in time."""
 
     def submit(self, comparison: PendingComparison) -> None:
         """Have two answers compared, if there is room in the queue."""
         if self._closed:
             return
         if not self._in_background:
-            self._on_verdict(comparison, self._verdict(comparison))
+            self._compare(comparison)
         elif self._queue.qsize() < MAX_WAITING:
             self._queue.put(comparison)
             self._start()
@@ -80,26 +83,27 @@ class JudgeWorker:
             with self._lock:
                 self._current = comparison
             try:
-                verdict = self._verdict(comparison)
-                with self._lock:
-                    mine, self._current = self._current is comparison, None
-                if not mine:  # the cache was closed meanwhile, and has kept this comparison
-                    return
-                self._on_verdict(comparison, verdict)
+                self._compare(comparison)
             except _Stop:
                 return
             except BaseException as error:  # SystemExit in a judge must not kill the worker
                 self._fault("judge", error)
             finally:
                 self._queue.task_done()
+            with self._lock:
+                self._current = None
         self._queue.task_done()
 
-    def _verdict(self, comparison: PendingComparison) -> bool | None:
+    def _compare(self, comparison: PendingComparison) -> None:
         try:
-            return self._judge.judge(comparison.question, comparison.stored, comparison.fresh)
+            verdict = self._judge.judge(comparison.question, comparison.stored, comparison.fresh)
         except Exception as error:
             self._fault("judge", error)
-            return None
+            return
+        with self._lock:
+            withdrawn = self._withdrawn
+        if not withdrawn:
+            self._on_verdict(comparison, verdict)
 
     def wait(self) -> None:
         """Return when every comparison has been made."""
@@ -133,9 +137,9 @@ class JudgeWorker:
         """Everything that is not yet compared, taken out of the queue."""
         left: list[PendingComparison] = []
         with self._lock:
+            self._withdrawn = True
             if self._current is not None:
                 left.append(self._current)
-                self._current = None
         with suppress(Empty):
             while True:
                 comparison = self._queue.get_nowait()

@@ -11,6 +11,7 @@ from semcache.errors import ConfigError
 from semcache.types import Completion
 from semcache.verification.answer_verdict import compare_texts
 from semcache.verification.base import Judge, Verifier
+from semcache.verification.reliability import JUDGED_BY_FUNCTION, JUDGED_BY_MODEL, Reliability
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -20,6 +21,12 @@ _PIECE = 800
 """Characters that an embedding model reads at once without truncation."""
 _PIECES = 8
 """Pieces of a text that are embedded; texts longer than that are not compared by cosine."""
+
+
+def reliability_of(judge: Any) -> Reliability:
+    """What is expected of a judge's verdicts: what it says itself, or what holds of most."""
+    stated = getattr(judge, "reliability", None)
+    return stated if isinstance(stated, Reliability) else JUDGED_BY_FUNCTION
 
 
 class FunctionJudge:
@@ -53,6 +60,9 @@ class LocalJudge:
         verifier: not used. It was trained on questions; among the pairs of answers that this judge
             takes for the same, it rejects right ones about as often as wrong ones.
     """
+
+    reliability = Reliability((0.10, 0.55, 0.02, 0.33), (0.002, 0.058, 0.50, 0.44), strength=40.0)
+    """About what `benchmarks.judge` measures on answers of a sentence or two."""
 
     def __init__(
         self,
@@ -110,6 +120,8 @@ class ModelJudge:
         complete: sends a prompt and returns the reply, such as
             `lambda prompt: router.complete(...).text`.
     """
+
+    reliability = JUDGED_BY_MODEL
 
     def __init__(self, complete: Callable[[str], str]) -> None:
         self._complete = complete

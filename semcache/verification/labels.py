@@ -74,7 +74,9 @@ def pending_comparison(
     )
 
 
-def label_from(comparison: PendingComparison, right: bool, now: float, writer: str) -> Observation:
+def label_from(
+    comparison: PendingComparison, right: bool | None, now: float, writer: str
+) -> Observation:
     """What a comparison says, as a label."""
     return Observation(
         at=now,
@@ -86,4 +88,10 @@ def label_from(comparison: PendingComparison, right: bool, now: float, writer: s
         right=right,
         expected=comparison.expected,
         features=comparison.features,
+        equal=bool(right) and equal_answers(comparison.stored, comparison.fresh),
     )
+
+
+def equal_answers(stored: Completion, fresh: Completion) -> bool:
+    """Whether two answers are equal, word for word."""
+    return stored.text.split() == fresh.text.split() and stored.payload == fresh.payload

@@ -171,8 +171,7 @@ class Learner:
     def _on_verdict(self, comparison: PendingComparison, right: bool | None) -> None:
         namespace, entry_id = comparison.namespace, comparison.entry_id
         self._telemetry.emit(LabelEvent(namespace, entry_id, comparison.kind, right))
-        if right is not None:
-            self.apply_label(label_from(comparison, right, self._clock(), self._writer))
+        self.apply_label(label_from(comparison, right, self._clock(), self._writer))
 
     def _resume(self) -> None:
         """Once: make the comparisons that another program left in the ledger when it ended."""

@@ -89,9 +89,27 @@ _OPPOSITES = (
     "causes symptoms|symptoms treatment|income expenses|freeze unfreeze|activate deactivate|"
     "activate cancel|today tomorrow|today yesterday|tomorrow yesterday|monthly yearly|"
     "daily weekly|weekly monthly|credit debit|morning evening|breakfast dinner|breakfast lunch|"
-    "lunch dinner|android ios|windows mac|summer winter|import export|entry exit|hardware software|"
-    "input output|read write|pause resume|allow forbid|allowed forbidden|include exclude|"
-    "prepaid postpaid|refund exchange|outgoing incoming|sent received|expired renewed"
+    "lunch dinner|android ios|windows mac|summer winter|entry exit|hardware software|input output|"
+    "read write|pause resume|allow forbid|allowed forbidden|include exclude|prepaid postpaid|"
+    "refund exchange|outgoing incoming|sent received|expired renewed|over under|over below|"
+    "above under|up down|on off|in out|first last|minimum most|cheap expensive|cheapest expensive|"
+    "mom dad|mum dad|uncle aunt|brother sister|son daughter|king queen|wife husband|bride groom|"
+    "dog cat|paid unpaid|paid free|full empty|full part|whole half|heavier lighter|taller shorter|"
+    "higher lower|hotter colder|warmest coldest|hottest coldest|newest oldest|youngest oldest|"
+    "nearest farthest|near far|wet dry|thick thin|wide narrow|loud quiet|light dark|clean dirty|"
+    "alive dead|born died|birth death|married divorced|won lost|bought sold|opened closed|"
+    "opens closes|opened closing|gave took|came left|arrived left|joined left|join leave|"
+    "teacher student|doctor patient|parent child|parents children|sender recipient|"
+    "borrower lender|server client|guest host|author reader|master slave|singular plural|"
+    "inbound outbound|checkin checkout|online offline|manual automatic|temporary permanent|"
+    "required optional|mandatory optional|included excluded|same different|agree disagree|"
+    "connect disconnect|approve reject|approve deny|grant revoke|hire dismiss|"
+    "encourage discourage|appear disappear|expand collapse|zoom shrink|save spend|save discard|"
+    "copy cut|undo redo|mute unmute|follow unfollow|pin unpin|archive unarchive|compress extract|"
+    "horizontal diagonal|odd prime|front back|spring autumn|spring fall|weekday weekend|"
+    "weekdays weekends|day night|noon midnight|day week|week month|month year|week year|day month|"
+    "days weeks|weeks months|months years|hours minutes|minutes seconds|hour day|gain loss|"
+    "profit loss|inner outer|internal external|incoming outbound|debit deposit|gross net"
 )
 OPPOSITES: dict[str, frozenset[str]] = {}
 for _pair in _OPPOSITES.split("|"):
@@ -188,3 +206,56 @@ SMALL_WORDS = frozenset(
 """Words of two letters that a writer may begin with a capital for no reason."""
 OWN_LETTERS = "ñöäüßåøæçłışğąęśźżćńý"
 """Letters with a sign that makes them another letter, and another word."""
+
+FUNCTION_WORDS = frozenset(
+    (
+        "a an the this that these those some any my your his her its our their and or nor vs "
+        "versus is are was were be been being am do does did can could will would should shall "
+        "may might must have has had to of in on at for with from into by as than then so if "
+        "whether how what which who whom whose when where why please hi hello hey thanks thank "
+        "just really actually there here it about between"
+    ).split()
+)
+"""Words that carry no meaning of their own."""
+TELLING = frozenset("tell show give explain remind help let teach".split())
+"""Verbs of a request: "tell me how"."""
+AUXILIARIES = frozenset(
+    (
+        "is are was were be do does did can could will would should shall may might must have has "
+        "had 's"
+    ).split()
+)
+BEFORE_A_QUESTION = frozenset(
+    "hi hello hey please can could you tell me do know just quick question so and ok".split()
+)
+RELATING = AUXILIARIES | frozenset(
+    "that than to on in of for with from into before after if who what which".split()
+)
+"""Words of a sentence that relate others to each other."""
+SYMMETRIC = frozenset(
+    (
+        "friends friend dating married related differ differs difference different similar same "
+        "equal compare compared acquaintance distance between"
+    ).split()
+)
+"""Words for what holds in both directions."""
+_IRREGULAR = (
+    "be was were been|beat beaten|become became|begin began begun|bite bit bitten|"
+    "break broke broken|bring brought|build built|buy bought|catch caught|choose chose chosen|"
+    "come came|cost|cut|deal dealt|do did done|draw drew drawn|drink drank drunk|"
+    "drive drove driven|eat ate eaten|fall fell fallen|feed fed|feel felt|fight fought|find found|"
+    "fly flew flown|forget forgot forgotten|forgive forgave forgiven|get got gotten|"
+    "give gave given|go went gone|grow grew grown|have had|hear heard|hide hid hidden|hit|"
+    "hold held|hurt|keep kept|know knew known|lead led|leave left|lend lent|let|lose lost|"
+    "make made|marry married|mean meant|meet met|owe|pay paid|put|read|ride rode ridden|"
+    "ring rang rung|rise rose risen|run ran|say said|see saw seen|seek sought|sell sold|send sent|"
+    "set|shake shook|shoot shot|show shown|sing sang sung|sit sat|sleep slept|speak spoke spoken|"
+    "spend spent|stand stood|steal stole stolen|strike struck|swear swore sworn|take took taken|"
+    "teach taught|tell told|think thought|throw threw thrown|understand understood|"
+    "wake woke woken|wear wore worn|win won|write wrote written|man men|woman women|"
+    "child children|person people|company companies|mouse mice|foot feet"
+)
+IRREGULAR: dict[str, str] = {
+    form: group.split()[0] for group in _IRREGULAR.split("|") for form in group.split()
+}
+"""Forms of irregular verbs and nouns, with the form that stands for them."""

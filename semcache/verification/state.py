@@ -19,19 +19,23 @@ from semcache.verification import calibration, features
 from semcache.verification.calibration import BINS, Bins, BoundConfig, Fit, ServingThreshold
 from semcache.verification.features import Prior, chance_of
 from semcache.verification.policies import CalibratedPolicy, bin_of_chance
+from semcache.verification.reliability import VERDICTS
 from semcache.verification.weights import Weights
 
-_STATE_VERSION = 3
+_STATE_VERSION = 4
 _NAMESPACES_SAVED, _NAMESPACES = 1000, 20_000
 """Maximum number of namespaces saved, and held in memory: the most recently used ones."""
 _ENTRIES = 200_000
 """Maximum number of entries whose own labels are remembered."""
 _STEEP_RISE = 3
-"""Emit a `BoundEvent` if one label raises the threshold by at least this many bins."""
+"""Emit a `BoundEvent` if labels raise the threshold by at least this many bins."""
 _AFTER_ALARM = 0.1
 """Weight of labels from before an alarm."""
 _REPORT_WEIGHT = 0.5
 """Weight of a report from a user when the weights are updated: it is not a random sample."""
+
+CERTAIN_KINDS = frozenset(("review", "feedback"))
+"""Kinds of labels that come from people."""
 
 OVERALL = None
 """Used in place of a namespace for the traffic as a whole."""
@@ -53,6 +57,10 @@ class CalibrationState:
         self._namespaces: dict[str, Bins] = {}
         self._thresholds: dict[str | None, ServingThreshold] = {}
         self._overall_fit: Fit | None = None
+        self._lowest: dict[str, int] = {}
+        """The lowest threshold of each namespace since the last steep rise."""
+        self._new: ServingThreshold | None = None
+        """The threshold of a cache without labels."""
         self._residual: dict[int, float] = {}
         self._answer_of: dict[int, int] = {}
 
@@ -66,16 +74,30 @@ class CalibrationState:
         """The serving threshold of a namespace, or overall."""
         thresholds = self._thresholds
         if OVERALL not in thresholds:
-            self._overall_fit, thresholds[OVERALL] = calibration.overall(self.overall, self.config)
+            last = self._overall_fit
+            self._overall_fit, thresholds[OVERALL] = calibration.overall(
+                self.overall, self.config, None if last is None else last.judge
+            )
         if namespace is OVERALL:
             return thresholds[OVERALL]
         if namespace not in thresholds:
             bins, fit = self._bins(namespace), self._overall_fit
             if fit is None or bins.labels < self.config.namespace_labels:
-                thresholds[namespace] = thresholds[OVERALL]
+                thresholds[namespace] = self._without_labels()
             else:
                 thresholds[namespace] = calibration.for_namespace(bins, fit, self.config)[1]
         return thresholds[namespace]
+
+    def _without_labels(self) -> ServingThreshold:
+        """The threshold of a namespace that has hardly any labels.
+
+        What other namespaces have taught may make it more careful than a new cache, never less:
+        their questions and answers may be of quite another kind, or sent to open the threshold.
+        """
+        overall = self._thresholds[OVERALL]
+        if self._new is None:
+            self._new = calibration.overall(Bins(), self.config)[1]
+        return max(overall, self._new, key=lambda threshold: threshold.first_bin)
 
     def thresholds(self) -> dict[str | None, ServingThreshold]:
         """The thresholds of the traffic as a whole and of the namespaces with enough labels."""
@@ -112,22 +134,34 @@ class CalibrationState:
         random_sample = observation.kind != "feedback"
         if len(observation.features) == len(features.FEATURES):
             weight = 1.0 if random_sample else _REPORT_WEIGHT
-            self._weights = self._weights.updated(observation.features, right, weight)
+            likely = self._likely(observation)
+            self._weights = self._weights.updated(observation.features, likely, weight)
         if not random_sample:
             return []
         index = bin_of_chance(self._expected(observation, replayed=replayed))
         before = ServingThreshold() if replayed else self.threshold(namespace)
-        self.overall = self.overall.with_label(index, right, self.config)
-        self._store_bins(namespace, self._bins(namespace).with_label(index, right, self.config))
+        label = self._label(observation)
+        self.overall = self.overall.with_label(index, label, self.config)
+        self._store_bins(namespace, self._bins(namespace).with_label(index, label, self.config))
         self._thresholds.clear()
-        if replayed:
+        if replayed or right is None:
             return []
         raised = self._alarms(namespace, right) if index >= before.first_bin else []
-        if not raised and before.first_bin < BINS:
-            now = self.threshold(namespace).first_bin
-            if now - before.first_bin >= _STEEP_RISE or now >= BINS:
-                return [namespace]
-        return raised
+        risen = self._has_risen(namespace, before.first_bin)
+        return raised or ([namespace] if risen else [])
+
+    def _has_risen(self, namespace: str, before: int) -> bool:
+        """Whether the threshold of a namespace lies steeply above where it lay.
+
+        It is compared with the lowest one since the last time: a rise in small steps counts, too.
+        """
+        now = self.threshold(namespace).first_bin
+        lowest = min(self._lowest.pop(namespace, before), before, now)
+        risen = now > lowest and (now - lowest >= _STEEP_RISE or now >= BINS)
+        self._lowest[namespace] = now if risen else lowest
+        if len(self._lowest) > _NAMESPACES:
+            del self._lowest[next(iter(self._lowest))]
+        return risen
 
     def _expected(self, observation: Observation, *, replayed: bool) -> float:
         """The chance that the decision was based on; for replayed labels, which may come from
@@ -139,13 +173,33 @@ class CalibrationState:
     def note_outcome(self, observation: Observation) -> None:
         """Learn what a label says about its entry, and about the entry with the fresh answer."""
         entry = observation.entry_id
-        residual = self._residual.get(entry, 0.0) + observation.right - observation.expected
+        likely = self._likely(observation)
+        residual = self._residual.get(entry, 0.0) + likely - observation.expected
         self._residual[entry] = max(-2.0, min(2.0, residual))
         if observation.right and observation.other_id is not None:
             self._answer_of[observation.other_id] = self._answer_of.get(entry, entry)
         for by_entry in (self._residual, self._answer_of):
             if len(by_entry) > _ENTRIES:
                 del by_entry[next(iter(by_entry))]
+
+    def _likely(self, observation: Observation) -> float:
+        """The chance that the answer was right, after the label."""
+        if observation.kind in CERTAIN_KINDS:
+            return float(bool(observation.right))
+        fit = self._overall_fit
+        judge = self.config.judge if fit is None else fit.judge
+        return judge.chance_of_same(self._label(observation), observation.expected)
+
+    @staticmethod
+    def _label(observation: Observation) -> str:
+        """The name of a label in `Bins`."""
+        if observation.right is None:
+            return "unsure"
+        if observation.kind in CERTAIN_KINDS:
+            return "right" if observation.right else "wrong"
+        if observation.right:
+            return "equal" if observation.equal else "same"
+        return "different"
 
     def _alarms(self, namespace: str, right: bool) -> list[str | None]:
         """Test for a broken bound after the label of a candidate that is served now."""
@@ -216,10 +270,11 @@ class CalibrationState:
 
 
 _NO_LABELS = Bins()
+_COUNTS = (*VERDICTS, "right", "wrong", "seen")
 
 
 def _bins_of(saved: dict[str, Any]) -> Bins:
-    parts = {name: tuple(map(float, saved[name])) for name in ("right", "wrong", "seen")}
+    parts = {name: tuple(map(float, saved[name])) for name in _COUNTS}
     if any(len(part) != BINS for part in parts.values()):
         raise ValueError("the saved state has a different number of bins")
     return Bins(**parts, alarm=float(saved["alarm"]))

@@ -48,8 +48,8 @@ class Weights:
         """
         return float(self._scaled(values) @ self.mean)
 
-    def updated(self, values: Iterable[float], right: bool, weight: float = 1.0) -> Weights:
-        """The distribution after one label."""
+    def updated(self, values: Iterable[float], right: float, weight: float = 1.0) -> Weights:
+        """The distribution after one label: 1 or 0, or between them if it is not certain."""
         x = self._scaled(values)
         spread_x = self.spread @ x
         variance = float(x @ spread_x)

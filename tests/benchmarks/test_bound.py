@@ -27,9 +27,9 @@ def test_every_way_of_a_stream_is_replayed_and_compared(little: Path, tmp_path: 
     name, found = bound.one_stream(little, little.parent, ())
     assert [row["rate"] for row in found["table"]] == list(bound.RATES)
     for place, row in enumerate(found["table"]):
-        ways = ("cold", "reversed", "judge errs")
+        ways = ("cold", "reversed", "measured judge")
         assert row["kept"] == {way: bound.kept(found[way][place], row["rate"]) for way in ways}
-    for way in ("cold", "reversed", "judge errs"):
+    for way in ("cold", "reversed", "measured judge"):
         assert [one["prompts"] for one in found[way]] == [60, 60, 60]
     streams = {name: found}
     assert "little" in bound.table(streams)

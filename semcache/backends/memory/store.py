@@ -296,15 +296,15 @@ class MemoryStore:
 
     def observation_counts(self) -> list[LabelCount]:
         with self.lock:
-            counts = Counter(o.kind for _, o in self._observations)
+            counts = Counter(o.kind for _, o in self._observations if o.right is not None)
             right = Counter(o.kind for _, o in self._observations if o.right)
         return [LabelCount(kind, counts[kind], right[kind]) for kind in sorted(counts)]
 
     def served_labels(self, limit: int) -> list[bool]:
         kinds = ("explore", "audit", "review")
         with self.lock:
-            labels = [o.right for _, o in reversed(self._observations) if o.kind in kinds]
-        return labels[:limit]
+            newest = [o for _, o in reversed(self._observations) if o.kind in kinds]
+        return [o.right for o in newest if o.right is not None][:limit]
 
     def served_hit(self, lookup_id: str) -> ServedHit | None:
         return self._served.get(lookup_id)

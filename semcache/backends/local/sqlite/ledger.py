@@ -51,13 +51,17 @@ class LedgerTables(Database):
         return row[0] if row else 0
 
     def observation_counts(self) -> list[LabelCount]:
-        sql = "SELECT kind, count(*), sum(right) FROM observations GROUP BY kind ORDER BY kind"
+        sql = (
+            "SELECT kind, count(*), sum(right) FROM observations WHERE unsure = 0"
+            " GROUP BY kind ORDER BY kind"
+        )
         return [LabelCount(*row) for row in self._read(sql)]
 
     def served_labels(self, limit: int) -> list[bool]:
         """See `Ledger.served_labels`."""
         sql = (
             "SELECT right FROM observations WHERE kind IN ('explore', 'audit', 'review')"
+            " AND unsure = 0"
             " ORDER BY id DESC LIMIT ?"
         )
         return [bool(row[0]) for row in self._read(sql, (limit,))]

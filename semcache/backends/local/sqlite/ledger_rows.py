@@ -13,11 +13,11 @@ SERVES_KEPT = 10_000
 
 OBSERVE = (
     "INSERT INTO observations (at, writer, kind, namespace, entry_id, other_id, right, expected,"
-    " features) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " features, unsure, equal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 OBSERVATIONS_AFTER = (
-    "SELECT id, at, writer, kind, namespace, entry_id, other_id, right, expected, features"
-    " FROM observations WHERE id > ? ORDER BY id LIMIT ?"
+    "SELECT id, at, writer, kind, namespace, entry_id, other_id, right, expected, features,"
+    " unsure, equal FROM observations WHERE id > ? ORDER BY id LIMIT ?"
 )
 SERVE = (
     "INSERT OR IGNORE INTO serves (id, at, namespace, entry_id, question, similarity, chance,"
@@ -57,14 +57,16 @@ def observation_row(observation: Observation) -> tuple[Any, ...]:
         observation.namespace,
         observation.entry_id,
         observation.other_id,
-        int(observation.right),
+        int(bool(observation.right)),
         observation.expected,
         json.dumps(observation.features),
+        int(observation.right is None),
+        int(observation.equal),
     )
 
 
 def as_observation(row: tuple[Any, ...]) -> Observation:
-    at, writer, kind, namespace, entry_id, other_id, right, expected, features = row
+    at, writer, kind, namespace, entry_id, other_id, right, expected, features, unsure, equal = row
     return Observation(
         at,
         writer,
@@ -72,9 +74,10 @@ def as_observation(row: tuple[Any, ...]) -> Observation:
         namespace,
         entry_id,
         other_id,
-        bool(right),
+        None if unsure else bool(right),
         expected,
         tuple(json.loads(features)),
+        bool(equal),
     )
 
 

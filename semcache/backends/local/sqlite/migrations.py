@@ -190,7 +190,9 @@ def _migrations() -> Migrations:
 
     @migrations(name="0004_comparisons")
     def comparisons(db: Database) -> None:
-        """Comparisons of answers that a program left when it ended; keys of the second form."""
+        """Comparisons that a program left when it ended; unsure judges; keys of version 2."""
+        for column in ("unsure", "equal"):
+            db.execute(f"ALTER TABLE observations ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
         db.execute(
             "CREATE TABLE comparisons ("
             " id INTEGER PRIMARY KEY AUTOINCREMENT,"

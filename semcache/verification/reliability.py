@@ -1,0 +1,163 @@
+"""How far a judge can be trusted, and how often answers are wrong in spite of its errors.
+
+Two answers are equal, word for word, or a judge says of them "same", "different" or that it is not
+sure. Each of these verdicts is given to some answers that mean the same, and to some that do not.
+With those shares known, the share of wrong answers follows from the shares of the verdicts (W.
+Rogan and B. Gladen, "Estimating prevalence from the results of a screening test", Am. J.
+Epidemiology 1978). "Not sure" is a verdict like the others: a judge that is mostly unsure about
+different answers says something by it, and to leave it out would make all answers look better than
+they are.
+
+The shares are learned from the traffic itself, without a person. Questions that the verifier is
+sure about show how the judge errs: among candidates that are almost never right it hardly sees
+answers that are the same, and among the likeliest ones hardly any others. One step of expectation
+maximisation (A. Dempster, N. Laird and D. Rubin, J. Royal Statistical Society 1977; for judges, A.
+Dawid and A. Skene, Applied Statistics 1979) divides each verdict between the two, by the error
+rate of the bin in which it was given.
+
+So it is learned, too, how much an equal answer proves. Where a question always gets the same
+answer, word for word, any other verdict means another answer. Where unlike questions get equal
+answers ("Sorry, I cannot help with that"), an equal answer proves little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+VERDICTS = ("equal", "same", "different", "unsure")
+Shares = tuple[float, float, float, float]
+"""How often each of `VERDICTS` is given; they add up to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often a judge gives each verdict, before anything is known of the traffic.
+
+    Attributes:
+        on_same: shares of the verdicts on two answers that mean the same.
+        on_different: shares of the verdicts on two answers that do not.
+        strength: for how many verdicts of each kind this counts.
+    """
+
+    on_same: Shares
+    on_different: Shares
+    strength: float = 40.0
+
+    def __post_init__(self) -> None:
+        for shares in (self.on_same, self.on_different):
+            if min(shares) <= 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+                raise ValueError(
+                    f"the shares of verdicts must be positive and add up to 1: {shares}"
+                )
+
+    def chance_of_same(self, verdict: str, before: float) -> float:
+        """The chance that the answers mean the same, given a verdict and the chance before it."""
+        place = VERDICTS.index(verdict)
+        same = before * self.on_same[place]
+        return same / (same + (1 - before) * self.on_different[place])
+
+    def learned(
+        self,
+        verdicts: Sequence[Sequence[float]],
+        errors: Sequence[float],
+        before: Reliability,
+    ) -> Reliability:
+        """These shares, corrected by verdicts: one step of expectation maximisation.
+
+        Args:
+            verdicts: for each verdict, how often it was given in each bin, float[4][bins].
+            errors: the share of wrong answers in each bin.
+            before: the result of the step before.
+        """
+        same, different = [0.0] * len(VERDICTS), [0.0] * len(VERDICTS)
+        for verdict, counts in enumerate(verdicts):
+            for count, error in zip(counts, errors, strict=True):
+                if count:
+                    wrong = min(error, _SUREST)
+                    likely = (1 - wrong) * before.on_same[verdict]
+                    unlikely = wrong * before.on_different[verdict]
+                    same[verdict] += count * likely / (likely + unlikely)
+                    different[verdict] += count * unlikely / (likely + unlikely)
+        on_same, on_different = self._equal_share(same), self._on_different(different)
+        return Reliability(on_same, _no_less_unsure(on_different, on_same[-1]), self.strength)
+
+    def _equal_share(self, counts: Sequence[float]) -> Shares:
+        """The verdicts on the same answers, with the learned share of equal ones.
+
+        Whether a model repeats itself word for word depends on the application, and is learned
+        quickly. How the judge divides the others stays as it was expected: if it could be learned
+        here that the judge calls the same answers different, real errors would be explained away.
+        """
+        equal = (_REPEATS * self.on_same[0] + counts[0]) / (_REPEATS + sum(counts))
+        equal = min(equal, 1 - 3 * _LEAST_SHARE)
+        scale = (1 - equal) / (1 - self.on_same[0])
+        _, same, different, unsure = self.on_same
+        return equal, same * scale, different * scale, unsure * scale
+
+    def _on_different(self, counts: Sequence[float]) -> Shares:
+        """The verdicts on different answers, learned as far as they make the judge look worse.
+
+        "Equal" and "same" are never expected less often than at first.
+        """
+        total = self.strength + sum(counts)
+        equal, same, *_ = (
+            max(share, (self.strength * share + count) / total)
+            for share, count in zip(self.on_different, counts, strict=True)
+        )
+        different, unsure = (
+            self.strength * share + count
+            for share, count in zip(self.on_different[2:], counts[2:], strict=True)
+        )
+        rest = (1 - equal - same) / (different + unsure)
+        return equal, same, different * rest, unsure * rest
+
+
+_SUREST = 0.9
+"""However unlikely two questions are to have one answer, some do."""
+_REPEATS = 4.0
+"""For how many verdicts the expected share of equal answers counts."""
+_LEAST_SHARE = 1e-4
+
+
+def _no_less_unsure(on_different: Shares, unsure: float) -> Shares:
+    """The shares with at least this much "not sure", which must never speak for an answer."""
+    equal, same, different, before = on_different
+    if before >= unsure:
+        return on_different
+    scale = (1 - unsure) / (1 - before)
+    return equal * scale, same * scale, different * scale, unsure
+
+
+CERTAIN = Reliability((0.499, 0.499, 0.001, 0.001), (0.0005, 0.0005, 0.998, 0.001), 1e6)
+"""A person, or a judge that knows."""
+JUDGED_BY_FUNCTION = Reliability((0.2, 0.78, 0.01, 0.01), (0.002, 0.008, 0.98, 0.01), 100.0)
+"""What is expected of a judge that says nothing of itself."""
+JUDGED_BY_MODEL = Reliability((0.15, 0.8, 0.04, 0.01), (0.002, 0.038, 0.95, 0.01), 40.0)
+"""What is expected of a language model."""
+
+
+def likelihood(
+    errors: NDArray[np.float64], verdicts: NDArray[np.float64], reliability: Reliability
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gradient and expected information of the verdicts, in the log-odds of a wrong answer.
+
+    Args:
+        errors: share of wrong answers in each bin, float64[bins].
+        verdicts: how often each verdict was given in each bin, float64[4, bins].
+    """
+    import numpy as np
+
+    same = np.array(reliability.on_same)[:, None]
+    different = np.array(reliability.on_different)[:, None]
+    shares = (1 - errors) * same + errors * different
+    slopes = (different - same) * errors * (1 - errors)
+    gradient: NDArray[np.float64] = (verdicts * slopes / shares).sum(axis=0)
+    information: NDArray[np.float64] = verdicts.sum(axis=0) * (slopes**2 / shares).sum(axis=0)
+    return gradient, information

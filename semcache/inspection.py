@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import heapq
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from semcache.telemetry.counters import Counter, Counts, Labelled
@@ -15,8 +17,10 @@ from semcache.verification.memory import learned_bound
 if TYPE_CHECKING:
     from semcache.backends.base import Backend
     from semcache.embedders.base import Embedder
-    from semcache.types import ServedHit
+    from semcache.types import Query, ServedHit
 
+_NEWEST_ENTRIES = 1000
+"""Other scopes are found among this many of the newest entries."""
 _RECENT_LABELS = 1000
 """The false hit rate is estimated from this many of the newest labels of served answers."""
 
@@ -55,6 +59,55 @@ def read_stats(backend: Backend) -> Stats:
         bound=bound.bound,
         expected_false_hit_rate=bound.expected_false_hit_rate,
     )
+
+
+def bound_of(backend: Backend) -> float | None:
+    """The bound that the cache last ran with; None if it has learned nothing yet.
+
+    Raises:
+        StoreError: the backend cannot be read.
+    """
+    return learned_bound(backend.metadata).bound
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeSummary:
+    """A scope in which entries are stored.
+
+    Attributes:
+        entry_id: one of its entries.
+        params: the parameters of that entry's request, shortened.
+    """
+
+    entry_id: int
+    entries: int
+    model: str
+    params: dict[str, str]
+
+
+def other_scopes(backend: Backend, query: Query, limit: int = 5) -> list[ScopeSummary]:
+    """Other scopes of a request's namespace, those with the most of the newest entries first.
+
+    Raises:
+        StoreError: the backend cannot be read.
+    """
+    newest = backend.catalogue.select(
+        Selection(namespace=query.request.namespace), limit=_NEWEST_ENTRIES
+    )
+    counts = collections.Counter(entry.scope for entry in newest)
+    counts.pop(query.scope.digest, None)
+    examples = {entry.scope: entry for entry in newest}
+    shown = [examples[scope] for scope, _ in counts.most_common(limit)]
+    details = backend.catalogue.details([entry.id for entry in shown])
+    return [
+        ScopeSummary(
+            entry.id,
+            counts[entry.scope],
+            entry.model,
+            details[entry.id].summary.get("params", {}) if entry.id in details else {},
+        )
+        for entry in shown
+    ]
 
 
 def search(

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from semcache.backends import LocalOptions
@@ -182,18 +183,42 @@ DIRECT = (
 """Options that are also arguments of `SemanticCache`."""
 
 
-def merged(group: GroupT, direct: Mapping[str, Any]) -> GroupT:
+def no_such_option(name: str, value: object) -> TypeError:
+    """The error for an argument that `SemanticCache` does not have: where it is, or its like."""
+    keyword = next((k for k, group in GROUPS.items() if name in _names(group)), None)
+    if keyword is not None:
+        advice = f"write {keyword}={GROUPS[keyword].__name__}({name}={value!r})"
+        return TypeError(f"SemanticCache has no argument {name!r}; {advice}.")
+    known = [*DIRECT, *GROUPS, *(one for group in GROUPS.values() for one in _names(group))]
+    return TypeError(f"SemanticCache has no argument {name!r}{did_you_mean(name, known) or '.'}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names the most similar known name; "" if none is similar."""
+    similar = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {similar[0]!r}?" if similar else ""
+
+
+def merged(group: GroupT, direct: Mapping[str, Any], kind: type[Any]) -> GroupT:
     """A group, updated with the options that were passed to `SemanticCache` directly.
 
+    Args:
+        kind: the class that the group must be of.
+
     Raises:
-        ConfigError: an option is given in both ways, or a value is wrong.
+        ConfigError: it is not, an option is given in both ways, or a value is wrong.
     """
+    if not isinstance(group, kind):
+        keyword = next(k for k, known in GROUPS.items() if known is kind)
+        raise ConfigError(
+            f"{keyword} is a {type(group).__name__}; pass {keyword}={kind.__name__}(...)."
+        )
     for name in direct:
         if getattr(group, name) != _default(type(group), name):
             raise ConfigError(
                 f"{name} is given twice: as an argument and in {type(group).__name__}(...)."
             )
-    return replace(group, **direct) if direct else group  # type: ignore[type-var]
+    return replace(group, **direct) if direct else group
 
 
 def grouped(options: Mapping[str, Any]) -> dict[str, Any]:

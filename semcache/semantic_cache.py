@@ -21,7 +21,7 @@ from collections.abc import (
 from contextlib import aclosing, closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, TypeVar, Unpack, overload
 
 from semcache import inspection
 from semcache.assembly.cache import open_engine
@@ -33,12 +33,20 @@ from semcache.engine.call_options import TEXT_CHUNKS, CallOptions, Codec
 from semcache.engine.explain import Explanation
 from semcache.engine.record import StoragePolicy, as_completion
 from semcache.engine.value_codecs import AnswerChunks
-from semcache.errors import ConfigError, StoreError
+from semcache.errors import ConfigError, RequestError, StoreError
 from semcache.keys import keys
 from semcache.keys.keys import Context, KeyRules
 from semcache.keys.parse import RequestFields, name_of, tags_of
 from semcache.keys.parse import request as make_request
-from semcache.options import Calls, Matching, Options, Trust, merged
+from semcache.options import (
+    Calls,
+    Matching,
+    Options,
+    Trust,
+    did_you_mean,
+    merged,
+    no_such_option,
+)
 from semcache.telemetry.events import BreakerEvent, Event, Hook, logging_hook
 from semcache.telemetry.stats import Stats
 from semcache.types import Chunk, Completion, Entry, Lookup, Query, Request, Selection
@@ -121,15 +129,18 @@ class SemanticCache:
         retention: Retention = Retention(),
         calls: Calls = Calls(),
         backend: object = None,
+        **unknown: Never,
     ) -> None:
+        for name in unknown:
+            raise no_such_option(name, unknown[name])
         trust_options = _not_none(max_false_hit_rate=max_false_hit_rate, threshold=threshold)
         if judge != "local":
             trust_options["judge"] = judge
         options = Options(
-            trust=merged(trust, trust_options),
-            matching=merged(matching, _not_none(embedder=embedder)),
-            retention=merged(retention, _not_none(ttl=ttl, max_entries=max_entries)),
-            calls=calls,
+            trust=merged(trust, trust_options, Trust),
+            matching=merged(matching, _not_none(embedder=embedder), Matching),
+            retention=merged(retention, _not_none(ttl=ttl, max_entries=max_entries), Retention),
+            calls=merged(calls, {}, Calls),
         )
         self.path = location_of(path)
         self._engine = open_engine(
@@ -203,7 +214,9 @@ class SemanticCache:
             RequestError: the answer is neither text nor a `Completion`.
             ConfigError: the TTL is invalid.
         """
-        return self._engine.recorder.record(lookup, as_completion(answer), ttl=ttl, tags=tags)
+        return self._engine.recorder.record(
+            _checked(lookup), as_completion(answer), ttl=ttl, tags=tags
+        )
 
     def get(
         self, prompt: str | Request | None = None, /, **call: Unpack[Call]
@@ -361,14 +374,21 @@ class SemanticCache:
             except StoreError as error:
                 self._engine.telemetry.fault("counters", error)
 
+    @overload
+    def cached(self, function: Callable[P, R], /) -> Cached[P, R]: ...
+
+    @overload
     def cached(
         self,
+        function: None = None,
+        /,
         *,
         model: str | None = None,
         namespace: str | Callable[..., str] | None = None,
         prompt: str | None = None,
         key: Callable[..., Any] | None = None,
         name: str | None = OWN_NAME,
+        version: str | None = None,
         ignore: Iterable[str] = (),
         context: Context | None = None,
         ttl: GivenTTL = UNSET,
@@ -376,7 +396,27 @@ class SemanticCache:
         store_if: Callable[[Any], bool] | None = None,
         store_truncated: bool | None = None,
         store_tool_calls: bool | None = None,
-    ) -> Callable[[Callable[P, R]], Cached[P, R]]:
+    ) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
+
+    def cached(
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        model: str | None = None,
+        namespace: str | Callable[..., str] | None = None,
+        prompt: str | None = None,
+        key: Callable[..., Any] | None = None,
+        name: str | None = OWN_NAME,
+        version: str | None = None,
+        ignore: Iterable[str] = (),
+        context: Context | None = None,
+        ttl: GivenTTL = UNSET,
+        tags: Iterable[str] = (),
+        store_if: Callable[[Any], bool] | None = None,
+        store_truncated: bool | None = None,
+        store_tool_calls: bool | None = None,
+    ) -> Callable[[Callable[P, R]], Cached[P, R]] | Cached[P, R]:
         """Decorate a function that calls a model: plain, async, or a generator of either kind.
 
         Args:
@@ -391,6 +431,10 @@ class SemanticCache:
             name: the function's name in the scope; functions with the same name share answers.
                 By default, its module and qualified name; None leaves the name out of the scope,
                 so that answers are shared with `lookup` and `get`.
+            version: a text that is part of the scope; change it to leave old answers behind. By
+                default, a digest of the function's code, of what it captures, and of the prompt
+                templates among its global names, so that an edited function starts anew; with a
+                `name` of your own, nothing.
             ignore: names of arguments that do not change the answer.
             context: "full" or "none"; overrides the cache's setting.
             ttl: the TTL of this function's answers.
@@ -416,9 +460,12 @@ class SemanticCache:
                 storage.truncated if store_truncated is None else store_truncated,
                 storage.tool_calls if store_tool_calls is None else store_tool_calls,
             ),
+            version=version,
             known=self._functions,
             coalesce=self._coalesce,
         )
+        if function is not None:
+            return decorate(function, self._engine, options)
         return lambda function: decorate(function, self._engine, options)
 
     # -------------------------------------------------------------------------- feedback
@@ -541,6 +588,14 @@ class SemanticCache:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> SemanticCache:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        import asyncio
+
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
     def __repr__(self) -> str:
         return f"SemanticCache({masked(self.path)!r}, {self._engine.verification.describe()})"
 
@@ -553,11 +608,33 @@ class SemanticCache:
             rules = KeyRules(
                 default.ignore | keys.key_rules(ignore or ()).ignore, context or default.context
             )
+        for name in fields.keys() - _CALL:
+            raise _no_such_argument(name, fields[name])
         if not isinstance(prompt, Request):
             return make_request(prompt, **fields), rules
         if fields:
             raise ConfigError(f"A Request already holds every field; remove {sorted(fields)}.")
         return prompt, rules
+
+
+_CALL = frozenset(Call.__annotations__) | frozenset(RequestFields.__annotations__)
+
+
+def _checked(lookup: Lookup) -> Lookup:
+    if not isinstance(lookup, Lookup):
+        raise RequestError(
+            f"record() takes what lookup() returned, not a {type(lookup).__name__}. To store an "
+            "answer to a prompt, call put(prompt, answer)."
+        )
+    return lookup
+
+
+def _no_such_argument(name: str, value: object) -> TypeError:
+    """The error for an argument of a call that no request has."""
+    advice = did_you_mean(name, _CALL) or (
+        f"; what changes the answer goes into params={{{name!r}: {value!r}}}."
+    )
+    return TypeError(f"A request has no argument {name!r}{advice}")
 
 
 def _texts(chunks: Generator[Chunk, None, None]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import linecache
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -584,6 +585,67 @@ def test_closures_of_one_name_must_be_told_apart(cache: SemanticCache) -> None:
     cache.cached()(lambda prompt: "one")
     with pytest.raises(ConfigError, match="name="):
         cache.cached()(lambda prompt: "two")
+
+
+def defined(cache: SemanticCache, source: str, **options: Any) -> Any:
+    """`ask` of some source, decorated, as of a cell in a notebook that is run again."""
+    filename = f"<cell {hash(source)}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    names: dict[str, Any] = {"__name__": "notebook"}
+    exec(compile(source, filename, "exec"), names)
+    return cache.cached(**options)(names["ask"])
+
+
+ASK = "def ask(prompt):\n    return 'one: ' + prompt\n"
+TEMPLATE = "TEMPLATE = 'Be kind. {}'\ndef ask(prompt):\n    return TEMPLATE.format(prompt)\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        (ASK, ASK, True),
+        (ASK, ASK.replace("one", "two"), False),
+        (ASK, ASK.replace("'one: ' + prompt", "prompt + 'one: '"), False),
+        (ASK, "def ask(prompt):\n    # a comment\n    return 'one: '  + prompt\n", True),
+        (ASK, "def ask(prompt):\n    'A docstring.'\n    return 'one: ' + prompt\n", True),
+        (TEMPLATE, TEMPLATE, True),
+        (TEMPLATE, TEMPLATE.replace("kind", "brief"), False),
+        ("KEY = 'k1'\n" + ASK, "KEY = 'k2'\n" + ASK, True),
+    ],
+    ids=[
+        "the same", "a constant", "the code", "a comment", "a docstring", "the same template",
+        "another template", "another global name",
+    ],
+)  # fmt: skip
+def test_an_edited_function_starts_anew(
+    cache: SemanticCache, first: str, second: str, shared: bool
+) -> None:
+    """What a function answered before it was edited is not served after."""
+    one, other = defined(cache, first), defined(cache, second)
+    answer = one("hello there")
+    assert (other.lookup("hello there").tier == "exact") is shared
+    if not shared:
+        assert other("hello there") != answer
+
+
+def test_a_version_replaces_the_digest(cache: SemanticCache) -> None:
+    """With a version of one's own, the code does not matter, and the version does."""
+    one = defined(cache, ASK, version="1")
+    other = defined(cache, ASK.replace("one", "two"), version="1")
+    third = defined(cache, ASK, version="2")
+    assert one("hello there") == other("hello there") == "one: hello there"
+    assert third.lookup("hello there").tier is None
+
+
+def test_cached_needs_no_parentheses(cache: SemanticCache) -> None:
+    """`@cache.cached` is `@cache.cached()`."""
+
+    @cache.cached
+    def ask(prompt: str) -> str:
+        return f"answer to {prompt}"
+
+    assert ask("hi") == "answer to hi"
+    assert ask.lookup("hi").tier == "exact"
 
 
 def test_a_parameter_may_be_called_function(cache: SemanticCache) -> None:

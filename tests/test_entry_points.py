@@ -63,7 +63,7 @@ def test_embedders_and_judges_are_chosen_by_name(tmp_path: Path) -> None:
     with SemanticCache(tmp_path, embedder="hashed", judge="same") as cache:  # type: ignore[arg-type]
         assert cache.embedder is not None
         assert cache.embedder.fingerprint == hashing_embedder().fingerprint
-    with pytest.raises(ConfigError, match="judge is a str"):
+    with pytest.raises(ConfigError, match="judge is 'other'"):
         SemanticCache(tmp_path, embedder="hashed", judge="other")  # type: ignore[arg-type]
 
 

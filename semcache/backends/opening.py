@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import entry_points
+from os import PathLike, fspath
 from pathlib import Path
 
 from semcache.backends.base import Backend
@@ -33,7 +34,15 @@ def location_of(where: str | Path) -> str:
     """
     if where == "":
         raise ConfigError("path is empty. Write '.' for the current directory.")
-    return str(where.expanduser()) if isinstance(where, Path) else where
+    if not isinstance(where, str | PathLike):
+        raise ConfigError(
+            f"path is {where!r}; give a directory, such as './cache', or ':memory:' for a cache "
+            "that lives in this process only."
+        )
+    location = fspath(where)
+    if location == MEMORY or _URL.match(location):
+        return location
+    return str(Path(location).expanduser())
 
 
 def backend_kind(location: str) -> BackendKind:
@@ -58,7 +67,8 @@ def backend_kind(location: str) -> BackendKind:
         others = f" Installed: {known}." if known else ""
         raise ConfigError(
             f"No installed backend supports {scheme}:// URLs ({masked(location)}).{others} Give "
-            "a directory or ':memory:'."
+            "a directory or ':memory:', or install a package that provides one (entry point "
+            f"{scheme!r} of the group {GROUP!r})."
         )
     kind = points[scheme].load()()
     if not isinstance(kind, BackendKind):

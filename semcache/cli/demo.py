@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,10 @@ from semcache.options import Trust, description
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from semcache.tools.demo import Outcome
+    from semcache.tools.demo import Outcome, Question
+
+_BAR = 40
+"""Characters of the longest bar in the picture."""
 
 
 def demo(
@@ -35,9 +39,8 @@ def demo(
     ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
-    """Send 413 support questions through a real cache; needs no API key and no network."""
+    """Send a day of support questions through a real cache; needs no API key and no network."""
     from semcache.errors import ConfigError
-    from semcache.semantic_cache import SemanticCache
     from semcache.tools import demo as stream
 
     policy: dict[str, Any] = {"threshold": threshold}
@@ -51,85 +54,143 @@ def demo(
         path = cache or Path(temporary) / "cache"
         if backend_kind(str(path)).exists(str(path)):
             raise ConfigError(f"{path} already holds a cache; the demo needs a new one.")
-        all_questions = stream.questions()
-        with SemanticCache(path, **policy) as cached, progress("asking") as bar:
-            for outcome in stream.run(cached, all_questions):
-                bar(outcome.questions, len(all_questions))
+        asked = stream.questions()
+        outcome = _run(path, policy, asked, "asking")
+        fixed = {
+            at: _run(Path(temporary) / f"at-{at}", {"threshold": at}, asked, f"threshold {at:.2f}")
+            for at in (() if threshold is not None else stream.FIXED_THRESHOLDS)
+        }
     if as_json:
-        print_json(_as_json(outcome, policy))
+        print_json(_as_json(outcome, fixed, policy))
     else:
-        _print(out, outcome, policy)
+        _print(out, outcome, fixed, policy)
         if cache is not None:
             out.print(f"\nThe cache was kept; inspect it with: semcache stats --cache {cache}")
 
 
-def _as_json(outcome: Outcome, policy: dict[str, Any]) -> dict[str, Any]:
+def _run(path: Path, policy: dict[str, Any], asked: list[Question], title: str) -> Outcome:
+    from semcache.semantic_cache import SemanticCache
+    from semcache.tools.demo import run
+
+    with SemanticCache(path, hooks=(), **policy) as cached, progress(title) as bar:
+        for outcome in run(cached, asked, explain="trust" in policy or title == "asking"):
+            bar(outcome.questions, len(asked))
+    return outcome
+
+
+def _as_json(
+    outcome: Outcome, fixed: dict[float, Outcome], policy: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "questions": outcome.questions,
         "threshold": policy.get("threshold"),
         "max_false_hit_rate": policy.get("max_false_hit_rate"),
-        "exact_hits": outcome.ends["exact"],
-        "semantic_hits": outcome.ends["semantic"],
-        "misses": outcome.ends["miss"],
-        "explored": outcome.ends["explore"],
-        "wrong_answers_served": sum(outcome.wrong.values()),
-        "wrong_by_kind": dict(+outcome.wrong),
-        "across_tenants": outcome.across_tenants,
-        "calls_saved": outcome.ends["exact"] + outcome.ends["semantic"],
+        **_counted(outcome),
         "answered_before": outcome.repeated,
-        "median_ms": {what: outcome.milliseconds(what) for what in outcome.seconds},
+        "asked_before_in_the_same_words": outcome.exact_repeats,
+        "median_ms": {what: outcome.median_ms(what) for what in outcome.seconds},
+        "fixed_thresholds": [{"threshold": at, **_counted(o)} for at, o in fixed.items()],
     }
 
 
-def _print(out: Console, outcome: Outcome, policy: dict[str, Any]) -> None:
+def _counted(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "exact_hits": outcome.results["exact"],
+        "semantic_hits": outcome.semantic_hits,
+        "misses": outcome.results["miss"],
+        "explored": outcome.results["explore"],
+        "wrong_answers_served": sum(outcome.wrong.values()),
+        "wrong_by_kind": dict(+outcome.wrong),
+        "across_tenants": outcome.across_tenants,
+        "calls_saved": outcome.calls_saved,
+        "halves": [
+            {"semantic_hits": half.semantic_hits, "wrong": half.wrong} for half in outcome.halves
+        ],
+    }
+
+
+def _print(
+    out: Console, outcome: Outcome, fixed: dict[float, Outcome], policy: dict[str, Any]
+) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     from semcache.cli.explanations import print_explanation
-    from semcache.tools.demo import chosen_examples
+    from semcache.tools.demo import choose_examples
 
-    total, ends = outcome.questions, outcome.ends
-    wrong = sum(outcome.wrong.values())
     out.print(
-        f"\n[bold]{total} questions[/] to two companies, {_described(policy)}; misses are "
-        "answered by the [italic]offline answerer[/] (a table of correct answers, not a language "
-        "model).\n"
+        f"\n[bold]{outcome.questions} questions[/] to two companies; misses are answered by the "
+        "[italic]offline answerer[/] (a table of correct answers, not a language model). "
+        f"{outcome.exact_repeats} repeat an earlier question word for word, and "
+        f"{outcome.repeated - outcome.exact_repeats} in other words.\n"
     )
-    table = Table(box=None, header_style="bold")
-    table.add_column("")
-    for name in ("questions", "share", "median time"):
-        table.add_column(name, justify="right")
-    rows = [("exact hits", "exact"), ("semantic hits", "semantic"), ("misses", "miss")]
-    if ends["explore"]:
-        rows.append(("explorations", "explore"))
-    for title, end in rows:
-        table.add_row(
-            title, str(ends[end]), f"{ends[end] / total:.1%}", _duration(outcome.milliseconds(end))
+    if fixed:
+        out.print(
+            f"Of semcache's semantic hits at most {policy['max_false_hit_rate']:.0%} may be wrong; "
+            "beside it, caches with a fixed similarity threshold:\n"
         )
-    table.add_row("  storing an answer", "", "", _duration(outcome.milliseconds("record")))
-    saved = ends["exact"] + ends["semantic"]
-    table.add_row("calls saved", str(saved), f"{saved / total:.1%}", "")
-    table.add_row("an oracle would save", str(outcome.repeated), f"{outcome.repeated / total:.1%}")
-    table.add_row("wrong answers served", str(wrong), f"{wrong / total:.1%}", "")
-    if ends["semantic"]:
-        table.add_row("  as share of semantic hits", "", f"{wrong / ends['semantic']:.1%}", "")
-    table.add_row("  from another tenant", str(outcome.across_tenants), "", "")
-    out.print(table)
-    for title, example in chosen_examples(outcome):
+    columns = {_name(policy): outcome, **{f"at {at:.2f}": o for at, o in fixed.items()}}
+    out.print(_table(columns))
+    out.print("\n[bold]semantic hits[/]  ([green]█[/] right, [red]█[/] wrong)")
+    _draw(out, columns)
+    out.print(
+        f"\nMedian time of an exact hit {_duration(outcome.median_ms('exact'))}, a semantic hit "
+        f"{_duration(outcome.median_ms('semantic'))}, a miss "
+        f"{_duration(outcome.median_ms('miss'))}; storing an answer takes "
+        f"{_duration(outcome.median_ms('record'))}."
+    )
+    for title, example in choose_examples(outcome):
         question = example.question
         out.print(f"\n[bold underline]{title}[/]  ({question.tenant})")
         print_explanation(example.explanation)
         out.print(f"[bold]correct answer[/] {escape(question.answer)}")
 
 
+def _table(columns: dict[str, Outcome]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    rows: dict[str, Callable[[Outcome], str]] = {
+        "exact hits": lambda o: str(o.results["exact"]),
+        "semantic hits": lambda o: str(o.semantic_hits),
+        "  wrong": lambda o: _share(o.wrong_semantic_hits, o.semantic_hits),
+        "  in the first half": lambda o: _of(o.halves[0].wrong, o.halves[0].semantic_hits),
+        "  in the second half": lambda o: _of(o.halves[1].wrong, o.halves[1].semantic_hits),
+        "from another tenant": lambda o: str(o.across_tenants),
+        "calls to the model": lambda o: str(o.questions - o.calls_saved),
+    }
+    for title, cell in rows.items():
+        table.add_row(title, *(cell(one) for one in columns.values()))
+    return table
+
+
+def _draw(out: Console, columns: dict[str, Outcome]) -> None:
+    """A bar for each policy: right answers and wrong ones."""
+    most = max(1, *(one.semantic_hits for one in columns.values()))
+    for name, one in columns.items():
+        wrong = -(-one.wrong_semantic_hits * _BAR // most)
+        right = round((one.semantic_hits - one.wrong_semantic_hits) * _BAR / most)
+        out.print(f"{name:>14}  [green]{'█' * right}[/][red]{'█' * wrong}[/]", highlight=False)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} ({part / whole:.0%})" if whole else "0"
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part} of {whole}"
+
+
+def _name(policy: dict[str, Any]) -> str:
+    if policy.get("threshold") is not None:
+        return f"at {policy['threshold']:.2f}"
+    return f"semcache, {policy['max_false_hit_rate']:.0%}"
+
+
 def _duration(milliseconds: float | None) -> str:
     return "-" if milliseconds is None else f"{milliseconds:.2f} ms"
-
-
-def _described(policy: dict[str, Any]) -> str:
-    if policy.get("threshold") is not None:
-        return f"threshold {policy['threshold']}"
-    return f"at most {policy['max_false_hit_rate']:.0%} of the semantic hits wrong"
 
 
 COMMANDS = (demo,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from semcache.cli.common import console, entry_json, short
 
 if TYPE_CHECKING:
     from semcache.engine.explain import Explanation
+    from semcache.inspection import ScopeSummary
     from semcache.types import Candidate, Evidence
 
 
@@ -77,8 +79,8 @@ def _print_candidate(number: int, candidate: Candidate) -> None:
     if neighbours.agreement:
         remarks.append(f"{neighbours.agreement:.0%} of its neighbours have the same answer")
     if neighbours.residual:
-        comparison = "better" if neighbours.residual > 0 else "worse"
-        remarks.append(f"its labels were {comparison} than expected")
+        often = "right" if neighbours.residual > 0 else "wrong"
+        remarks.append(f"this entry was {often} more often than expected")
     remarks += [str(finding) for finding in evidence.findings]
     out.print(f"            {escape('; '.join(remarks))}")
 
@@ -113,4 +115,22 @@ def print_explanation(explanation: Explanation) -> None:
         out.print(
             f"[bold yellow]MISS[/]       {escape(decision.reason)}"
             + (f": {escape(detail)}" if detail else "")
+        )
+
+
+def print_other_scopes(others: Sequence[ScopeSummary]) -> None:
+    """Print where else in the namespace entries are stored, if nothing was found."""
+    if not others:
+        return
+    from rich.markup import escape
+
+    out = console()
+    out.print("\nOther scopes of this namespace hold entries, which are never served here:")
+    for one in others:
+        name = "entry" if one.entries == 1 else "entries"
+        parts = [f"model {one.model}" if one.model else "no model"]
+        parts += [f"{key}={value}" for key, value in one.params.items()]
+        out.print(
+            f"  {one.entries} {name}: {escape(short(', '.join(parts), 90))}; look there with "
+            f"--like {one.entry_id}"
         )

@@ -29,7 +29,7 @@ from semcache.cli.common import (
     short,
     size,
 )
-from semcache.cli.explanations import explanation_json, print_explanation
+from semcache.cli.explanations import explanation_json, print_explanation, print_other_scopes
 from semcache.errors import RequestError
 from semcache.options import Trust, description
 from semcache.types import Selection
@@ -275,13 +275,15 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Show what a lookup would find and decide, and why, without changing anything."""
+    from semcache import inspection
     from semcache.errors import ConfigError
     from semcache.keys import keys
     from semcache.semantic_cache import SemanticCache
     from semcache.types import Scope
 
-    with open_existing(cache):
-        pass  # a missing cache is an error here; SemanticCache would create it
+    with open_existing(cache) as backend:  # a missing cache is an error; it is not created
+        if threshold is None and max_false_hit_rate is None:
+            max_false_hit_rate = inspection.bound_of(backend)
     fields: dict[str, Any] = {"namespace": namespace, "model": model, "system": system}
     if messages is not None:
         fields["messages"] = _json_file(messages)
@@ -304,10 +306,17 @@ def explain(
             key = keys.exact_key(scope.digest, query.question)
             query = type(query)(query.request, key, scope, query.question)
         explanation = semantic_cache.explain_query(query)
+    others: list[inspection.ScopeSummary] = []
+    if explanation.exact is None and not explanation.neighbours:
+        with open_existing(cache) as backend:
+            others = inspection.other_scopes(backend, query)
     if as_json:
-        print_json(explanation_json(explanation))
+        print_json(
+            {**explanation_json(explanation), "other_scopes": [asdict(one) for one in others]}
+        )
     else:
         print_explanation(explanation)
+        print_other_scopes(others)
 
 
 def _params(items: list[str]) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from semcache.backends.retention import GivenTTL
+from semcache.decorator.version import code_digest
 from semcache.engine.call_options import Coalesce
 from semcache.engine.record import StoragePolicy
 from semcache.errors import ConfigError, RequestError
@@ -23,6 +25,8 @@ _REQUEST_FIELDS = frozenset({"model", "system", "tools", "response_format"})
 
 FUNCTION = "@function"
 """The request parameter that holds the function's name; no argument can have this name."""
+VERSION = "@version"
+"""The request parameter that holds its version, or the digest of its code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class FunctionOptions:
     tags: tuple[str, ...]
     store_if: Callable[[Any], bool] | None
     storage: StoragePolicy | None
+    version: str | None
     known: dict[str, Any]
     """The identity of each function decorated so far under its own name, by that name."""
     coalesce: Coalesce = "exact"
@@ -50,6 +55,7 @@ class ArgumentReader:
     def __init__(self, function: Callable[..., Any], options: FunctionOptions) -> None:
         self._options = options
         self._name = options.name
+        self._function = function
         self._signature = inspect.signature(function)
         self._defaults = {
             name: parameter.default
@@ -80,6 +86,12 @@ class ArgumentReader:
         names = [name for name in _MESSAGES_NAMES if name in self._signature.parameters]
         self._messages_name = names[0] if names and names[0] != self._prompt_name else None
         self._plain_template = self._template()
+
+    @cached_property
+    def _version(self) -> str:
+        """Computed at the first call, when the global names that the function uses are known."""
+        version = self._options.version
+        return code_digest(self._function) if version is None else version
 
     def _template(self) -> Request | None:
         """A request for plain prompts, lacking only the prompt and the parameters."""
@@ -131,6 +143,8 @@ class ArgumentReader:
             params = arguments
         if self._name is not None:
             params[FUNCTION] = self._name
+            if version := self._version:
+                params[VERSION] = version
         if self._class is not None:
             params["@class"] = self._class(args)
         return self._request(prompt, fields, params, namespace)

@@ -212,6 +212,8 @@ def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions)
     if options.name == OWN_NAME:
         options = replace(options, name=f"{function.__module__}.{function.__qualname__}")
         _check_own_name(function, options.known)
+    elif options.version is None:  # a name of the caller's own says which answers are shared
+        options = replace(options, version="")
     call_options = CallOptions(
         codec=_codec(annotation, streams=streams),
         ttl=options.ttl,

@@ -83,7 +83,8 @@ def request(
         RequestError: the request is empty or malformed.
     """
     if (prompt is None) == (messages is None):
-        raise RequestError("Pass either a prompt (a string) or messages=[...].")
+        given = "neither is given" if prompt is None else "both are given"
+        raise RequestError(f"Pass either a prompt (a string) or messages=[...]: {given}.")
     conversation: tuple[Message, ...]
     if prompt is not None:
         conversation = question(prompt)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from semcache.verification.base import Judge, Policy, Verification, Verifier
     from semcache.verification.judges import FunctionJudge, LocalJudge, ModelJudge
     from semcache.verification.policies import FixedThreshold
+    from semcache.verification.reliability import Reliability
 
 __all__ = [
     "FixedThreshold",
@@ -21,6 +22,7 @@ __all__ = [
     "LocalJudge",
     "ModelJudge",
     "Policy",
+    "Reliability",
     "Verification",
     "Verifier",
 ]
@@ -32,6 +34,7 @@ _HOMES = {
     "LocalJudge": "judges",
     "ModelJudge": "judges",
     "Policy": "base",
+    "Reliability": "reliability",
     "Verification": "base",
     "Verifier": "base",
 }

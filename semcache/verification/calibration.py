@@ -235,7 +235,7 @@ def bin_index(logit: float) -> int:
 
 
 _SAME_WORDS = bin_index(log_odds(SAME_WORDS))
-_PRIOR_INTERCEPT, _PRIOR_SLOPE = 0.86, 1.45
+_PRIOR_INTERCEPT, _PRIOR_SLOPE = 0.75, 1.35
 """Fitted to the development streams: the log-odds of a wrong answer are intercept - slope *
 log-odds from the verifier (`benchmarks.verifier.prior_errors`)."""
 PRIOR_ERRORS: Counts = tuple(

@@ -61,7 +61,7 @@ class LocalJudge:
             takes for the same, it rejects right ones about as often as wrong ones.
     """
 
-    reliability = Reliability((0.10, 0.55, 0.02, 0.33), (0.002, 0.058, 0.50, 0.44), strength=40.0)
+    reliability = Reliability((0.10, 0.55, 0.02, 0.33), (0.002, 0.098, 0.48, 0.42), strength=40.0)
     """About what `benchmarks.judge` measures on answers of a sentence or two."""
 
     def __init__(
@@ -154,7 +154,8 @@ def as_judge(judge: Any) -> Judge:
         )
     if callable(judge):
         return FunctionJudge(judge)
+    given = repr(judge) if isinstance(judge, str) else f"a {type(judge).__name__}"
     raise ConfigError(
-        f"judge is a {type(judge).__name__}; pass a semcache judge, a function of (question, "
+        f"judge is {given}; pass a semcache judge, a function of (question, "
         "stored text, fresh text), 'local', 'model', or None."
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -513,3 +515,54 @@ def test_puts_are_no_misses(cache: SemanticCache) -> None:
         cache.put(f"question {number}", "x")
     cache.get("question 3")
     assert cache.stats().hit_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"audit": 0.1}, TypeError, "trust=Trust(audit=0.1)"),
+        ({"max_false_hitrate": 0.1}, TypeError, "did you mean 'max_false_hit_rate'?"),
+        ({"zzz": 1}, TypeError, "no argument 'zzz'."),
+        ({"trust": {"audit": 0.1}}, ConfigError, "trust=Trust(...)"),
+        ({"judge": "gpt"}, ConfigError, "judge is 'gpt'"),
+        ({"path": None}, ConfigError, "give a directory"),
+    ],
+)
+def test_a_wrong_option_says_what_to_write(
+    tmp_path: Path, given: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    """Where the option is, what it is called, or what it takes."""
+    options: dict[str, Any] = {"path": tmp_path / "never", **given}
+    with pytest.raises(error, match=re.escape(words)):
+        SemanticCache(**options)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda c: c.lookup("q", namepsace="n"), TypeError, "did you mean 'namespace'?"),
+        (lambda c: c.get("q", temperature=0), TypeError, "params={'temperature': 0}"),
+        (lambda c: c.record("q", "answer"), RequestError, "call put(prompt, answer)"),
+        (lambda c: c.get("q", messages=[]), RequestError, "both are given"),
+        (lambda c: c.get(), RequestError, "neither is given"),
+    ],
+)
+def test_a_wrong_call_says_what_to_write(
+    cache: SemanticCache, call: Callable[[Any], Any], error: type[Exception], words: str
+) -> None:
+    """The argument that was meant, or where it goes."""
+    with pytest.raises(error, match=re.escape(words)):
+        call(cache)
+
+
+def test_a_cache_is_an_async_context_manager(tmp_path: Path) -> None:
+    """Leaving it closes the cache."""
+
+    async def use() -> SemanticCache:
+        async with open_cache(tmp_path) as cache:
+            await cache.aput("hello", "hi")
+        return cache
+
+    cache = asyncio.run(use())
+    heard = cache.put("again", "hi")
+    assert heard is None, "a closed cache stores nothing"

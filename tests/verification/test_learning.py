@@ -92,7 +92,7 @@ def test_misses_teach_and_then_the_cache_serves(tmp_path: Path) -> None:
         assert len(late) > 60
         assert all(str(lookup.completion) == right_answer(p) for lookup, p in late)
         found = cache.stats()
-    assert found.labels["miss"] > 10
+    assert found.labels["miss"] > 5
     assert found.bound == 0.05
     assert found.explorations == found.labels.get("explore", 0) > 0
     assert found.served_wrong == 0

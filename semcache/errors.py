@@ -1,4 +1,4 @@
-"""Every error that semcache raises, in one tree.
+"""Every error that a user of semcache can meet, in one tree.
 
 ::
 
@@ -156,7 +156,7 @@ class RejectedError(ProviderError):
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another provider may answer, because key, account, model or size is to blame."""
+        """Whether another provider may accept it: the key, account, model or size was at fault."""
         return (
             self.status in (401, 402, 403, 404, 405, 413, 429)
             or self.status is None

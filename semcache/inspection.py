@@ -76,6 +76,7 @@ class ScopeSummary:
 
     Attributes:
         entry_id: one of its entries.
+        entries: how many of the namespace's newest 1,000 entries are in this scope.
         params: the parameters of that entry's request, shortened.
     """
 

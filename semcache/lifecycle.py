@@ -1,8 +1,8 @@
 """What must happen to every cache and router when the process forks or exits.
 
-This is the only module with process-wide state, because a fork copies the whole process at once.
-(SQLite's connections and POSIX file locks also belong to the process; the modules that use them
-say so where they keep track of them.)
+Forks and exits concern the whole process, so the list of its caches and routers is process-wide.
+Other modules keep only memos, and what belongs to the process anyway, such as SQLite's connections
+and POSIX file locks.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Threads(Managed):
         self._pool = None
 
     def close(self) -> None:
-        """Start nothing more in these threads; a later `submit` starts new ones."""
+        """Accept no more work; what was submitted still runs. A later `submit` starts anew."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False)

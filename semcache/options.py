@@ -1,9 +1,9 @@
 """The options of a cache, in frozen groups.
 
-Each option is a field of one group, documented in the group's docstring; settings and the command
-line read names, defaults and descriptions from here. Eight common options can also be passed to
-`SemanticCache` directly: `max_false_hit_rate`, `threshold`, `embedder`, `ttl`, `max_entries`,
-`judge`, `router` and `hooks`.
+Every option but `router` and `hooks` is a field of one group, documented in the group's docstring;
+settings and the command line read names, defaults and descriptions from here. `router`, `hooks` and
+six common options are arguments of `SemanticCache`: `max_false_hit_rate`, `threshold`, `embedder`,
+`ttl`, `max_entries` and `judge`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Coalesce = Literal["exact", "semantic", "off"]
 GroupT = TypeVar("GroupT")
 
 MAX_FALSE_HIT_RATE = 0.05
-"""The local judge errs in some percent of its labels (`benchmarks.judge`), so it could not show
-that a smaller bound is kept."""
+"""The local judge is wrong in a few percent of its labels (`benchmarks.judge`), so it could not
+show that a smaller bound holds."""
 CONFIDENCE = 0.93
 
 
@@ -131,8 +131,8 @@ class Calls:
 
     Attributes:
         coalesce: which concurrent requests share one call to the model, in all processes that use
-            the cache: "exact" for equal requests, "semantic" also for similar ones that may be
-            served its answer, or "off".
+            the cache: "exact" for equal requests, "semantic" also for similar ones that the
+            shared answer may serve, or "off".
         store_truncated: also store answers that were cut off by a length limit or a filter.
         store_tool_calls: also store answers that call tools.
         flags: feature flags; `caching_enabled` and `semantic_enabled` are checked on every call.
@@ -184,7 +184,7 @@ DIRECT = (
 
 
 def no_such_option(name: str, value: object) -> TypeError:
-    """The error for an argument that `SemanticCache` does not have: where it is, or its like."""
+    """The error for an unknown argument: it names the group that has it, or a similar name."""
     keyword = next((k for k, group in GROUPS.items() if name in _names(group)), None)
     if keyword is not None:
         advice = f"write {keyword}={GROUPS[keyword].__name__}({name}={value!r})"
@@ -203,10 +203,11 @@ def merged(group: GroupT, direct: Mapping[str, Any], kind: type[Any]) -> GroupT:
     """A group, updated with the options that were passed to `SemanticCache` directly.
 
     Args:
-        kind: the class that the group must be of.
+        kind: the expected class of the group.
 
     Raises:
-        ConfigError: it is not, an option is given in both ways, or a value is wrong.
+        ConfigError: `group` is of another class, an option is given in both ways, or a value is
+            wrong.
     """
     if not isinstance(group, kind):
         keyword = next(k for k, known in GROUPS.items() if known is kind)

@@ -190,7 +190,7 @@ class SemanticCache:
     def lookup(self, prompt: str | Request | None = None, /, **call: Unpack[Call]) -> Lookup:
         """Look up the stored answer to a request.
 
-        If a part of the cache fails, the lookup is a miss.
+        A failing part of the cache never raises; at worst, the lookup is a miss.
 
         Raises:
             RequestError: the request is malformed.
@@ -233,7 +233,7 @@ class SemanticCache:
         ttl: GivenTTL = UNSET,
         **call: Unpack[Call],
     ) -> Entry | None:
-        """Store an answer, replacing a stored one to the same request. See `record`."""
+        """Store an answer, replacing any stored answer to the same request. See `record`."""
         completion = as_completion(answer)
         lookup = self._engine.lookups.lookup(self.query(prompt, **call), serve=False)
         return self._engine.recorder.record(lookup, completion, ttl=ttl)
@@ -433,8 +433,8 @@ class SemanticCache:
                 so that answers are shared with `lookup` and `get`.
             version: a text that is part of the scope; change it to leave old answers behind. By
                 default, a digest of the function's code, of what it captures, and of the prompt
-                templates among its global names, so that an edited function starts anew; with a
-                `name` of your own, nothing.
+                templates among its global names, so that an edited function does not serve its
+                old answers. With a `name` of your own, there is no version by default.
             ignore: names of arguments that do not change the answer.
             context: "full" or "none"; overrides the cache's setting.
             ttl: the TTL of this function's answers.
@@ -568,7 +568,11 @@ class SemanticCache:
     # ------------------------------------------------------------------------- lifecycle
 
     def flush(self) -> None:
-        """Write counters and learned state now (they are otherwise written within a second)."""
+        """Write counters, labels and learned state now.
+
+        Otherwise counters and labels are written within a second, the state every 200 labels and on
+        `close`.
+        """
         self._engine.flush()
 
     def wait(self) -> None:
@@ -576,7 +580,7 @@ class SemanticCache:
         self._engine.wait()
 
     def close(self) -> None:
-        """Flush counters, save the index and release the files.
+        """Write counters and learned state, save the index and release the files.
 
         The router is not closed: other caches may share it, so its creator closes it.
         """

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import RESULTS, environment, say, write_json
+from benchmarks.frontier import best_candidates
 from benchmarks.replay import Remembering
-from benchmarks.streams import SUPPORT, Row, read
+from benchmarks.streams import SUPPORT, read
 from benchmarks.verifier.prior import STREAMS
 from semcache.embedders.default import DefaultEmbedder
-from semcache.verification import features
 from semcache.verification.features import chance_of, log_odds
-from semcache.verification.pair_model import PairModel
-from semcache.verification.policies import FLOOR, LOOKED_AT, NEIGHBOURS
-from semcache.verification.prior import WITH_MODEL
-from semcache.verification.weights import Weights
 
 NOISY = ("s1_qqp", "s5_multiturn")
 """Streams whose labels call many equal questions different; the shipped fit leaves them out."""
@@ -40,58 +35,6 @@ LEAST, SERVED = 1.0, 2.33
 """Log-odds from which on pairs are fitted, and from which on the streams are compared."""
 
 Pair = tuple[float, bool]
-
-
-def best_candidates(rows: Sequence[Row], embedder: Remembering, sample: int) -> list[Pair]:
-    """(log-odds of the best candidate, whether it was right) of a sample of prompts."""
-    model, weights = PairModel(), Weights.of(WITH_MODEL)
-    vectors = embedder.embed([row.prompt for row in rows])
-    lookups = _neighbours(rows, vectors)
-    random.Random(5).shuffle(lookups)
-    pairs: list[Pair] = []
-    for asked, found in lookups[:sample]:
-        agreements = features.neighbour_agreements(
-            range(len(found)), [similarity for _, similarity in found], [0.0] * len(found)
-        )
-        best: Pair | None = None
-        for (stored, similarity), agreement in list(zip(found, agreements, strict=True))[
-            :LOOKED_AT
-        ]:
-            evidence = features.extract_evidence(stored.prompt, asked.prompt, similarity, agreement)
-            if evidence.by != "cosine":  # refused, or the same words
-                continue
-            (logit,) = model.logits([(stored.prompt, asked.prompt)])
-            evidence = features.with_model_score(stored.prompt, asked.prompt, evidence, logit)
-            pair = (weights.logit(evidence.features), stored.right == asked.right)
-            best = pair if best is None or pair[0] > best[0] else best
-        if best is not None:
-            pairs.append(best)
-    return pairs
-
-
-def _neighbours(rows: Sequence[Row], vectors: Any) -> list[tuple[Row, list[tuple[Row, float]]]]:
-    """Each new prompt with its nearest earlier ones: (prompt, [(stored, similarity), ...])."""
-    scopes: dict[tuple[str, str], list[int]] = {}
-    seen: set[tuple[str, str, str]] = set()
-    lookups = []
-    for number, row in enumerate(rows):
-        scope = (row.tenant, json.dumps(row.history))
-        if (*scope, row.prompt) in seen:
-            continue
-        seen.add((*scope, row.prompt))
-        earlier = scopes.setdefault(scope, [])
-        if earlier:
-            similarities = vectors[earlier] @ vectors[number]
-            order = np.argsort(-similarities)[:NEIGHBOURS]
-            near = [
-                (rows[earlier[at]], float(similarities[at]))
-                for at in order
-                if similarities[at] >= FLOOR
-            ]
-            if near:
-                lookups.append((row, near))
-        earlier.append(number)
-    return lookups
 
 
 def fitted(streams: Sequence[Sequence[Pair]]) -> tuple[float, float]:
@@ -139,7 +82,8 @@ def main() -> None:
     streams: dict[str, list[Pair]] = {}
     for path in [*(args.data / f"{name}.jsonl.gz" for name in STREAMS), SUPPORT]:
         name = path.name.split(".")[0]
-        streams[name] = best_candidates(read(path), embedder, args.sample)
+        best = best_candidates(read(path), embedder, args.sample)
+        streams[name] = [(one.logit, one.right) for one in best if not one.same_words]
         say(f"  {name}: {len(streams[name]):,} candidates")
     left_out = {
         name: compared(pairs, fitted([other for n, other in streams.items() if n != name]))

@@ -1,4 +1,4 @@
-"""Builds from options what decides on hits and learns from answers."""
+"""Builds the part that decides on hits and learns from answers, as the options ask."""
 
 from __future__ import annotations
 

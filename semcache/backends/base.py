@@ -9,7 +9,7 @@ leases, maintenance) can leave that part out instead of faking it.
 `Entries`           the serving path: exact, nearest, record, delete
 `Catalogue`         reading and listing entries, for people and tools
 `Evictable`         what quotas need: totals, adding, and deletion in a given order
-`Ledger`            labels and served hits
+`Ledger`            labels, served hits and pending comparisons
 `CounterStore`      counters, summed over all processes
 `Metadata`          small named values
 `Leases`            which of several processes calls the model for a request
@@ -270,13 +270,13 @@ class Ledger(Protocol):
         ...
 
     def observation_counts(self) -> list[LabelCount]:
-        """How many labels there are of each kind, without those of a judge that was not sure."""
+        """How many labels there are of each kind, except those of which the judge was unsure."""
         ...
 
     def served_labels(self, limit: int) -> list[bool]:
         """The newest labels from random samples: explorations, audits and reviews.
 
-        Without those of a judge that was not sure.
+        Labels of which the judge was unsure are left out.
         """
         ...
 
@@ -297,14 +297,14 @@ class Ledger(Protocol):
         ...
 
     def keep_comparisons(self, comparisons: Sequence[PendingComparison]) -> None:
-        """Store comparisons that could not be made; old ones beyond a limit are dropped.
+        """Store comparisons that no judge has made yet; the oldest beyond a limit are dropped.
 
-        `stored` is not stored again: it is the answer of the entry.
+        `PendingComparison.stored` is not written: `take_comparisons` reads it from the entry.
         """
         ...
 
     def take_comparisons(self, limit: int) -> list[PendingComparison]:
-        """Remove and return up to `limit` of them, oldest first. No two callers get the same one.
+        """Remove and return up to `limit` comparisons, oldest first; none is returned twice.
 
         Comparisons whose entry has been deleted are gone.
         """
@@ -353,8 +353,9 @@ class Lease(Protocol):
         """Give the lease back, so that waiting processes go on. Raises nothing.
 
         Args:
-            kept: whether the answer was stored. If so, the others find it in the cache; if not,
-                they call the model themselves.
+            kept: False if there is an answer that was not stored: the waiting processes then all
+                call the model themselves. True otherwise: they look in the cache, and if the answer
+                is not there, one of them takes the lease.
         """
         ...
 
@@ -408,7 +409,7 @@ class CheckReport:
         scopes: the number of scopes that have vectors.
         embedder: the fingerprint of the stored vectors; None if there are none.
         key_versions: numbers of entries by version of the canonical form.
-        problems: what is wrong; empty for a sound cache.
+        problems: what is wrong and was not repaired; empty for a sound cache.
         mended: problems that were repaired.
     """
 

@@ -282,7 +282,7 @@ class BatchProcessor:
     def _hold_unanswerable(self, run: _Run, number: int, line: bytes, error: ConfigError) -> None:
         """Hold back the failure of a line that no provider can answer.
 
-        Until a line is answered, the settings may be wrong for all of them. The failures are
+        Until a line is answered, the settings may be wrong for every line. The failures are
         therefore not written yet, so that a later run can answer these lines, and after a number
         of them the batch ends with the error.
         """

@@ -1,7 +1,8 @@
 """The command line.
 
 Exit codes: 0 success; 1 an error, reported on standard error; 2 wrong usage; 3 nothing was
-found, or a check found problems that were not repaired; 130 interrupted.
+found, a check found problems that remain, or lines of a batch failed; 130 interrupted, or a batch
+was stopped before its end.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ MODULES = {
     "demo": ("demo",),
     "inspect": ("stats", "list", "show", "search", "explain"),
     "maintain": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
-    "transfer": ("export", "import", "backup", "restore"),
+    "transfer": ("warm", "export", "import", "backup", "restore"),
     "ask": ("ask", "providers"),
     "batch": ("batch",),
     "config": ("config",),
@@ -53,9 +53,9 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(about)
-    nonempty = {arguments[0]} if arguments else set()
+    first = set(arguments[:1])
     for module, names in MODULES.items():
-        wanted = nonempty & set(names) if nonempty <= _all_names() and nonempty else set(names)
+        wanted = first & set(names) if first and first <= _all_names() else set(names)
         if wanted:
             _add(app, module, wanted)
     return app

@@ -125,8 +125,8 @@ def _print(
     )
     if fixed:
         out.print(
-            f"Of semcache's semantic hits at most {policy['max_false_hit_rate']:.0%} may be wrong; "
-            "beside it, caches with a fixed similarity threshold:\n"
+            f"At most {policy['max_false_hit_rate']:.0%} of semcache's semantic hits may be wrong. "
+            "For comparison, caches with a fixed similarity threshold:\n"
         )
     columns = {_name(policy): outcome, **{f"at {at:.2f}": o for at, o in fixed.items()}}
     out.print(_table(columns))

@@ -301,7 +301,7 @@ def explain(
             if not entries:
                 raise ConfigError(f"There is no entry {like}.")
             scope = Scope(
-                entries[0].scope, {"as of entry": like, "namespace": entries[0].namespace}
+                entries[0].scope, {"same scope as entry": like, "namespace": entries[0].namespace}
             )
             key = keys.exact_key(scope.digest, query.question)
             query = type(query)(query.request, key, scope, query.question)

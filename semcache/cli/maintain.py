@@ -175,7 +175,7 @@ def _timed(call: Callable[..., object], *args: object) -> float:
 def reembed(
     cache: CachePath = None, embedder_name: EmbedderName = None, as_json: AsJson = False
 ) -> None:
-    """Embed every stored question again, with another embedder; may be interrupted."""
+    """Embed every stored question again with another embedder; an interrupted run can go on."""
     from semcache.embedders.default import DefaultEmbedder
     from semcache.embedders.named import named_embedder
 

@@ -132,7 +132,7 @@ def _show_pairs(pairs: list[Pair], unjudged: int) -> None:
         return
     out = console()
     out.print(
-        f"{unjudged:,} served pairs have not been judged (--review asks for them); the most "
+        f"{unjudged:,} served pairs have not been judged (judge them with --review); the most "
         "doubtful are:"
     )
     for pair in pairs:

@@ -113,7 +113,7 @@ def tune(
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the verifier's prior to a log of yours, and keep it if it does better on later calls.
+    """Fit the prior to your own log, and keep it if it predicts the later calls better.
 
     Reads the same logs as `replay`. If records have an "answer_id", equal ids mean equal answers;
     otherwise the local judge compares the answers. Nothing leaves this machine.
@@ -165,7 +165,9 @@ def _print_tuned(tuned: Tuned, kept: bool, no_cache: bool) -> None:
         f"fitted to {tuned.learned_from:,} labelled pairs, tested on {tuned.held_against:,} pairs "
         f"of the {tuned.calls:,} later calls"
     )
-    table = Table("at most wrong", "hits before", "hits after", box=None, header_style="bold")
+    table = Table(
+        "false hit rate up to", "hits before", "hits after", box=None, header_style="bold"
+    )
     rows: Any = zip(tuned.before.rates, tuned.before.hits, tuned.after.hits, strict=True)
     for rate, before, after in rows:
         table.add_row(f"{rate:.0%}", f"{before:,}", f"{after:,}")

@@ -11,6 +11,7 @@ import typer
 
 from semcache.backends.opening import backend_kind, open_backend
 from semcache.cli.common import (
+    NOTHING_FOUND,
     CachePath,
     EmbedderName,
     Model,
@@ -106,7 +107,7 @@ def backup(
         typer.Argument(
             metavar="DIRECTORY",
             parser=nonempty_path,
-            help="A directory without a cache.",
+            help="The directory to copy to; it must not hold a cache yet.",
         ),
     ],
     cache: CachePath = None,
@@ -139,4 +140,51 @@ def restore(
     typer.echo(f"restored {count:,} entries to {where}")
 
 
-COMMANDS = (export, import_, backup, restore)
+def warm(
+    log: Annotated[Path, typer.Argument(help="A log of calls, as `semcache replay` reads it.")],
+    cache: CachePath = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", help="The namespace of calls that name none."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The model of calls that name none.")
+    ] = None,
+    embedder_name: EmbedderName = None,
+) -> None:
+    """Store the answers of a log, so that a new cache serves from its first lookup."""
+    from semcache.semantic_cache import SemanticCache
+    from semcache.tools.logs import Call, Unread, read_log
+    from semcache.tools.warming import completed
+
+    stored = skipped = unread = 0
+    out = console(stderr=True)
+    with (
+        SemanticCache(location(cache), embedder=embedder_name, judge=None) as warmed,
+        progress("storing") as bar,
+    ):
+        for call in read_log(log):
+            if isinstance(call, Call) and call.completion.text == call.answer_id:
+                call = Unread(call.number, "it has an answer_id, but no answer")
+            if isinstance(call, Unread):
+                unread += 1
+                if unread <= _UNREAD_SHOWN:
+                    out.print(f"record {call.number} is left out: {call.reason}", markup=False)
+            else:
+                entry = warmed.put(completed(call.request, namespace, model), call.completion)
+                stored, skipped = stored + (entry is not None), skipped + (entry is None)
+            bar(stored + skipped + unread, 0)
+        entries = len(warmed)
+    out.print(f"stored {stored:,} answers; the cache now has {entries:,} entries")
+    if skipped:
+        out.print(f"{skipped:,} answers were not stored: they are empty, cut off or tool calls")
+    if unread:
+        out.print(f"{unread:,} records could not be read")
+    if not stored:
+        raise typer.Exit(NOTHING_FOUND)
+
+
+_UNREAD_SHOWN = 3
+"""Records that cannot be read and are reported one by one."""
+
+COMMANDS = (warm, export, import_, backup, restore)

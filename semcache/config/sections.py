@@ -91,7 +91,11 @@ class RetrySettings(_Section):
         description="The first pause is at most this long, in seconds; each further pause may "
         "be twice as long.",
     )
-    cap: float = Field(default=8.0, ge=0, description="The longest pause, in seconds.")
+    cap: float = Field(
+        default=8.0,
+        ge=0,
+        description="The longest pause, in seconds, unless the provider asks for a longer one.",
+    )
     patience: float = Field(
         default=20.0,
         ge=0,
@@ -135,7 +139,7 @@ class WebhookSource(_Section):
     @field_validator("secret")
     @classmethod
     def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
-        """An empty secret, as from an unset variable, counts as missing: anybody could use it."""
+        """An empty secret, as from an unset variable, is missing: anybody could sign with it."""
         text = "" if value is None else value.get_secret_value().strip()
         return None if text in ("", "whsec_") else value
 

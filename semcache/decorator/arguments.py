@@ -45,7 +45,7 @@ class FunctionOptions:
     storage: StoragePolicy | None
     version: str | None
     known: dict[str, Any]
-    """The identity of each function decorated so far under its own name, by that name."""
+    """(code, captured values, receiver) of the first function decorated under each default name."""
     coalesce: Coalesce = "exact"
 
 

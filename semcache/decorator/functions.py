@@ -212,7 +212,9 @@ def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions)
     if options.name == OWN_NAME:
         options = replace(options, name=f"{function.__module__}.{function.__qualname__}")
         _check_own_name(function, options.known)
-    elif options.version is None:  # a name of the caller's own says which answers are shared
+    elif (
+        options.version is None
+    ):  # functions of one explicit name share answers, whatever their code
         options = replace(options, version="")
     call_options = CallOptions(
         codec=_codec(annotation, streams=streams),
@@ -233,12 +235,12 @@ def _codec(annotation: Any, *, streams: bool) -> Codec:
 
 
 def _check_own_name(function: Callable[..., Any], known: dict[str, Any]) -> None:
-    """Check that no other function has the same name, because the two would share answers.
+    """Check that two closures, lambdas or bound methods of one name do not share answers.
 
-    Closures, lambdas and bound methods with the same name may differ in what they capture.
+    They may differ in what they capture.
 
     Raises:
-        ConfigError: another function with this name was decorated before.
+        ConfigError: another closure, lambda or bound method of this name was decorated before.
     """
     name = f"{function.__module__}.{function.__qualname__}"
     cells = getattr(function, "__closure__", None) or ()

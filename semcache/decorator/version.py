@@ -20,13 +20,13 @@ from typing import Any
 from semcache.errors import RequestError
 from semcache.keys.canonical import canonical_json
 
-_DEEPEST = 3
-"""Functions that a function captures, those that they capture, and so on, up to this depth."""
+_MAX_DEPTH = 3
+"""How many levels of captured functions are included."""
 
 
 def code_digest(function: Callable[..., Any]) -> str:
     """The digest, in hexadecimal."""
-    text = "\n".join(_described(function, _DEEPEST))
+    text = "\n".join(_described(function, _MAX_DEPTH))
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -55,7 +55,7 @@ def _described(function: Any, depth: int) -> Iterator[str]:
 
 
 def _source(function: Callable[..., Any]) -> str | None:
-    """The function's source in one spelling; None if it is not to be had, as of a lambda."""
+    """The source in normalised form; None if it is not available, as for a lambda."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError, ValueError):
@@ -88,7 +88,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _value(value: Any) -> str:
-    """A captured value in canonical form; of one that may change, only its type."""
+    """A captured value in canonical form, or its type if it is mutable or has no such form."""
     if not isinstance(value, list | dict | set | bytearray):
         with suppress(RequestError):
             return canonical_json(value)

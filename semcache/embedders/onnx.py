@@ -48,8 +48,8 @@ class OnnxEmbedder(CheckedEmbedder):
         directory: holds the files that the manifest lists.
         manifest: by default the one in the directory, written by `export.export_float32`.
         remedy: a sentence that says what to do if a file is missing or corrupt.
-        threads: number of threads per run. One is best beside other work: a short text gains
-            little from a second thread, and several runs proceed in parallel.
+        threads: number of threads per run. One is best if the program also does other work: a
+            short text gains little from a second thread, and several runs proceed in parallel.
 
     Raises:
         EmbedderError: the directory has no manifest, or (on first use) a file is missing or

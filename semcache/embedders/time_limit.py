@@ -34,8 +34,6 @@ class TimeLimited:
         rest: seconds after a timeout during which the embedder is not called.
     """
 
-    local = True
-
     def __init__(self, embedder: Embedder, seconds: float, *, rest: float = REST) -> None:
         self._embedder = embedder
         self._seconds = seconds
@@ -43,6 +41,10 @@ class TimeLimited:
         self._hung_until = 0.0
         self._idle: list[_Worker] = []
         self._hung: list[_Worker] = []
+
+    @property
+    def local(self) -> bool:
+        return self._embedder.local
 
     @property
     def fingerprint(self) -> str:

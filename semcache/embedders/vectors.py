@@ -55,7 +55,7 @@ def unit_rows(raw: Any, rows: int, dimension: int | None, source: str) -> Vector
         what = "zero" if np.isfinite(lengths[row]) else "not finite"
         raise EmbedderError(
             f"{source} returned a vector that is {what} (row {row} of {rows}). Such a vector has "
-            "no direction to compare; nothing was stored for it."
+            "no direction to compare; it is not used."
         )
     unit: Vector = (vectors / lengths[:, None]).astype(np.float32, copy=False)
     return unit

@@ -105,7 +105,7 @@ class Engine(Managed):
         """Delete the selected entries; return how many there were.
 
         Raises:
-            StoreError: the store failed. The caller must know that nothing was invalidated.
+            StoreError: the store failed, and some or all of the entries may remain.
         """
         return self.entries.delete(selection)
 

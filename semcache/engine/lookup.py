@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from semcache.types import Vector
     from semcache.verification.base import Verification
 
+_NOT_READY = Miss("fault", "the index is still being built")
 CACHING_OFF = Miss("caching_off", "the flag caching_enabled is off")
 _EXPIRED = Miss("expired", "the stored answer has expired")
 _SEMANTIC_OFF = Miss("semantic_off", "the semantic tier is switched off")
@@ -224,12 +225,18 @@ class Lookups:
             decision = vector
             notes.append(vector.detail)
         else:
-            decision, _ = self._decide(query, vector, now, 1.0)
-            neighbours = self._neighbours(query, vector, k, now)
+            try:
+                decision, _ = self._decide(query, vector, now, 1.0)
+                neighbours = self._neighbours(query, vector, k, now)
+            except NotReadyError:
+                decision = _NOT_READY
+                notes.append(_NOT_READY.detail)
         if exact is not None and fresh:
             decision = Hit(exact, 1.0, "same request")
         elif exact is not None and isinstance(decision, Miss):
             decision = _EXPIRED
+        if not self.enabled("caching_enabled"):
+            decision = CACHING_OFF
         tier = None
         if isinstance(decision, Hit):
             tier = "exact" if fresh else "semantic"

@@ -2,8 +2,8 @@
 
 The format is recognised block by block, so a list may even mix formats. The result is the same for
 both: equal conversations have equal keys, whichever provider's client they were written for. Text
-is kept as written, including whitespace, because it may be sent to a provider (`keys` normalises
-it).
+is kept as written, including white space, because it may be sent to a provider; `keys` strips all
+but the question before hashing.
 
 Sources: OpenAI chat completions and Anthropic messages API references.
 """
@@ -30,9 +30,9 @@ from semcache.types import (
 )
 
 MAX_PROMPT_CHARS = 8_000_000
-_LONGEST_NAME = 1000
-"""Characters up to which a name is normalised: for a long run of accents that takes minutes."""
 """Maximum length of a request in characters: about twice a context of a million tokens."""
+_LONGEST_NAME = 1000
+"""Longest name, in characters, that is normalised: a long run of accents would take minutes."""
 
 _MESSAGE_KEYS = {"role", "content", "name", "tool_calls", "tool_call_id", "function_call"}
 _IRRELEVANT_KEYS = {"cache_control", "citations"}

@@ -19,7 +19,7 @@ _CHARS = 2_000
 
 
 def request_summary(request: Request) -> dict[str, Any]:
-    """Parameters and shortened turns; empty for a plain question."""
+    """Parameters, number of tools, shortened messages; {} for a plain question without either."""
     summary: dict[str, Any] = {}
     if request.params:
         summary["params"] = {k: _short(repr(v)) for k, v in request.params.items()}

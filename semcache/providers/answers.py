@@ -1,4 +1,4 @@
-"""Shared parts of reading answers: finish reasons, usage, and streams put together."""
+"""Shared parts of reading answers: finish reasons, usage, and assembling streamed answers."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Turns a provider's error reply into a `ProviderError`, with its message and without keys.
 
-Statuses 408, 409, 425 and 5xx (including 529) are transient faults, 429 is a rate limit, and
-all other 4xx are rejections. The time to wait before a retry is read from `Retry-After`
-(RFC 9110, section 10.2.3: seconds or a date), `retry-after-ms`, OpenAI's `x-ratelimit-reset-*`
-("1s", "6m0s"), Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339) and Gemini's `RetryInfo`
-("34s").
+Statuses 408, 409, 425 and 5xx (including 529) are transient faults, 429 is a rate limit, or a
+rejection if a quota is used up, and all other 4xx are rejections. The time to wait before a retry
+is read from `Retry-After` (RFC 9110, section 10.2.3: seconds or a date), `retry-after-ms`, OpenAI's
+`x-ratelimit-reset-*` ("1s", "6m0s"), Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339) and
+Gemini's `RetryInfo` ("34s").
 """
 
 from __future__ import annotations

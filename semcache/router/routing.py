@@ -137,7 +137,7 @@ class Route:
             )
             if value is not None
         ]
-        return "route for " + (", ".join(conditions) or "everything else")
+        return "route for " + (", ".join(conditions) or "requests that name no model")
 
 
 _MAX_WEIGHT = 1000.0

@@ -23,7 +23,8 @@ class LookupEvent:
 
     Attributes:
         tier: "exact", "semantic", or None for a miss.
-        reason: why an entry was served or not (see `types.MissReason` for misses).
+        reason: for a miss, one of `types.MissReason`; "explore" for an exploration; for a hit, a
+            sentence.
         similarity: cosine to the served or nearest question; None if none was compared.
         entry_id: the served entry; None for a miss.
         seconds: how long the lookup took.
@@ -92,7 +93,7 @@ class BreakerEvent:
 
 @dataclass(frozen=True, slots=True)
 class BoundEvent:
-    """The serving threshold was raised, because labels show that the bound would be exceeded.
+    """The serving threshold rose steeply, or labels show that the bound is broken.
 
     The threshold falls again, without an event, when new labels allow it.
 
@@ -114,7 +115,7 @@ class LabelEvent:
 
     Attributes:
         kind: how the label came about; see `types.ObservationKind`.
-        right: the verdict; None means that the judge was not sure and no label was recorded.
+        right: the verdict; None means that the judge was not sure, which is a label, too.
     """
 
     namespace: str
@@ -133,7 +134,7 @@ def logging_hook(event: Event) -> None:
     """Log to "semcache": faults, bound and breaker events at WARNING, all others at DEBUG."""
     if isinstance(event, FaultEvent):
         logger.warning(
-            "fault in %s, the call continues without the cache: %s: %s",
+            "fault in %s, the call continues without this part: %s: %s",
             event.where,
             type(event.error).__name__,
             event.error,

@@ -23,8 +23,9 @@ class Stats:
         records: answers that were stored.
         not_stored: answers that were not stored, by reason.
         tokens_saved, usd_saved: what hits saved, as far as the usage of their answers is known.
-        explorations, audits: calls made to learn, although a stored answer was good enough.
-        tokens_bought, usd_bought: cost of these calls, as far as it is known.
+        explorations: lookups whose good candidate was not served, to learn from the model's answer.
+        audits: calls made to learn although a stored answer was served.
+        tokens_bought, usd_bought: cost of the calls for explorations and audits, as far as known.
         labels: number of labels, by how they came about.
         served_labels: number of labels from random explorations, audits and reviews of hits; only
             the newest 1,000 count.

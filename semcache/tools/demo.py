@@ -197,7 +197,7 @@ def choose_examples(outcome: Outcome) -> list[tuple[str, Example]]:
     wrong = [e for e in by_similarity if e.right is False]
     picked = [
         ("a paraphrase, served", next((e for e in by_similarity if e.right), None)),
-        ("a near-miss, refused", refused[-1] if refused else None),
+        ("a near-miss, not served", refused[-1] if refused else None),
         ("a wrong answer that was served", wrong[-1] if wrong else None),
     ]
     return [(title, example) for title, example in picked if example is not None]

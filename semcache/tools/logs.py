@@ -8,7 +8,8 @@ by its fields:
 - LiteLLM's standard logging payload: `messages`, `response`, `response_cost`, `startTime`;
 - Langfuse observations of type GENERATION: `input`, `output`, `usage`, `calculatedTotalCost`.
 
-An `answer_id` identifies the answer: records with equal ids have the same answer.
+An `answer_id` identifies the answer: records with equal ids have the same answer. If a record
+has no answer text, its id stands for the text.
 
 Sources: OpenAI API reference; LiteLLM docs, "StandardLoggingPayload"; Langfuse docs, "Export".
 """

@@ -29,7 +29,7 @@ from semcache.verification import features as verifier
 from semcache.verification.base import Judge, Verifier
 from semcache.verification.calibration import BoundConfig
 from semcache.verification.features import Prior, chance_of
-from semcache.verification.policies import FLOOR, LOOKED_AT, NEIGHBOURS, bin_of_chance
+from semcache.verification.policies import FLOOR, MAX_EVALUATED, NEIGHBOURS, bin_of_chance
 from semcache.verification.prior import WITH_MODEL, WITHOUT_MODEL
 from semcache.verification.weights import Weights
 
@@ -149,7 +149,7 @@ def _label_neighbours(
     similarity = np.stack([vectors[other] for other in earlier]) @ vectors[number]
     nearest = [int(index) for index in np.argsort(-similarity)[:NEIGHBOURS]]
     labelled, asked = [], _question(calls[number])
-    for at in nearest[:LOOKED_AT]:
+    for at in nearest[:MAX_EVALUATED]:
         stored = _question(calls[earlier[at]])
         if similarity[at] < FLOOR or stored == asked:
             continue
@@ -206,7 +206,10 @@ def tune(looked: Sequence[Looked], calls: int, rules: BoundConfig, *, with_model
     served, wrong = cold(late, fitted, rules)
     why = _why_not(before, after, served, wrong, rules)
     weights = None if why else tuple(float(weight) for weight in fitted.mean)
-    reason = why or "the fitted prior predicts the later calls better and keeps the bound there"
+    reason = (
+        why
+        or "the fitted prior predicts the later calls better and does not clearly break the bound"
+    )
     counts = (len(early), len(late), calls - split)
     return Tuned(*counts, before, after, served, wrong, weights, reason, with_model)
 

@@ -54,7 +54,7 @@ class AttemptReport:
             or stopped reading the stream.
         status: the HTTP status; None if there was no response.
         seconds: how long the call took.
-        waited: seconds that the call was held back before it was sent.
+        waited: seconds that the call waited in the router before it was sent.
         detail: what went wrong; "" if the call was answered.
     """
 

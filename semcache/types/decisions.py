@@ -47,7 +47,7 @@ class NeighbourAgreement:
     Attributes:
         agreement: share of the other neighbours that are known to have the same answer.
         margin: similarity of the nearest question with this answer, minus that of the nearest
-            question with a different answer.
+            question with a different answer (0.5 if there is none); at most 0.3.
         residual: the sum of (right - expected) over the entry's labels, clipped to [-2, 2].
     """
 
@@ -64,8 +64,8 @@ class Evidence:
         similarity: cosine of the two questions.
         findings: visible differences between them.
         logit: log-odds from the pair model; None if it was not run.
-        by: what the evidence rests on: "same words", "guards", "model", or "cosine" if there is
-            no pair model.
+        by: what the evidence rests on: "same words", "guards", "model", or "cosine" if the
+            pair model did not run.
         neighbours: see `NeighbourAgreement`.
         features: the features that the learned weights apply to; () if a guard rejected the
             candidate or both questions have the same words.
@@ -83,7 +83,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A stored neighbour within the scope.
+    """A stored entry whose question is similar to a new one.
 
     Attributes:
         entry: the stored entry.
@@ -102,7 +102,7 @@ class Neighbours(NamedTuple):
     Attributes:
         nearest: cosine similarity of the nearest neighbour, however low; None if the scope holds
             no vector.
-        candidates: servable neighbours that are similar enough, nearest first.
+        candidates: neighbours that are similar enough, nearest first; they may have expired.
     """
 
     nearest: float | None

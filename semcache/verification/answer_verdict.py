@@ -6,7 +6,8 @@ In this order:
 2. Refusals: two say the same, and one is different from an answer.
 3. A result that both work out or name: equal or not.
 4. "Yes" against "no"; a number or a negation that differs among the same words.
-5. A logistic model over `answer_comparison.features`. "Same" needs its chance above `SAME`
+5. Both begin with yes, or both with no, and one says nothing more: the same.
+6. A logistic model over `answer_comparison.features`. "Same" needs its chance above `SAME`
    and nothing that contradicts; of two long answers, a cosine of at least `_NEAR`, too.
    "Different" needs its chance below `DIFFERENT` and a reason: a number, date or name that
    contradicts, or no word in common and a cosine of at most `_FAR`. Else there is no verdict.

@@ -256,10 +256,10 @@ def _value(token: _Token) -> float | None:
     if token.is_number:
         try:
             return float(token.text.replace("\u2212", "-"))
-        except ValueError:  # digits that are no decimal ones
+        except ValueError:  # a word that ends in a raised digit, such as x²
             return None
     if token.stem in ("one", "first", "second") or token.stem in _MAGNITUDES:
-        return None  # "the one", "at first", "a second" count nothing
+        return None  # "the one", "at first", "a second" are not numbers
     return lexicon.NUMBER_WORDS.get(token.stem, lexicon.ORDINALS.get(token.stem))
 
 
@@ -270,7 +270,7 @@ def _continues(value: float, number: float, token: _Token) -> bool:
 
 
 def _is_month(token: _Token) -> bool:
-    """Whether a word names a month; "may" and "mar" alone do not."""
+    """Whether a word names a month: it is capitalised, and is not "May" at the start."""
     known = token.stem in lexicon.MONTHS and token.text[0].isupper()
     return known and not (token.stem == "may" and token.first)
 

@@ -1,4 +1,7 @@
-"""The seams of verification: what decides, what looks at two questions, what compares answers."""
+"""The protocols of verification.
+
+`Verification` and `Policy` decide, a `Verifier` compares questions, a `Judge` compares answers.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ if TYPE_CHECKING:
 class Verification(Protocol):
     """Decides which stored answer may be served, and learns whether that was right.
 
-    - `decide` changes nothing. All chance that it may use is its argument.
-    - What learns nothing still takes part in every call; it then does nothing with it.
-    - May be called from many threads at once. Raises nothing but what its parts raise.
+    - `decide` changes nothing. Its only source of randomness is the argument `draw`.
+    - An implementation that learns nothing has the `observe_*` methods, too; they do nothing.
+    - May be called from many threads at once. Raises only what its policy or store raises.
     """
 
     @property
@@ -36,7 +39,7 @@ class Verification(Protocol):
         ...
 
     def describe(self) -> str:
-        """What decides, for people."""
+        """A short description of how it decides, for people."""
         ...
 
     def decide(self, query: Query, neighbours: Neighbours, *, now: float, draw: float) -> Decision:
@@ -51,7 +54,7 @@ class Verification(Protocol):
     def examine(
         self, query: Query, candidates: Sequence[Candidate], *, now: float
     ) -> list[Candidate]:
-        """Every candidate with all evidence that can be had, for people to look at."""
+        """All candidates, each with as much evidence as can be gathered, for people to inspect."""
         ...
 
     def observe_lookup(self, lookup: Lookup) -> None:
@@ -59,7 +62,7 @@ class Verification(Protocol):
         ...
 
     def observe_answer(self, lookup: Lookup, fresh: Completion, entry_id: int | None) -> None:
-        """The model was asked: its answer shows what the candidate of the lookup was worth.
+        """The model was called: compare its answer with that of the lookup's candidate.
 
         Args:
             entry_id: of the entry that holds the fresh answer, if it was stored.
@@ -68,7 +71,7 @@ class Verification(Protocol):
 
     @property
     def judges(self) -> bool:
-        """Whether answers are compared at all, so that an audit would teach anything."""
+        """Whether answers are compared; if not, an audit would teach nothing."""
         ...
 
     def observe_audit(self, lookup: Lookup, fresh: Completion, entry_id: int | None) -> None:
@@ -76,12 +79,12 @@ class Verification(Protocol):
         ...
 
     def report(self, lookup: Lookup | str, right: bool, *, kind: ObservationKind) -> bool:
-        """Somebody says whether what a lookup served was right.
+        """Record a report on whether the answer that a lookup served was right.
 
         Returns whether the lookup is remembered.
 
         Raises:
-            StoreError: it could not be written.
+            StoreError: the report could not be written.
         """
         ...
 
@@ -94,11 +97,11 @@ class Verification(Protocol):
         ...
 
     def after_fork(self) -> None:
-        """In a child process: threads and locks are the parent's."""
+        """Renew threads and locks in a forked child process."""
         ...
 
     def close(self) -> None:
-        """Save, and compare no more. Raises `StoreError`."""
+        """Stop comparing answers, and save. Raises `StoreError`."""
         ...
 
 
@@ -116,7 +119,7 @@ class Policy(Protocol):
         ...
 
     def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
-        """Decide on fresh candidates, the nearest first. `draw` is uniform in [0, 1)."""
+        """Decide on unexpired candidates, the nearest first. `draw` is uniform in [0, 1)."""
         ...
 
 
@@ -124,7 +127,7 @@ class Verifier(Protocol):
     """A model that looks at two questions and says how likely one answer serves both.
 
     - The same pair gives the same number. May be called from many threads at once.
-    - Raises `EmbedderError` when it cannot.
+    - Raises `EmbedderError` if the model cannot be loaded.
     """
 
     def load(self) -> None:
@@ -132,7 +135,7 @@ class Verifier(Protocol):
         ...
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Log-odds that (stored, asked) ask for the same, for each pair."""
+        """Log-odds that one answer serves both questions, for each pair (stored, asked)."""
         ...
 
 
@@ -150,8 +153,9 @@ class Judge(Protocol):
     """Compares a stored answer with a fresh one to the same question.
 
     - Called in the background, one call at a time; it may ask a model, and take its time.
-    - Returns None where it is not sure. That counts for what it is worth: how often it is not sure
-      of answers that are the same, and of others, is learned. An exception is no label.
+    - Returns None if it is not sure. This is a verdict of its own: how often it is given for
+      answers that agree, and for answers that differ, is learned. If it raises, no label is
+      recorded.
     - May have an attribute `reliability`, a `Reliability`: how often it gives each verdict, as far
       as is known beforehand.
     """

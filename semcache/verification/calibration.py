@@ -33,11 +33,11 @@ from the labels known at that time only.
 
 Assumptions and limits:
 
-- The judge errs alike in all bins. If it calls more near-misses the same than other different
-  answers, errors are hidden.
+- The judge errs alike in all bins. If it takes near-misses for the same answer more often than it
+  does other wrong answers, errors stay hidden.
 - Traffic either changes slowly compared with the rate of labels, or fast enough for the alarm
   (E. S. Page, "Continuous inspection schemes", Biometrika 1954), which discounts old labels.
-- Errors within a bin are alike.
+- All candidates in a bin have about the same error rate.
 - The bound is on the expectation: over a few hits, more can be wrong by chance.
 - An adversary who can tell served answers from fresh ones can find the threshold, but cannot get
   around it: questions near a popular one are labelled like all others.
@@ -201,7 +201,7 @@ class Fit:
 
     @property
     def cautious(self) -> Counts:
-        """The errors to decide by: none is taken for nearly 0 or 1, whatever the labels say."""
+        """The error rates used for decisions, kept away from 0 and 1 (see `_NEARLY`)."""
         return tuple(min(max(error, _NEARLY), 1 - _NEARLY) for error in self.errors)
 
 
@@ -212,7 +212,7 @@ class ServingThreshold:
     Attributes:
         first_bin: the first bin that is served; `BINS` if nothing is served.
         expected: expected share of wrong answers among the served ones.
-        upper: cautious estimate of that share: plus `caution` standard deviations.
+        upper: `expected` plus `caution` standard deviations.
         same_words: expected share of wrong answers to questions with the same words.
     """
 
@@ -284,7 +284,7 @@ def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -
     traffic = wrong = 0.0
     slopes = np.zeros(BINS)
     for index in range(BINS - 1, -1, -1):
-        weight, error = seen[index] + 0.02, errors[index]
+        weight, error = seen[index] + 0.02, errors[index]  # a bin without traffic counts a little
         if error > config.worst * config.bound:
             break
         traffic += weight
@@ -327,7 +327,7 @@ _STEPS = 40
 _LONGEST_STEP = 1.5
 """Limit of one Newton step, in log-odds."""
 _CONVERGED = 1e-6
-"""A step in log-odds that is not worth another one."""
+"""Newton's method ends when no step, in log-odds, is longer than this."""
 _NEARLY = 1e-4
 """Decisions count no error rate as lower than this, and none as higher than 1 minus this."""
 _TINY = 1e-12
@@ -359,13 +359,15 @@ def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 # ------------------------------------------------------------------------------- the alarm
 
 _ALARM = math.log(200.0)
+"""Level of the test, in log-likelihood, at which the bound counts as broken."""
 
 
 def alarm_after(bins: Bins, right: bool, config: BoundConfig) -> tuple[Bins, bool]:
     """Test for a broken bound after a label in a bin that is served now.
 
     Page's test (CUSUM) of an error rate of `bound` against one several times as high; its level
-    never falls below zero. A false alarm takes about 200 times as many labels as a true one.
+    never falls below zero. While the bound holds exactly, a false alarm takes more than 100 times
+    as many labels as a true one.
 
     Returns the counts with the new alarm level, and whether the bound is clearly broken.
     """

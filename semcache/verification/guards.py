@@ -3,8 +3,8 @@
 A finding quotes the words, so that a refusal can be understood ("2 years / 3 years"). It is
 `decisive` if each question says something of the kind that the other contradicts ("to Boston" /
 "to Denver"), and not if one merely says more. Rules only, nothing learned; tens of microseconds
-for a pair. How much a finding of each kind counts is measured: the shipped prior weighs it by how
-often answers were right in spite of such findings (`prior`).
+for a pair. A decisive finding of a kind in `features.REFUSING` refuses the candidate. All others
+are features, weighed by how often answers were right in spite of them (`prior`).
 """
 
 from __future__ import annotations

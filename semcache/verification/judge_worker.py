@@ -118,7 +118,7 @@ class JudgeWorker:
         """Accept no more comparisons, and make those that wait, for at most `CLOSING_TIME`.
 
         Returns the comparisons that were not made. A judge that is still busy with one of them
-        is not listened to any more, and is stopped where it next runs Python code: a thread that
+        is ignored, and interrupted where it next runs Python code: a thread that
         is inside a native library when the interpreter ends can abort or block the process.
         """
         self._closed = True

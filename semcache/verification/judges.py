@@ -20,11 +20,11 @@ _SPACE = re.compile(r"\s+")
 _PIECE = 800
 """Characters that an embedding model reads at once without truncation."""
 _PIECES = 8
-"""Pieces of a text that are embedded; texts longer than that are not compared by cosine."""
+"""Maximum number of pieces of a text that are embedded; the rest of it is ignored."""
 
 
 def reliability_of(judge: Any) -> Reliability:
-    """What is expected of a judge's verdicts: what it says itself, or what holds of most."""
+    """The judge's own `reliability`, or the default for judges without one."""
     stated = getattr(judge, "reliability", None)
     return stated if isinstance(stated, Reliability) else JUDGED_BY_FUNCTION
 
@@ -51,9 +51,10 @@ class LocalJudge:
     """Compares two answers locally, without a language model. The default judge.
 
     Equal texts are the same answer. Otherwise the words of both, without those of the question,
-    are compared over the whole texts (`answer_verdict`). Answers are the same if one contains the
-    other; they differ if a number, date, name or polarity contradicts, or if they have nothing
-    in common. If neither is clear, the judge is not sure.
+    are compared over the whole texts (`answer_verdict`). Rules settle the clear cases, a small
+    model of shared words, names and numbers the rest. "Different" needs a number, date, name or
+    polarity that contradicts, or two answers with nothing in common. If neither is clear, the
+    judge is not sure.
 
     Args:
         embed: returns unit vectors, float32[n, d]; used for few pairs, and never decisive alone.

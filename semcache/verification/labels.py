@@ -1,4 +1,4 @@
-"""From lookups to what the ledger remembers of them."""
+"""Makes labels, served hits and pending comparisons from lookups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semcache.types import (
 
 
 def chance_of_candidate(candidate: Candidate | None) -> float | None:
-    """The chance that a candidate is right; None if nobody looked, or a guard refused it."""
+    """The chance that a candidate is right; None without evidence, or if a guard refused."""
     if candidate is None or candidate.evidence is None:
         return None
     return candidate.evidence.chance
@@ -40,7 +40,7 @@ def served_hit(lookup: Lookup, now: float) -> ServedHit:
 def label_of(
     hit: ServedHit, right: bool, kind: ObservationKind, now: float, writer: str
 ) -> Observation:
-    """What somebody says of a served hit, as a label."""
+    """A report on a served hit, as a label."""
     return Observation(
         at=now,
         writer=writer,

@@ -25,7 +25,7 @@ from semcache.verification.decision import no_candidate, servable
 from semcache.verification.features import model_supports
 from semcache.verification.labels import chance_of_candidate
 from semcache.verification.learner import Learner
-from semcache.verification.policies import FLOOR, LOOKED_AT, NEIGHBOURS, CalibratedPolicy
+from semcache.verification.policies import FLOOR, MAX_EVALUATED, NEIGHBOURS, CalibratedPolicy
 
 
 class LearnedVerification:
@@ -94,7 +94,7 @@ class LearnedVerification:
                 continue
             evidence = self._evidence(question, candidate, agreement)
             if self._wants_model(evidence, question):
-                if asked >= LOOKED_AT and not every_one:
+                if asked >= MAX_EVALUATED and not every_one:
                     break
                 asked += 1
                 evidence = self._with_model(candidate.entry.question or "", question, evidence)

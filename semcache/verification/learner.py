@@ -1,4 +1,4 @@
-"""Turns answers and reports into labels, learns from them, and stores both.
+"""Turns answers and reports into labels, learns from them, and stores labels and learned state.
 
 A label costs a call to the model, but most of these calls are made anyway: on a miss, the fresh
 answer shows whether the refused candidate was right. In addition, the model is called for a small

@@ -1,8 +1,8 @@
 """Words that decide what a question asks for: numbers, units, dates, opposites, languages.
 
-Tables only; `guards` uses them. They are in English, since tables for another language would have
-to be written by somebody who speaks it. For questions in other languages, numbers and identifiers
-are still compared, and most other tables find nothing.
+Tables only, for `guards`, `roles`, `spelling` and `answers`. Most are in English, since tables for
+another language would have to be written by somebody who speaks it. For questions in other
+languages, numbers and identifiers are still compared, and most other tables find nothing.
 """
 
 from __future__ import annotations
@@ -190,9 +190,9 @@ AFTER_I = frozenset(
         "don't see saw say said go went ask try tried make made take took feel change cancel pay"
     ).split()
 )
-"""Words beside which a small "i" is the pronoun."""
+"""Words after a small "i" that is the pronoun; `BEFORE_I`: words before it."""
 SHORT_ACRONYMS = frozenset("us it who aids or in me ok hi pa ma la id al de".split())
-"""Words that are an acronym or a state in capitals, and another word in small letters."""
+"""Words that are an acronym or a US state in capitals, and another word in small letters."""
 CASE_WORDS = frozenset(
     (
         "polish march may turkey china chile reading nice mobile job bath cork lima will mark bill "

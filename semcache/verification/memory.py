@@ -1,4 +1,4 @@
-"""What a cache has learned, as facts beside its entries: read and written in one place."""
+"""Loads and saves what a cache has learned, in the backend's metadata."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_state(metadata: Metadata) -> dict[str, Any]:
     """
     state = json.loads(metadata.meta(_STATE) or "{}")
     if not isinstance(state, dict):
-        raise ValueError("the saved state is no object")
+        raise ValueError("the saved state is not a JSON object")
     return state
 
 

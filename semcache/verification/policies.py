@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 5
 """Candidates fetched for the calibrated policy: whether they agree is evidence, too."""
-LOOKED_AT = 3
+MAX_EVALUATED = 3
 """Maximum number of candidates of a lookup that the pair model scores."""
 FLOOR = 0.55
 """Minimum similarity of a candidate."""

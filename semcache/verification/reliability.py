@@ -38,12 +38,15 @@ Shares = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How often a judge gives each verdict, before anything is known of the traffic.
+    """How often a judge gives each verdict: as expected beforehand, or as learned from traffic.
 
     Attributes:
         on_same: shares of the verdicts on two answers that mean the same.
         on_different: shares of the verdicts on two answers that do not.
         strength: for how many verdicts of each kind this counts.
+
+    Raises:
+        ValueError: shares are not positive, or do not add up to 1.
     """
 
     on_same: Shares
@@ -92,8 +95,8 @@ class Reliability:
         """The verdicts on the same answers, with the learned share of equal ones.
 
         Whether a model repeats itself word for word depends on the application, and is learned
-        quickly. How the judge divides the others stays as it was expected: if it could be learned
-        here that the judge calls the same answers different, real errors would be explained away.
+        quickly. The proportions of the other verdicts stay as expected: if they could change, real
+        errors could be explained away as the judge calling the same answers different.
         """
         equal = (_REPEATS * self.on_same[0] + counts[0]) / (_REPEATS + sum(counts))
         equal = min(equal, 1 - 3 * _LEAST_SHARE)
@@ -120,14 +123,14 @@ class Reliability:
 
 
 _SUREST = 0.9
-"""However unlikely two questions are to have one answer, some do."""
+"""The highest error rate assumed here: even unlikely pairs sometimes have one answer."""
 _REPEATS = 4.0
 """For how many verdicts the expected share of equal answers counts."""
 _LEAST_SHARE = 1e-4
 
 
 def _no_less_unsure(on_different: Shares, unsure: float) -> Shares:
-    """The shares with at least this much "not sure", which must never speak for an answer."""
+    """Raise the share of "not sure" to `unsure`, so that it never counts in favour of an answer."""
     equal, same, different, before = on_different
     if before >= unsure:
         return on_different
@@ -136,9 +139,9 @@ def _no_less_unsure(on_different: Shares, unsure: float) -> Shares:
 
 
 CERTAIN = Reliability((0.499, 0.499, 0.001, 0.001), (0.0005, 0.0005, 0.998, 0.001), 1e6)
-"""A person, or a judge that knows."""
+"""A person, or a judge that is always right."""
 JUDGED_BY_FUNCTION = Reliability((0.2, 0.78, 0.01, 0.01), (0.002, 0.008, 0.98, 0.01), 100.0)
-"""What is expected of a judge that says nothing of itself."""
+"""For a judge without an attribute `reliability`."""
 JUDGED_BY_MODEL = Reliability((0.15, 0.8, 0.04, 0.01), (0.002, 0.038, 0.95, 0.01), 40.0)
 """What is expected of a language model."""
 

@@ -81,7 +81,7 @@ def same_words(stored: str, asked: str) -> bool:
 
 
 def difference(stored: str, asked: str) -> Finding | None:
-    """The first difference in case, signs or layout that may change the answer; None without one.
+    """The first difference in case, signs or layout that may change the answer, or None.
 
     Where the words differ as well, only the options of commands are compared: other differences
     are for the models to judge.
@@ -92,7 +92,7 @@ def difference(stored: str, asked: str) -> Finding | None:
         return flags
     code = _is_code(stored) or _is_code(asked)
     if _layout(stored, code) != _layout(asked, code):
-        return Finding("layout", "these line breaks", "other line breaks")
+        return Finding("layout", "its line breaks or indentation", "different ones")
     one, other = _tokens(stored), _tokens(asked)
     if len(one) != len(other):
         return _split_otherwise(one, other, code)
@@ -203,7 +203,7 @@ def _flags(stored: str, asked: str) -> Finding | None:
 
 
 def _layout(text: str, code: bool) -> list[tuple[str, str]]:
-    """The white space around each line; of a letter with one or two lines of prose, nothing."""
+    """The white space around each line; [] for a single line, or for two lines of prose."""
     lines = text.strip("\n").rstrip().split("\n")
     if len(lines) == 1 or (len(lines) == 2 and not code):
         return []

@@ -92,7 +92,7 @@ class CalibrationState:
         """The threshold of a namespace that has hardly any labels.
 
         What other namespaces have taught may make it more careful than a new cache, never less:
-        their questions and answers may be of quite another kind, or sent to open the threshold.
+        their questions and answers may be of quite another kind, or sent on purpose to lower it.
         """
         overall = self._thresholds[OVERALL]
         if self._new is None:

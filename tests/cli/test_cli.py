@@ -142,6 +142,38 @@ def test_delete_and_clear(filled: Path) -> None:
     assert run("clear", "--older-than", "soon", path=filled)[0] == 1
 
 
+def test_warm_fills_a_cache_from_a_log(tmp_path: Path) -> None:
+    """Answers of a log are served from the first lookup on; what cannot be read is said."""
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        '{"prompt": "How do I reset my password?", "response": "Open Settings."}\n'
+        '{"prompt": "Are you open?", "response": "Yes.", "namespace": "b", "model": "m2"}\n'
+        "no JSON\n"
+    )
+    where = str(tmp_path / "cache")
+    code, _, err = run("warm", str(log), "--cache", where, "-n", "support", "-m", "m")
+    assert code == 0
+    for words in ("stored 2 answers", "record 3 is left out", "1 records could not be read"):
+        assert words in err
+    found = as_json(
+        "explain", "how can I reset my password", "-n", "support", "-m", "m", "--cache", where
+    )
+    assert (found["decision"], found["tier"]) == ("hit", "semantic")
+    assert as_json("explain", "Are you open?", "-n", "b", "-m", "m2", "--cache", where)["tier"]
+    log.write_text("no JSON\n")
+    assert run("warm", str(log), "--cache", where)[0] == 3
+
+
+def test_explain_says_where_else_entries_are(tmp_path: Path, filled: Path) -> None:
+    """A request in another scope finds nothing, and is told which scopes there are."""
+    found = as_json("explain", "anything", "-m", "no such model", "--cache", str(filled))
+    assert found["decision"] == "miss"
+    assert found["other_scopes"]
+    assert {"entry_id", "entries", "model", "params"} <= found["other_scopes"][0].keys()
+    _, out, _ = run("explain", "anything", "-m", "no such model", "--cache", str(filled))
+    assert "--like" in out
+
+
 def test_export_and_import_are_a_round_trip(
     filled: Path, tmp_path: Path, embedder: DefaultEmbedder
 ) -> None:

@@ -56,7 +56,7 @@ class IndexFiles(Protocol[IndexT]):
         """Build (index, last id, last deletion) from the store, and write a snapshot.
 
         Args:
-            anew: build even if another process has written a usable snapshot meanwhile.
+            force: build even if another process has written a usable snapshot meanwhile.
         """
         ...
 

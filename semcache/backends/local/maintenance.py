@@ -66,8 +66,8 @@ class LocalMaintenance:
             repository.save_snapshot()
         versions = store.key_versions()
         problems += [
-            f"{count} entries have keys of version {version} of the canonical form and can no "
-            f"longer be found (this semcache uses version {keys.KEY_VERSION})"
+            f"{count} entries have exact keys of version {version}, which the exact tier can no "
+            f"longer find (this semcache uses version {keys.KEY_VERSION})"
             for version, count in versions.items()
             if version != keys.KEY_VERSION
         ]

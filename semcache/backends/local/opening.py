@@ -23,10 +23,10 @@ class LocalOptions:
         vectors: how new vectors are stored: "float32", "float16" or "int8". A directory may hold
             a mixture.
         busy_timeout: how many seconds a write waits for another process's write.
-        exact_below: scopes with fewer entries than this are searched exactly; None means the
-            default of 8,192.
+        exact_below: scopes with fewer entries than this are not divided into inverted lists;
+            None means the default of 8,192.
         index_in_background: whether large indexes are built in the background. False builds them
-            inside the write that makes them due, so that equal runs give equal hits.
+            inside the call that makes them due, so that equal runs give equal hits.
 
     Raises:
         ConfigError: a value is wrong.

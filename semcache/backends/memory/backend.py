@@ -25,7 +25,13 @@ from semcache.types import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from semcache.backends.base import Progress
     from semcache.types import Vector
+
+_FORK_WAIT = 1.0
+"""Seconds that a fork waits for a thread that uses the store."""
 
 
 def _forget_nothing(ids: Sequence[int]) -> None:
@@ -116,7 +122,7 @@ class MemoryBackend:
         """Always None: no other process can use this backend."""
 
     def hold(self) -> None:
-        self.store.lock.acquire()
+        self.store.lock.acquire(timeout=_FORK_WAIT)
 
     def let_go(self) -> None:
         self.store.lock.release()
@@ -146,6 +152,12 @@ class MemoryKind(BackendKind):
         if not create:
             raise self.cannot(f"opened from another process ({location})")
         return MemoryBackend()
+
+    def backup(self, location: str, to: Path, progress: Progress) -> int:  # noqa: ARG002
+        raise self.cannot("backed up: it ends with its process")
+
+    def check_backup(self, source: Path) -> None:  # noqa: ARG002
+        raise self.cannot("restored: it ends with its process")
 
     def exists(self, location: str) -> bool:  # noqa: ARG002 - never
         return False

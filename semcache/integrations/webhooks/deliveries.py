@@ -1,4 +1,4 @@
-"""Records deliveries on disk, so that a repeat does nothing, not even after a restart."""
+"""Records deliveries on disk, so that a repeat has no effect, even after a restart."""
 
 from __future__ import annotations
 

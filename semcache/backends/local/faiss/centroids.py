@@ -34,7 +34,7 @@ class CoarseQuantizer:
         centroids: float32[l, d], unit vectors; empty if the scope has only one list.
         part: the centroids as codes, uint8[l, d], ready to be scanned.
         quantizer: turns vectors into codes.
-        edges: float32[d], the threshold of each dimension's sign bit (`Quantizer.thresholds`).
+        thresholds: float32[d], the threshold of each dimension's sign bit (`Quantizer.thresholds`).
     """
 
     centroids: NDArray[np.float32]

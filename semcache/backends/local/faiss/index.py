@@ -1,9 +1,9 @@
 """Nearest neighbours by FAISS, as a log-structured merge tree: a segment and mem tables.
 
-New vectors go to a mem table, a partition for each scope. When it has grown, it is frozen and
-merged in the background with the sealed segment into a new segment, which replaces both
-(P. O'Neil et al., Acta Informatica 33, 1996). A delete takes effect at once: the row is removed
-from the mem table, or gets a tombstone if it is in the segment.
+New vectors go to a mem table, which has a partition for each scope. When it has grown, it is frozen
+and merged in the background with the sealed segment into a new segment, which replaces both (P.
+O'Neil et al., Acta Informatica 33, 1996). A delete takes effect at once: the row is removed from
+the mem table, or gets a tombstone if it is in the segment.
 
 A search probes lists of its own scope only, so that it cannot return a vector of another scope,
 however near. Vectors have unit length: the inner product that FAISS computes is the cosine.

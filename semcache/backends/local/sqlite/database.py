@@ -96,7 +96,7 @@ class Database:
         busy_timeout: how many seconds to wait for another process's write.
 
     Raises:
-        StoreError: the file cannot be created, opened or read, or is not such a database.
+        StoreError: the file cannot be created, opened or read, or is not the database of a cache.
         StoreVersionError: a newer semcache wrote the file.
     """
 
@@ -192,8 +192,8 @@ class Database:
         start = time.monotonic()
         if not self._write_lock.acquire(timeout=self._busy_timeout):
             raise StoreError(
-                f"Cannot {action} {self.path}: it was locked for {self._busy_timeout} s. "
-                "Another program has locked the database; end its transaction and try again."
+                f"Cannot {action} {self.path}: another thread of this program was writing for "
+                f"{self._busy_timeout} s. Try again, or raise busy_timeout."
             )
         try:
             with self._store_errors(action):

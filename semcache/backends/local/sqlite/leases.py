@@ -2,8 +2,9 @@
 
 A lease is a row with its owner and a heartbeat, which the holder increments while it lives. A
 waiting process watches the heartbeat by its own clock. If the heartbeat has not changed for several
-seconds, the holder is dead and the lease may be taken over. Clocks of different processes are never
-compared, so a clock that steps, or differs between containers, does no harm.
+seconds, the holder is dead and the lease may be taken over. So clocks of different processes are
+not compared to tell whether a holder lives. Only `_VOID_FOR` and `_MAX_AGE` compare this process's
+clock with times that another has written; if the clocks differ, the model is called once more.
 
 Leases are not part of the main database, so that taking one neither changes its revision nor waits
 for a large write. The file can be lost without harm: without leases, every process calls the model
@@ -259,5 +260,5 @@ class SQLiteLeases:
             self._connection = None
         return StoreError(
             f"Cannot use {self._path}: {error}. Until it can be used, several processes may call "
-            "the model for the same request. The file may be deleted."
+            "the model for the same request. You can safely delete the file."
         )

@@ -1,4 +1,4 @@
-"""The tables of labels and served hits."""
+"""The tables of labels, served hits and pending comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements and row conversions of the tables `observations` and `serves`."""
+"""Statements and row conversions of the tables `observations`, `serves` and `comparisons`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COMPARISONS = (
     " FROM comparisons c JOIN entries e ON e.id = c.entry_id ORDER BY c.id LIMIT ?"
 )
 COMPARISONS_KEPT = 1000
-"""How many comparisons wait for a process that makes them."""
+"""The most comparisons that are kept until a process can make them."""
 FORGET_COMPARISONS = "DELETE FROM comparisons WHERE id <= (SELECT max(id) FROM comparisons) - ?"
 OBSERVATIONS_KEPT = 200_000
 """How many labels are kept."""

@@ -190,7 +190,7 @@ def _migrations() -> Migrations:
 
     @migrations(name="0004_comparisons")
     def comparisons(db: Database) -> None:
-        """Comparisons that a program left when it ended; unsure judges; keys of version 2."""
+        """Pending comparisons; whether a judge was unsure; exact keys of version 2."""
         for column in ("unsure", "equal"):
             db.execute(f"ALTER TABLE observations ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
         db.execute(

@@ -31,7 +31,10 @@ _TABLES = {
     "meta": "rowid",
     "observations": "id",
 }
-"""The tables to copy, each with its key column. Served hits and deletions are dispensable."""
+"""The tables to copy, each with its key column.
+
+Served hits, pending comparisons and the log of deletions are not recovered.
+"""
 _SUFFIXES = ("", "-wal", "-shm")
 _EMBEDDER_NAMES = ("fingerprint", "dimension")
 _KEY_LENGTH = 32
@@ -103,7 +106,9 @@ def recover(
                 os.replace(f"{path}{suffix}", f"{kept_at}{suffix}")
         os.replace(new, path)
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"Cannot repair {path}: {error}. It was left unchanged.") from error
+        raise StoreError(
+            f"Cannot repair {path}: {error}. The damaged file is unchanged, at {path} or {kept_at}."
+        ) from error
     finally:
         with suppress(OSError):
             _remove(copy, new)

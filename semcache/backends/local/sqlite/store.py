@@ -92,7 +92,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         vectors: how new vectors are encoded; see `semcache.backends.vectors`.
 
     Raises:
-        StoreError: the file cannot be created, opened or read, or is not such a database.
+        StoreError: the file cannot be created, opened or read, or is not the database of a cache.
         StoreVersionError: a newer semcache wrote the file.
     """
 

@@ -137,5 +137,5 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert len(faults) == 1
     path.write_bytes(b"no database" * 100)
     Path(f"{path}-wal").unlink(missing_ok=True)
-    with pytest.raises(StoreError, match="may be deleted"):
+    with pytest.raises(StoreError, match="safely delete"):
         SQLiteLeases(path, faults.append).take(KEY, SCOPE, None)

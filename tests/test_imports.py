@@ -75,10 +75,10 @@ def watch(event, args):
 sys.addaudithook(watch)
 
 from semcache.embedders.default import DefaultEmbedder
-from semcache.embedders.reference import least_cosine
+from semcache.embedders.reference import min_cosine
 from semcache.verification.pair_model import PairModel
 
-assert least_cosine(DefaultEmbedder()) >= 0.98
+assert min_cosine(DefaultEmbedder()) >= 0.98
 assert PairModel().logits([("How do I pay?", "How can I pay?")])[0] > 0
 assert not done, done
 """

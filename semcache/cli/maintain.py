@@ -134,7 +134,7 @@ def check(
 def warmup(as_json: AsJson = False) -> None:
     """Load the models, and compare this machine's embeddings with the original model's."""
     from semcache.embedders.default import DefaultEmbedder
-    from semcache.embedders.reference import LEAST_COSINE, SENTENCES, least_cosine
+    from semcache.embedders.reference import MIN_COSINE, SENTENCES, min_cosine
     from semcache.verification.pair_model import PairModel
 
     embedder, verifier = DefaultEmbedder(), PairModel()
@@ -145,7 +145,7 @@ def warmup(as_json: AsJson = False) -> None:
         "embedding": median(_timed(embedder.embed, [text]) for text in SENTENCES),
         "verifying": median(_timed(verifier.logits, [pair]) for pair in pairs),
     }
-    agreement = least_cosine(embedder)
+    agreement = min_cosine(embedder)
     if as_json:
         found = {"fingerprint": embedder.fingerprint, "least_cosine": agreement}
         print_json({**found, "sentences": len(SENTENCES), "seconds": taken})
@@ -157,9 +157,9 @@ def warmup(as_json: AsJson = False) -> None:
             f"{ms['verifying']}\nlowest cosine to the original model over {len(SENTENCES)} "
             f"sentences: {agreement:.4f}"
         )
-    if agreement < LEAST_COSINE["int8"]:
+    if agreement < MIN_COSINE["int8"]:
         console(stderr=True).print(
-            f"PROBLEM: at least {LEAST_COSINE['int8']} is expected. On this machine the model "
+            f"PROBLEM: at least {MIN_COSINE['int8']} is expected. On this machine the model "
             'gives wrong vectors; use DefaultEmbedder("float32") as the embedder of the cache.'
         )
         raise typer.Exit(NOTHING_FOUND)

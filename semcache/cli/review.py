@@ -124,7 +124,7 @@ def tune(
     from semcache.errors import EmbedderError, RequestError
     from semcache.options import CONFIDENCE
     from semcache.tools.logs import Call, read_log
-    from semcache.tools.tuning import look_through
+    from semcache.tools.tuning import label_pairs
     from semcache.tools.tuning import tune as fit
     from semcache.verification.memory import install_prior
     from semcache.verification.pair_model import PairModel
@@ -144,7 +144,7 @@ def tune(
     judge = judge_of("local", embedder, None)
     assert judge is not None
     with progress("comparing pairs") as bar:
-        pairs = look_through(calls, embedder, model, judge, bar)
+        pairs = label_pairs(calls, embedder, model, judge, bar)
     tuned = fit(pairs, len(calls), config, with_model=model is not None)
     kept = tuned.weights is not None and not dry_run and cache is not None
     if kept:

@@ -35,7 +35,7 @@ from semcache.embedders.minilm import (
     versioned,
 )
 from semcache.embedders.onnx import OnnxEmbedder
-from semcache.embedders.reference import LEAST_COSINE, least_cosine
+from semcache.embedders.reference import MIN_COSINE, min_cosine
 from semcache.errors import EmbedderError
 
 
@@ -117,11 +117,11 @@ def _write(original: Path, directory: Path) -> None:
 
 
 def _check(embedder: OnnxEmbedder) -> None:
-    agreement = least_cosine(embedder)
-    if agreement < LEAST_COSINE["float32"]:
+    agreement = min_cosine(embedder)
+    if agreement < MIN_COSINE["float32"]:
         raise EmbedderError(
             f"The export of {MODEL} in float32 agrees with the original only to a cosine of "
-            f"{agreement:.4f} on this machine, less than the required {LEAST_COSINE['float32']}. "
+            f"{agreement:.4f} on this machine, less than the required {MIN_COSINE['float32']}. "
             "It will not be used."
         )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 REFERENCE_FILE = Path(__file__).with_name("reference.npy")
 REFERENCE_SHA256 = "209ae84b5c0dc8f78d78f72d87b3caa87c0023beab5f54a4d83af87d827dc994"
 
-LEAST_COSINE = {"int8": 0.98, "float32": 0.9999}
+MIN_COSINE = {"int8": 0.98, "float32": 0.9999}
 """Minimum cosine of a form's vector and the original's, on every sentence."""
 
 SENTENCES = (
@@ -87,7 +87,7 @@ def load_reference(file: Path = REFERENCE_FILE) -> Vector:
     return vectors
 
 
-def least_cosine(embedder: Embedder) -> float:
+def min_cosine(embedder: Embedder) -> float:
     """The lowest cosine with the original's vectors over `SENTENCES`, on this machine."""
     reference = load_reference()
     return float(np.einsum("ij,ij->i", embedder.embed(SENTENCES), reference).min())

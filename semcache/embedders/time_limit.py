@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from semcache.embedders.base import Embedder
     from semcache.types import Vector
 
-MOST_HUNG = 4
+MAX_HUNG_CALLS = 4
 """Maximum number of hung calls; no further calls are made while there are this many."""
-REST = 30.0
+COOLDOWN = 30.0
 """Seconds after a timeout during which the embedder is not called."""
 
 
@@ -31,14 +31,14 @@ class TimeLimited:
 
     Args:
         seconds: maximum duration of one call of `embed`; loading the model does not count.
-        rest: seconds after a timeout during which the embedder is not called.
+        cooldown: seconds after a timeout during which the embedder is not called.
     """
 
-    def __init__(self, embedder: Embedder, seconds: float, *, rest: float = REST) -> None:
+    def __init__(self, embedder: Embedder, seconds: float, *, cooldown: float = COOLDOWN) -> None:
         self._embedder = embedder
         self._seconds = seconds
-        self._rest = rest
-        self._hung_until = 0.0
+        self._cooldown = cooldown
+        self._paused_until = 0.0
         self._idle: list[_Worker] = []
         self._hung: list[_Worker] = []
 
@@ -65,13 +65,13 @@ class TimeLimited:
         return self._embedder.count_tokens(text)
 
     def embed(self, texts: Sequence[str]) -> Vector:
-        if time.monotonic() < self._hung_until:
+        if time.monotonic() < self._paused_until:
             raise EmbedderError(
                 f"{self.fingerprint} recently timed out (no answer within {self._seconds} s); it "
                 "is not called for now."
             )
         self._hung = [worker for worker in self._hung if worker.alive]
-        if len(self._hung) >= MOST_HUNG:
+        if len(self._hung) >= MAX_HUNG_CALLS:
             raise EmbedderError(
                 f"{self.fingerprint} has {len(self._hung)} hung calls; it is not called until one "
                 "of them returns."
@@ -81,7 +81,7 @@ class TimeLimited:
         outcome = worker.run(lambda: self._embedder.embed(texts), self._seconds)
         if outcome is None:
             self._hung.append(worker)
-            self._hung_until = time.monotonic() + self._rest
+            self._paused_until = time.monotonic() + self._cooldown
             raise EmbedderError(f"{self.fingerprint} did not answer within {self._seconds} s.")
         self._idle.append(worker)
         if isinstance(outcome, Exception):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 RATES = (0.01, 0.02, 0.05, 0.10, 0.20)
-LEARNED_FROM = 0.7
+TRAIN_SHARE = 0.7
 """Fraction of the calls, from the start of the log, used for training."""
 _MIN_PAIRS = 100
 """Minimum number of labelled pairs in each of the two parts."""
@@ -46,7 +46,7 @@ Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class LabelledPair:
     """A labelled pair of a call and one of its neighbours.
 
     Attributes:
@@ -104,13 +104,13 @@ class Tuned:
     with_model: bool
 
 
-def look_through(
+def label_pairs(
     calls: Sequence[Call],
     embedder: Embedder,
     model: Verifier | None,
     judge: Judge,
     progress: Progress | None = None,
-) -> list[Looked]:
+) -> list[LabelledPair]:
     """Pair every call with its nearest earlier calls, and label the pairs.
 
     Pairs of which the judge is not sure are left out.
@@ -119,7 +119,7 @@ def look_through(
         model: the pair model; None means features without its score.
         progress: called with the number of calls done and the total.
     """
-    labelled: list[Looked] = []
+    labelled: list[LabelledPair] = []
     scopes: dict[bytes, list[int]] = {}
     vectors: dict[int, Vector] = {}
     rules = KeyRules()
@@ -143,7 +143,7 @@ def _label_neighbours(
     vectors: dict[int, Vector],
     model: Verifier | None,
     judge: Judge,
-) -> list[Looked]:
+) -> list[LabelledPair]:
     if not earlier:
         return []
     similarity = np.stack([vectors[other] for other in earlier]) @ vectors[number]
@@ -156,7 +156,7 @@ def _label_neighbours(
         right = _agree(calls[earlier[at]], calls[number], judge)
         evidence = _evidence(stored, asked, float(similarity[at]), model)
         if right is not None and evidence.features:
-            labelled.append(Looked(number, evidence.features, right))
+            labelled.append(LabelledPair(number, evidence.features, right))
     return labelled
 
 
@@ -178,18 +178,20 @@ def _question(call: Call) -> str:
     return keys.query(call.request, KeyRules()).question or ""
 
 
-def tune(looked: Sequence[Looked], calls: int, rules: BoundConfig, *, with_model: bool) -> Tuned:
+def tune(
+    looked: Sequence[LabelledPair], calls: int, rules: BoundConfig, *, with_model: bool
+) -> Tuned:
     """Train on the earlier calls, and compare with the shipped weights on the later ones.
 
     Args:
-        looked: labelled pairs of `look_through`.
+        looked: labelled pairs of `label_pairs`.
         calls: number of calls in the log.
         with_model: whether the features include the pair model's score.
 
     Raises:
         ConfigError: there are too few labelled pairs to compare.
     """
-    split = int(LEARNED_FROM * calls)
+    split = int(TRAIN_SHARE * calls)
     early = [pair for pair in looked if pair.call < split]
     late = [pair for pair in looked if pair.call >= split]
     if min(len(early), len(late)) < _MIN_PAIRS:
@@ -223,7 +225,7 @@ def _why_not(before: Frontier, after: Frontier, served: int, wrong: int, rules: 
     return ""
 
 
-def frontier(looked: Sequence[Looked], weights: Weights) -> Frontier:
+def frontier(looked: Sequence[LabelledPair], weights: Weights) -> Frontier:
     """How many calls could be served at each rate, with the likeliest candidate of each call."""
     logits = [(weights.logit(pair.features), pair) for pair in looked]
     best: dict[int, tuple[float, bool]] = {}
@@ -243,7 +245,7 @@ def frontier(looked: Sequence[Looked], weights: Weights) -> Frontier:
     return Frontier(RATES, tuple(hits.values()), loss / max(1, len(looked)))
 
 
-def cold(looked: Sequence[Looked], weights: Weights, rules: BoundConfig) -> tuple[int, int]:
+def cold(looked: Sequence[LabelledPair], weights: Weights, rules: BoundConfig) -> tuple[int, int]:
     """(served, wrong) at the initial serving threshold, before any label."""
     _, threshold = calibration.overall(calibration.Bins(), rules)
     best: dict[int, tuple[float, bool]] = {}

@@ -36,11 +36,11 @@ from semcache.embedders.minilm import (
 from semcache.embedders.onnx import OnnxEmbedder
 from semcache.embedders.pool import EmbedderPool
 from semcache.embedders.reference import (
-    LEAST_COSINE,
+    MIN_COSINE,
     REFERENCE_FILE,
     SENTENCES,
-    least_cosine,
     load_reference,
+    min_cosine,
 )
 from semcache.embedders.remote import RemoteEmbedder
 from semcache.embedders.sentence_transformer import SentenceTransformerEmbedder
@@ -171,8 +171,8 @@ def test_the_default_model_agrees_with_the_original(
 ) -> None:
     """What is shipped keeps the cosine that its form promises, on every test sentence."""
     found = cosines(embedder.embed(SENTENCES), original.embed(SENTENCES))
-    assert found.min() >= LEAST_COSINE["int8"]
-    assert least_cosine(embedder) == pytest.approx(found.min(), abs=1e-5)
+    assert found.min() >= MIN_COSINE["int8"]
+    assert min_cosine(embedder) == pytest.approx(found.min(), abs=1e-5)
     assert embedder.fingerprint == "all-MiniLM-L6-v2/53aa51172d142c89/int8-1"
 
 
@@ -211,7 +211,7 @@ def test_the_shipped_files_may_be_links(tmp_path: Path, monkeypatch: pytest.Monk
     for file in SHIPPED.iterdir():
         (tmp_path / file.name).symlink_to(file)
     monkeypatch.setattr(onnx_embedder, "SHIPPED", tmp_path)
-    assert least_cosine(DefaultEmbedder()) >= LEAST_COSINE["int8"]
+    assert min_cosine(DefaultEmbedder()) >= MIN_COSINE["int8"]
 
 
 def test_float32_is_exported_where_a_cache_needs_it(

@@ -152,7 +152,12 @@ def warm(
     ] = None,
     embedder_name: EmbedderName = None,
 ) -> None:
-    """Store the answers of a log, so that a new cache serves from its first lookup."""
+    """Store the answers of a log, so that a new cache serves from its first lookup.
+
+    Decorated functions find them with name=None, as `lookup` and `get` do.
+    """
+    if not log.exists():
+        raise RequestError(f"There is no file {log}.")
     from semcache.semantic_cache import SemanticCache
     from semcache.tools.logs import Call, Unread, read_log
     from semcache.tools.warming import completed

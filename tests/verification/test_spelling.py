@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcache.verification.features import extract_evidence
+from semcache.verification.guards import compare
 from semcache.verification.spelling import difference, same_words
 
 PAIRS = Path(__file__).parents[2] / "benchmarks" / "data" / "spelling.jsonl"
@@ -110,6 +111,20 @@ def test_careless_spelling_is_left_to_the_models(one: str, other: str) -> None:
     """It is not the same words, and no guard refuses it."""
     assert not same_words(one, other)
     assert difference(one, other) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Is the kettle safe for children?", "Is the kettle unsafe for children?"),
+        ("Why is my account inactive?", "Why is my account active?"),
+        ("Is the glass unbreakable?", "Is the glass breakable?"),
+    ],
+)
+def test_a_negating_prefix_is_an_opposite(one: str, other: str) -> None:
+    """Safe and unsafe, in either order."""
+    assert [f.kind for f in compare(one, other)] == ["opposite"]
+    assert [f.kind for f in compare(other, one)] == ["opposite"]
 
 
 def test_no_pair_whose_spelling_decides_is_served_unseen() -> None:

@@ -276,7 +276,7 @@ def test_the_losses_are_those_of_the_results() -> None:
         for line in read(page).splitlines()
         if line.startswith("|")
     )
-    known = set(re.findall(r"\d[\d,]*(?:\.\d+)?%?", tables))
+    known = {figure.rstrip(",") for figure in re.findall(r"\d[\d,]*(?:\.\d+)?%?", tables)}
     named = set(re.findall(r"\d[\d,]*(?:\.\d+)?%?", re.sub(r"`[^`]*`", "", text)))
     exact = {figure.rstrip(",") for figure in named if re.search(r"\d[.,]\d", figure)}
     assert exact

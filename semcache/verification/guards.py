@@ -319,24 +319,10 @@ def _opposites(one: Reading, other: Reading) -> Iterable[Finding]:
     for word in one.words:
         if word in in_other:
             continue
-        opposites = (_opposites_of(word) & in_other) - in_one
+        opposites = (lexicon.opposites_of(word) & in_other) - in_one
         if opposites:
             yield Finding("opposite", word, min(opposites))
             return
-
-
-def _opposites_of(word: str) -> frozenset[str]:
-    """The words that mean the opposite: listed ones, and safe and unsafe."""
-    listed = lexicon.OPPOSITES.get(word, frozenset())
-    if len(word) < _SHORTEST_NEGATED:
-        return listed
-    bare = {word.removeprefix(prefix) for prefix in _NEGATING_PREFIXES if word.startswith(prefix)}
-    return listed | {prefix + word for prefix in _NEGATING_PREFIXES} | bare
-
-
-_NEGATING_PREFIXES = ("un", "in", "im", "ir", "il", "dis", "non", "non-")
-_SHORTEST_NEGATED = 4
-"""Letters of a word that is compared with its negated form."""
 
 
 def _order(one: Reading, other: Reading) -> Iterable[Finding]:

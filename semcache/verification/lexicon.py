@@ -117,6 +117,20 @@ for _pair in _OPPOSITES.split("|"):
     OPPOSITES[_one] = OPPOSITES.get(_one, frozenset()) | {_other}
     OPPOSITES[_other] = OPPOSITES.get(_other, frozenset()) | {_one}
 
+_NEGATING_PREFIXES = ("un", "in", "im", "ir", "il", "dis", "non", "non-")
+_SHORTEST_NEGATED = 4
+"""Letters of a word that is compared with its negated form."""
+
+
+def opposites_of(word: str) -> frozenset[str]:
+    """The words that mean the opposite: listed ones, and "unsafe" of "safe"."""
+    listed = OPPOSITES.get(word, frozenset())
+    if len(word) < _SHORTEST_NEGATED:
+        return listed
+    bare = {word.removeprefix(p) for p in _NEGATING_PREFIXES if word.startswith(p)}
+    return listed | {prefix + word for prefix in _NEGATING_PREFIXES} | bare
+
+
 PERISHABLE = frozenset("now today tonight yesterday tomorrow latest newest".split())
 """Words in a question that make its answer go out of date."""
 

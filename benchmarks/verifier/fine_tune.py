@@ -34,9 +34,9 @@ from benchmarks.verifier.train import (
     Student,
     average_precision,
     batches,
+    examples_of,
     say,
     tensors,
-    tokenised,
     train,
 )
 from semcache.verification.pair_model import MODEL_FILE, PairModel
@@ -126,12 +126,10 @@ def read_pairs(paths: Sequence[Path]) -> list[tuple[str, str, float]]:
     return [(row["a"], row["b"], float(row["same"])) for row in rows]
 
 
-def examples_of(
-    minilm: Path, pairs: Sequence[tuple[str, str, float]], weight: float
-) -> list[Example]:
-    texts = list(dict.fromkeys(side for pair in pairs for side in pair[:2]))
-    ids = dict(zip(texts, tokenised(minilm, texts), strict=True))
-    return [Example(ids[a], ids[b], label, weight) for a, b, label in pairs]
+def labelled(minilm: Path, pairs: Sequence[tuple[str, str, float]], weight: float) -> list[Example]:
+    """Examples of (a, b, label), all of one weight."""
+    rows = [(a, b, label, "", weight) for a, b, label in pairs]
+    return examples_of(minilm, rows, [label for *_, label in pairs])
 
 
 def main() -> None:
@@ -154,13 +152,13 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rng = np.random.default_rng(SEED)
     model = shipped_student(args.minilm)
-    new = examples_of(args.minilm, read_pairs(args.pairs), args.weight)
+    new = labelled(args.minilm, read_pairs(args.pairs), args.weight)
     with args.general.open(encoding="utf-8") as file:
         rows = [row for row in map(json.loads, file) if row[2] is not None]
     count = min(len(rows), int(len(new) * args.general_share * args.epochs))
     rows = [rows[i] for i in rng.choice(len(rows), count, replace=False)]
     say(f"{len(new):,} new pairs, {len(rows):,} general ones")
-    general = examples_of(args.minilm, [(a, b, float(same)) for a, b, same, *_ in rows], 1.0)
+    general = labelled(args.minilm, [(a, b, float(same)) for a, b, same, *_ in rows], 1.0)
     before = 1 / (1 + np.exp(-logits(model, general, device)))
     general = [
         Example(e.a, e.b, 0.5 * float(p) + 0.5 * (e.label or 0.0), row[4])
@@ -186,7 +184,7 @@ def main() -> None:
 def _report(
     model: Student, minilm: Path, pairs: list[tuple[str, str, float]], what: str, device: str
 ) -> None:
-    scores = logits(model, examples_of(minilm, pairs, 1.0), device)
+    scores = logits(model, labelled(minilm, pairs, 1.0), device)
     labels = np.array([bool(same) for *_, same in pairs])
     right = float(((scores > 0) == labels).mean())
     say(f"  {what}: AP {average_precision(labels, scores):.4f}, {right:.3f} right")
@@ -210,7 +208,7 @@ def check(minilm: Path) -> float:
     texts = [("How do I reset my password?", "how can i reset my password"), ("a dog", "a cat")]
     file = PairModel().logits(texts)
     model = shipped_student(minilm)
-    read = logits(model, examples_of(minilm, [(a, b, 0.0) for a, b in texts], 1.0), "cpu")
+    read = logits(model, labelled(minilm, [(a, b, 0.0) for a, b in texts], 1.0), "cpu")
     return float(np.abs(np.array(file) - read).max())
 
 

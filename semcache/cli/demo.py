@@ -55,7 +55,7 @@ def demo(
         if backend_kind(str(path)).exists(str(path)):
             raise ConfigError(f"{path} already holds a cache; the demo needs a new one.")
         asked = stream.questions()
-        outcome = _run(path, policy, asked, "asking")
+        outcome = _run(path, policy, asked, "asking", explain=True)
         fixed = {
             at: _run(Path(temporary) / f"at-{at}", {"threshold": at}, asked, f"threshold {at:.2f}")
             for at in (() if threshold is not None else stream.FIXED_THRESHOLDS)
@@ -68,12 +68,14 @@ def demo(
             out.print(f"\nThe cache was kept; inspect it with: semcache stats --cache {cache}")
 
 
-def _run(path: Path, policy: dict[str, Any], asked: list[Question], title: str) -> Outcome:
+def _run(
+    path: Path, policy: dict[str, Any], asked: list[Question], title: str, *, explain: bool = False
+) -> Outcome:
     from semcache.semantic_cache import SemanticCache
     from semcache.tools.demo import run
 
     with SemanticCache(path, hooks=(), **policy) as cached, progress(title) as bar:
-        for outcome in run(cached, asked, explain="trust" in policy or title == "asking"):
+        for outcome in run(cached, asked, explain=explain):
             bar(outcome.questions, len(asked))
     return outcome
 

@@ -307,7 +307,7 @@ def overall(
         judge: the judge's reliability by an earlier fit, from where its estimate goes on.
     """
     fitted = fit(bins, PRIOR_ERRORS, config.spread, judge or config.judge)
-    if config.judge.strength < CERTAIN.strength:
+    if config.judge.strength < CERTAIN.strength and any(map(any, bins.verdicts)):
         for _ in range(_ROUNDS if judge is None else 1):
             learned = config.judge.learned(bins.verdicts, fitted.errors, fitted.judge)
             fitted = fit(bins, PRIOR_ERRORS, config.spread, learned)

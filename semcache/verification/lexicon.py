@@ -7,6 +7,8 @@ languages, numbers and identifiers are still compared, and most other tables fin
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen"
@@ -122,6 +124,7 @@ _SHORTEST_NEGATED = 4
 """Letters of a word that is compared with its negated form."""
 
 
+@lru_cache(maxsize=4096)
 def opposites_of(word: str) -> frozenset[str]:
     """The words that mean the opposite: listed ones, and "unsafe" of "safe"."""
     listed = OPPOSITES.get(word, frozenset())

@@ -95,6 +95,8 @@ class MemoryBackend:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.catalogue = self.ledger = self.counters = self.metadata = self.store
+        self._held = False
+        """Whether `hold` acquired the store's lock in time."""
 
     @property
     def embedder(self) -> str | None:
@@ -122,13 +124,16 @@ class MemoryBackend:
         """Always None: no other process can use this backend."""
 
     def hold(self) -> None:
-        self.store.lock.acquire(timeout=_FORK_WAIT)
+        self._held = self.store.lock.acquire(timeout=_FORK_WAIT)
 
     def let_go(self) -> None:
-        self.store.lock.release()
+        if self._held:
+            self._held = False
+            self.store.lock.release()
 
     def after_fork(self) -> None:
         """The child continues with its own copy of the entries."""
+        self._held = False
         self.store.lock = threading.RLock()
 
     def close(self) -> None:

@@ -17,9 +17,12 @@ from typing import Any
 
 import pytest
 
-from semcache import FaultEvent, SemanticCache
+from benchmarks.pairs import FILES, counted, served
+from benchmarks.streams import SUPPORT, read
+from semcache import FaultEvent, SemanticCache, Trust
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
 from semcache.embedders.function import FunctionEmbedder
+from semcache.options import MAX_FALSE_HIT_RATE
 from tests.helpers import DIMENSION, ROOT, Heard, hashed, hashing_embedder, open_cache, started
 
 WORDS = "how do I change the colour of my house door"
@@ -384,6 +387,41 @@ def test_7_explainable(cache: SemanticCache) -> None:
         assert found.query.scope.parts["namespace"] == "default"
         assert found.neighbours[0].entry.question == WORDS
     assert type(cache.lookup("capital of Peru").decision) is type(found.decision)
+
+
+def test_2_what_one_namespace_teaches_never_makes_another_less_careful() -> None:
+    """Hundreds of refusals, all alike, teach a namespace that every candidate is right.
+
+    In other namespaces nothing is served that a new cache would not serve.
+    """
+    pairs = [json.loads(line) for file in FILES for line in file.read_text().splitlines()]
+
+    def hits(cache: SemanticCache) -> list[bool]:
+        outcomes = []
+        for number, pair in enumerate(pairs):
+            scope = {"namespace": f"other {number}", "model": "m"}
+            cache.put(pair["a"], "an answer", **scope)
+            outcomes.append(cache.explain(pair["b"], **scope).tier is not None)
+        return outcomes
+
+    options: dict[str, Any] = {"hooks": (), "trust": Trust(judge_in_background=False)}
+    with SemanticCache(":memory:", **options) as new, SemanticCache(":memory:", **options) as cache:
+        for row in read(SUPPORT)[:400]:
+            lookup = cache.lookup(row.prompt, namespace="flooded", model="m")
+            if lookup.completion is None:
+                cache.record(lookup, "Sorry, I cannot help with that right now.")
+        assert cache.stats().semantic_hits > new.stats().semantic_hits, "it has learned"
+        less_careful = zip(hits(cache), hits(new), pairs, strict=True)
+        assert [pair for after, before, pair in less_careful if after and not before] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_8_useful_from_the_first_call(file: Path) -> None:
+    """A new cache serves at least half of the honest paraphrases, and hardly a trap."""
+    pairs = [json.loads(line) for line in file.read_text().splitlines()]
+    found = counted(pairs, served(pairs, MAX_FALSE_HIT_RATE))
+    assert found["served_same"] >= found["same"] / 2
+    assert found["served_different"] <= 0.02 * (found["served_same"] + found["served_different"])
 
 
 def test_the_helpers_embedder_is_no_fallback(tmp_path: Path) -> None:

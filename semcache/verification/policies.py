@@ -75,11 +75,14 @@ class CalibratedPolicy:
         config: the bound, and the parameters used to keep it.
         weights: turn evidence into a chance.
         threshold: from which bin on candidates are served.
+        prior: weights of a new cache, whose chance is never exceeded; None if the namespace has
+            labels of its own to correct the learned ones.
     """
 
     config: BoundConfig
     weights: Weights
     threshold: ServingThreshold
+    prior: Weights | None = None
 
     @property
     def k(self) -> int:
@@ -93,7 +96,10 @@ class CalibratedPolicy:
         """The evidence with the chance that the candidate is right."""
         if not evidence.features:  # refused by a guard, or the same words
             return evidence
-        return replace(evidence, chance=chance_of(self.weights.logit(evidence.features)))
+        logit = self.weights.logit(evidence.features)
+        if self.prior is not None:
+            logit = min(logit, self.prior.logit(evidence.features))
+        return replace(evidence, chance=chance_of(logit))
 
     def serves(self, evidence: Evidence) -> bool:
         """Whether a candidate with this evidence is served.

@@ -53,7 +53,7 @@ class CalibrationState:
         self.config = config
         self.overall = Bins()
         self._prior = prior
-        self._weights = Weights.of(prior)
+        self._weights = self._prior_weights = Weights.of(prior)
         self._namespaces: dict[str, Bins] = {}
         self._thresholds: dict[str | None, ServingThreshold] = {}
         self._overall_fit: Fit | None = None
@@ -68,7 +68,8 @@ class CalibrationState:
 
     def policy(self, namespace: str) -> CalibratedPolicy:
         """A snapshot of the current policy for a namespace."""
-        return CalibratedPolicy(self.config, self._weights, self.threshold(namespace))
+        prior = None if self._has_labels(namespace) else self._prior_weights
+        return CalibratedPolicy(self.config, self._weights, self.threshold(namespace), prior)
 
     def threshold(self, namespace: str | None) -> ServingThreshold:
         """The serving threshold of a namespace, or overall."""
@@ -82,11 +83,15 @@ class CalibrationState:
             return thresholds[OVERALL]
         if namespace not in thresholds:
             bins, fit = self._bins(namespace), self._overall_fit
-            if fit is None or bins.labels < self.config.namespace_labels:
+            if fit is None or not self._has_labels(namespace):
                 thresholds[namespace] = self._without_labels()
             else:
                 thresholds[namespace] = calibration.for_namespace(bins, fit, self.config)[1]
         return thresholds[namespace]
+
+    def _has_labels(self, namespace: str) -> bool:
+        """Whether a namespace has enough labels for a threshold of its own."""
+        return self._bins(namespace).labels >= self.config.namespace_labels
 
     def _without_labels(self) -> ServingThreshold:
         """The threshold of a namespace that has hardly any labels.
@@ -101,7 +106,7 @@ class CalibrationState:
 
     def thresholds(self) -> dict[str | None, ServingThreshold]:
         """The thresholds of the traffic as a whole and of the namespaces with enough labels."""
-        own = [n for n, b in self._namespaces.items() if b.labels >= self.config.namespace_labels]
+        own = [name for name in self._namespaces if self._has_labels(name)]
         return {OVERALL: self.threshold(OVERALL), **{name: self.threshold(name) for name in own}}
 
     def neighbour_agreements(self, candidates: Sequence[Candidate]) -> list[NeighbourAgreement]:

@@ -764,7 +764,7 @@ def test_a_chunk_that_its_reader_changes_is_replayed_as_it_was(cache: SemanticCa
     [
         {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]},
         {"choices": [{"message": {"content": "x", "refusal": "no"}, "finish_reason": "stop"}]},
-        {"status": "incomplete", "output": []},
+        {"object": "response", "status": "incomplete", "output": []},
         {"status": "completed", "output": [{"type": "function_call"}]},
         {"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "MAX_TOKENS"}]},
         {"message": {"content": "x"}, "done_reason": "length"},

@@ -15,7 +15,7 @@ from semcache.keys.parse import tags_of
 from semcache.keys.summary import request_summary
 from semcache.telemetry.counters import Counter, Labelled
 from semcache.telemetry.events import RecordEvent
-from semcache.types import Completion, Entry, Explore, Lookup, Miss, NewEntry, Query
+from semcache.types import UNFINISHED, Completion, Entry, Explore, Lookup, Miss, NewEntry, Query
 
 if TYPE_CHECKING:
     from semcache.backends.base import Entries
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from semcache.verification.base import Verification
 
 WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"})
-"""Finish reasons of whole answers; any other means that it was cut off, filtered or refused."""
+"""Finish reasons of whole answers; any other means that it was cut off, filtered or refused.
+
+None stands for an answer that has no finish reason by its nature, such as plain text.
+"""
 
 _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
@@ -43,10 +46,14 @@ class StoragePolicy:
 
     def reason_against(self, completion: Completion) -> str | None:
         """Why an answer must not be stored; None if it may be."""
-        if completion.has_tool_calls or completion.finish_reason in _TOOL_CALLS:
+        reason = completion.finish_reason
+        calls_tools = completion.has_tool_calls or reason in _TOOL_CALLS
+        if reason not in WHOLE and reason not in _TOOL_CALLS and not self.truncated:
+            return UNFINISHED if reason == UNFINISHED else "truncated"
+        if calls_tools:
             return None if self.tool_calls else "tool_calls"
-        if completion.finish_reason not in WHOLE:
-            return None if self.truncated else "truncated"
+        if reason not in WHOLE:
+            return None
         no_text = not completion.text.strip()
         if no_text and (completion.payload_kind is None or completion.finish_reason is not None):
             return "empty"

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from semcache.errors import ProviderError, UnavailableError
 from semcache.providers.http_messages import ServerEvent
-from semcache.types import NO_USAGE, Completion, ToolCallPart, Usage
+from semcache.types import NO_USAGE, UNFINISHED, Completion, ToolCallPart, Usage
 
 _REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "completed": "stop",
+    "complete": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "word": "stop",
+    "limit": "length",
     "max_tokens": "length",
     "incomplete": "length",
     "model_context_window_exceeded": "length",
@@ -35,6 +40,17 @@ def finish_reason(value: Any) -> str | None:
         return None
     reason = str(getattr(value, "value", value)).lower()
     return _REASONS.get(reason, reason)
+
+
+def combined_reason(reasons: Iterable[str | None]) -> str:
+    """The finish reason of an answer with these choices.
+
+    It is `UNFINISHED` if any choice lacks a reason, and "stop" only if all of them stopped.
+    """
+    known = [UNFINISHED if reason is None else reason for reason in reasons]
+    if not known or UNFINISHED in known:
+        return UNFINISHED
+    return next((reason for reason in known if reason != "stop"), "stop")
 
 
 def usage_of(
@@ -92,6 +108,9 @@ class Delta:
     """What one event of a stream adds to the answer.
 
     Attributes:
+        finish_reason: of the first choice, or of the answer.
+        choices: the index and finish reason of every choice in the event, for formats with
+            several choices; the reason is None while a choice goes on.
         ends: whether the answer is complete with this event.
         last: whether this is the last event of the stream.
     """
@@ -101,6 +120,7 @@ class Delta:
     usage: Usage = NO_USAGE
     model: str | None = None
     tools: tuple[ToolDelta, ...] = ()
+    choices: tuple[tuple[int, str | None], ...] = ()
     ends: bool = False
     last: bool = False
 
@@ -119,12 +139,16 @@ class StreamedAnswer:
         self._usage = NO_USAGE
         self._model: str | None = None
         self._tools: dict[int, list[Any]] = {}
+        self._choices: dict[int, str | None] = {}
         self.complete = False
         self.at_end = False
 
     def add(self, delta: Delta) -> None:
         self._text.append(delta.text)
         self._reason = delta.finish_reason or self._reason
+        for choice, reason in delta.choices:
+            if self._choices.get(choice) in (None, "stop"):  # a refusal stays one
+                self._choices[choice] = reason or self._choices.get(choice)
         self._usage = _merged(self._usage, delta.usage)
         self._model = delta.model or self._model
         self.complete = self.complete or delta.ends
@@ -150,7 +174,9 @@ class StreamedAnswer:
         )
         return Completion(
             "".join(self._text),
-            finish_reason=self._reason,
+            finish_reason=combined_reason(self._choices.values())
+            if self._choices
+            else self._reason,
             usage=self._usage,
             model=self._model,
             has_tool_calls=bool(calls),

@@ -18,6 +18,7 @@ from semcache.providers.answers import (
     Delta,
     EventReader,
     ToolDelta,
+    combined_reason,
     finish_reason,
     mapping,
     mappings,
@@ -244,7 +245,8 @@ def _tool_choice(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def completion_of(answer: Mapping[str, Any]) -> Completion | None:
     """The completion in a message of this API; None if the answer has another form."""
     content = answer.get("content")
-    if not isinstance(content, list) or "stop_reason" not in answer:
+    named = answer.get("type") == "message" and "usage" in answer
+    if not isinstance(content, list) or not (named or "stop_reason" in answer):
         return None
     blocks = mappings(content)
     calls = tuple(
@@ -254,7 +256,7 @@ def completion_of(answer: Mapping[str, Any]) -> Completion | None:
     )
     return Completion(
         "".join(str(block.get("text") or "") for block in blocks if block.get("type") == "text"),
-        finish_reason=finish_reason(answer.get("stop_reason")),
+        finish_reason=combined_reason([finish_reason(answer.get("stop_reason"))]),
         usage=usage(answer.get("usage")),
         model=answer.get("model"),
         has_tool_calls=bool(calls),
@@ -271,6 +273,24 @@ def usage(counts: Any) -> Usage:
     if isinstance(prompt, int):
         prompt += sum(n for n in (cached, cache_write) if isinstance(n, int))
     return usage_of(prompt, counts.get("output_tokens"), cached, cache_write)
+
+
+_EVENTS = frozenset(
+    {
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "ping",
+    }
+)
+
+
+def is_event(event: Mapping[str, Any]) -> bool:
+    """Whether this is an event of a message stream."""
+    return event.get("type") in _EVENTS
 
 
 def delta_of(event: Mapping[str, Any]) -> Delta:

@@ -15,6 +15,7 @@ from semcache.providers.answers import (
     Delta,
     EventReader,
     ToolDelta,
+    combined_reason,
     finish_reason,
     mapping,
     mappings,
@@ -229,18 +230,31 @@ def completion_of(answer: Mapping[str, Any]) -> Completion | None:
 
     Field names may also be in snake case, as in the SDK's objects.
     """
-    if not mappings(answer.get("candidates")) and not _blocked(answer):
+    if not is_chunk(answer):
         return None
     delta = delta_of(answer)
     calls = tuple(ToolCallPart(tool.id, tool.name, tool.arguments) for tool in delta.tools)
     return Completion(
         delta.text,
-        finish_reason=delta.finish_reason,
+        finish_reason=delta.finish_reason
+        if _blocked(answer)
+        else combined_reason(reason for _, reason in delta.choices),
         usage=delta.usage,
         model=delta.model,
         has_tool_calls=bool(calls),
         tool_calls=calls,
     )
+
+
+def is_chunk(chunk: Mapping[str, Any]) -> bool:
+    """Whether this is an answer of generateContent, or a chunk of its stream."""
+    candidates = mappings(chunk.get("candidates"))
+    if candidates:
+        return all(
+            isinstance(c.get("content"), Mapping) or "finishReason" in c or "finish_reason" in c
+            for c in candidates
+        )
+    return _blocked(chunk) or isinstance(_either(chunk, "usageMetadata", "usage_metadata"), Mapping)
 
 
 def delta_of(chunk: Mapping[str, Any], first: int = 0) -> Delta:
@@ -253,12 +267,14 @@ def delta_of(chunk: Mapping[str, Any], first: int = 0) -> Delta:
     counts = usage(_either(chunk, "usageMetadata", "usage_metadata"))
     if _blocked(chunk):
         return Delta(finish_reason="content_filter", usage=counts, model=model, ends=True)
-    candidate = mapping(next(iter(mappings(chunk.get("candidates"))), None))
+    candidates = mappings(chunk.get("candidates"))
+    candidate = mapping(next(iter(candidates), None))
     parts = mappings(mapping(candidate.get("content")).get("parts"))
     calls = [c for part in parts if (c := mapping(_either(part, "functionCall", "function_call")))]
-    reason = finish_reason(_either(candidate, "finishReason", "finish_reason"))
+    reason = _reason(candidate)
     if reason == "stop" and calls:
         reason = "tool_calls"
+    reasons = [reason, *map(_reason, candidates[1:])] if candidates else []
     return Delta(
         "".join(str(part.get("text") or "") for part in parts if not part.get("thought")),
         reason,
@@ -270,8 +286,18 @@ def delta_of(chunk: Mapping[str, Any], first: int = 0) -> Delta:
             )
             for i, c in enumerate(calls)
         ),
+        tuple((_index(c, i), r) for i, (c, r) in enumerate(zip(candidates, reasons, strict=True))),
         ends=reason is not None,
     )
+
+
+def _reason(candidate: Mapping[str, Any]) -> str | None:
+    return finish_reason(_either(candidate, "finishReason", "finish_reason"))
+
+
+def _index(candidate: Mapping[str, Any], position: int) -> int:
+    index = candidate.get("index")
+    return index if isinstance(index, int) else position
 
 
 def usage(metadata: Any) -> Usage:

@@ -15,6 +15,7 @@ from semcache.providers.answers import (
     Delta,
     EventReader,
     ToolDelta,
+    combined_reason,
     finish_reason,
     mapping,
     mappings,
@@ -224,19 +225,19 @@ def _response_format(value: Any) -> Any:
 
 
 def completion_of(answer: Mapping[str, Any]) -> Completion | None:
-    """The completion in a chat completion; None if the answer has another form."""
+    """The completion in a chat or text completion; None if the answer has another form.
+
+    An application's own value may hold a list of choices, too.
+    """
     choices = mappings(answer.get("choices"))
-    if not choices:
+    if not choices or not (_named(answer) or all(map(_is_choice, choices))):
         return None
     first = choices[0]
     message = mapping(first.get("message"))
-    reasons = [choice.get("finish_reason") for choice in choices]
-    # If any choice was cut off, that is the reason for the whole answer.
-    reason = next((reason for reason in reasons if reason not in (None, "stop")), reasons[0])
     calls = _calls(message)
     return Completion(
         _text(message.get("content")) or str(first.get("text") or ""),
-        finish_reason="content_filter" if message.get("refusal") else finish_reason(reason),
+        finish_reason=combined_reason(map(_reason, choices)),
         usage=usage(answer.get("usage")),
         model=answer.get("model"),
         has_tool_calls=bool(calls),
@@ -244,13 +245,38 @@ def completion_of(answer: Mapping[str, Any]) -> Completion | None:
     )
 
 
+def _named(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer, or a chunk of one, says that it is a completion of this API."""
+    return answer.get("object") in (
+        "chat.completion",
+        "chat.completion.chunk",
+        "text_completion",
+    )
+
+
+def _is_choice(choice: Mapping[str, Any]) -> bool:
+    if isinstance(choice.get("message"), Mapping):
+        return "finish_reason" in choice or "role" in choice["message"]
+    return "finish_reason" in choice and isinstance(choice.get("text"), str)
+
+
+def _reason(choice: Mapping[str, Any]) -> str | None:
+    """The finish reason of a choice of an answer or of a chunk."""
+    message = mapping(choice.get("message") or choice.get("delta"))
+    if message.get("refusal"):
+        return "content_filter"
+    return finish_reason(choice.get("finish_reason"))
+
+
 def response_of(answer: Mapping[str, Any]) -> Completion | None:
     """The completion in an answer of OpenAI's responses API; None if it has another form."""
-    if not isinstance(answer.get("output"), list) or "status" not in answer:
-        return None
-    items = mappings(answer["output"])
+    items = mappings(answer.get("output"))
     blocks = [block for item in items for block in mappings(item.get("content"))]
+    named = answer.get("object") == "response" and isinstance(answer.get("output"), list)
+    if not named and not ("status" in answer and any(map(_is_item, items))):
+        return None
     counts = mapping(answer.get("usage"))
+    status = finish_reason(answer.get("status"))
     refused = any(block.get("type") == "refusal" for block in blocks)
     calls = tuple(
         ToolCallPart(str(i.get("call_id")), str(i.get("name")), parse_arguments(i.get("arguments")))
@@ -259,11 +285,18 @@ def response_of(answer: Mapping[str, Any]) -> Completion | None:
     )
     return Completion(
         "".join(str(b.get("text") or "") for b in blocks if b.get("type") == "output_text"),
-        finish_reason="content_filter" if refused else finish_reason(answer.get("status")),
+        finish_reason="content_filter" if refused else combined_reason([status]),
         usage=usage_of(counts.get("input_tokens"), counts.get("output_tokens")),
         model=answer.get("model"),
         has_tool_calls=any(str(item.get("type")).endswith("_call") for item in items),
         tool_calls=calls,
+    )
+
+
+def _is_item(item: Mapping[str, Any]) -> bool:
+    blocks = mappings(item.get("content"))
+    return item.get("type") == "function_call" or any(
+        block.get("type") in ("output_text", "refusal") for block in blocks
     )
 
 
@@ -279,25 +312,41 @@ def usage(counts: Any) -> Usage:
     )
 
 
+def is_chunk(chunk: Mapping[str, Any]) -> bool:
+    """Whether this is a chunk of a streamed completion, from this API or a compatible server."""
+    choices = chunk.get("choices")
+    if not isinstance(choices, list):
+        return False
+    if not choices:  # the last chunk has the usage and no choices
+        return _named(chunk) or isinstance(chunk.get("usage"), Mapping)
+    return _named(chunk) or any("delta" in c or _is_choice(c) for c in mappings(choices))
+
+
 def delta_of(chunk: Mapping[str, Any]) -> Delta:
-    """What a chat completion chunk adds to the answer."""
+    """What a chunk of a completion adds to the answer; only the first choice's text is read."""
     choices = mappings(chunk.get("choices"))
     counts = usage(chunk["usage"]) if chunk.get("usage") else NO_USAGE
-    if not choices:  # the last chunk has the usage and no choices
+    if not choices:
         return Delta(usage=counts, model=chunk.get("model"))
-    first = next((c for c in choices if c.get("index", 0) == 0), None)
-    if first is None:  # only the first choice is read
-        return Delta(usage=counts)
+    reasons = tuple((_index(choice), _reason(choice)) for choice in choices)
+    first = next((choice for choice in choices if _index(choice) == 0), None)
+    if first is None:
+        return Delta(usage=counts, choices=reasons)
     delta = mapping(first.get("delta"))
-    reason = finish_reason(first.get("finish_reason"))
     return Delta(
         _text(delta.get("content")) or str(first.get("text") or ""),
-        "content_filter" if delta.get("refusal") else reason,
+        _reason(first),
         counts,
         chunk.get("model"),
         tuple(_tool_deltas(delta)),
-        ends=reason is not None,
+        reasons,
+        ends=finish_reason(first.get("finish_reason")) is not None,
     )
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _text(content: Any) -> str:

@@ -1,7 +1,13 @@
-"""Reads answers in any known provider's form, which is recognised by its fields."""
+"""Reads answers in any known provider's form, which is recognised by its fields.
+
+An answer in a provider's form is whole only if it says so: it has a finish reason, and a stream
+came to its own end. A value of an application's own form says nothing of the kind, and is taken
+as whole, although it may have a field such as `status`, `error` or `choices`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,18 +16,21 @@ from semcache.providers.answers import (
     Delta,
     StreamedAnswer,
     ToolDelta,
+    combined_reason,
     finish_reason,
     mapping,
+    mappings,
     usage_of,
 )
-from semcache.types import Completion
+from semcache.types import UNFINISHED, Completion
 
 
 def read_answer(answer: Mapping[str, Any]) -> Completion | None:
     """The completion in an answer; None if its form is unknown.
 
-    Known forms are OpenAI's chat completions and responses, Anthropic's messages, Gemini's
-    generateContent and Ollama's chat.
+    Known forms are OpenAI's chat completions, text completions and responses, Anthropic's
+    messages, Gemini's generateContent, Ollama's chat, Bedrock's Converse, Cohere's chat, LangChain
+    messages, and the native answers of llama.cpp and Text Generation Inference.
     """
     for reader in (
         openai.completion_of,
@@ -29,75 +38,148 @@ def read_answer(answer: Mapping[str, Any]) -> Completion | None:
         openai.response_of,
         gemini.completion_of,
         _ollama,
+        _other,
     ):
         completion = reader(answer)
         if completion is not None:
             return completion
-    return Completion("", finish_reason="error") if answer.get("error") else None
+    return Completion("", finish_reason="error") if _is_error(answer) else None
 
 
 def read_stream(chunks: Sequence[Any]) -> Completion:
     """The whole answer from the chunks of a stream: text, or events in a provider's form."""
     answer = StreamedAnswer()
+    from_provider = False
     for chunk in chunks:
-        answer.add(_delta(chunk) if isinstance(chunk, Mapping) else Delta(str(chunk or "")))
-    return answer.completion()
+        if isinstance(chunk, Mapping):
+            delta = _delta(chunk)
+            from_provider = from_provider or delta is not None
+            answer.add(delta or Delta())
+        else:
+            answer.add(Delta(str(chunk or "")))
+    completion = answer.completion()
+    reason = completion.finish_reason
+    if from_provider and (reason is None or (reason == "stop" and not answer.complete)):
+        return dataclasses.replace(completion, finish_reason=UNFINISHED)
+    return completion
+
+
+_ERROR_FIELDS = frozenset({"error", "type", "request_id", "user_id", "object", "status_code"})
+
+
+def _is_error(answer: Mapping[str, Any]) -> bool:
+    """Whether this is a provider's error, sent in place of an answer."""
+    error = answer.get("error")
+    if isinstance(error, Mapping):
+        return isinstance(error.get("message"), str) and answer.keys() <= _ERROR_FIELDS
+    return isinstance(error, str) and bool(error) and len(answer) == 1
 
 
 def _ollama(answer: Mapping[str, Any]) -> Completion | None:
-    if "done_reason" not in answer:
+    """An answer of Ollama's own chat and generate, or a chunk of its stream."""
+    message = answer.get("message")
+    has_text = isinstance(message, Mapping) or isinstance(answer.get("response"), str)
+    done = answer.get("done", "done_reason" in answer or None)
+    if not isinstance(done, bool) or not has_text:
         return None
-    message = mapping(answer.get("message"))
+    reason = finish_reason(answer.get("done_reason") or "stop") if done else UNFINISHED
     return Completion(
-        str(message.get("content") or answer.get("response") or ""),
-        finish_reason=finish_reason(answer["done_reason"]),
+        str(mapping(message).get("content") or answer.get("response") or ""),
+        finish_reason=reason,
         usage=usage_of(answer.get("prompt_eval_count"), answer.get("eval_count")),
-        has_tool_calls=bool(message.get("tool_calls")),
+        model=answer.get("model"),
+        has_tool_calls=bool(mapping(message).get("tool_calls")),
     )
 
 
-def _delta(chunk: Mapping[str, Any]) -> Delta:
-    if isinstance(chunk.get("choices"), list) and (chunk["choices"] or chunk.get("usage")):
-        return openai.delta_of(chunk)
-    response = chunk.get("response")
-    if isinstance(response, Mapping):
-        return _response_event(chunk, response)
-    if "candidates" in chunk:
-        return gemini.delta_of(chunk)
-    if "done" in chunk:
-        return _as_delta(_ollama({"done_reason": None, **chunk}))
+_OTHER_FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("output", "message", "content"), ("stopReason",)),  # Bedrock's Converse
+    (("message", "content"), ("finish_reason",)),  # Cohere
+    (("content",), ("response_metadata", "finish_reason")),  # LangChain
+    (("content",), ("response_metadata", "stop_reason")),
+    (("content",), ("response_metadata", "done_reason")),
+    (("generated_text",), ("details", "finish_reason")),  # Text Generation Inference
+    (("content",), ("stop_type",)),  # llama.cpp's own
+)
+"""Other forms: where their text is, and where their finish reason."""
+
+
+def _other(answer: Mapping[str, Any]) -> Completion | None:
+    for text_path, reason_path in _OTHER_FORMS:
+        content = _at(answer, text_path)
+        parent = _at(answer, reason_path[:-1])
+        if not isinstance(content, str | list) or reason_path[-1] not in mapping(parent):
+            continue
+        text = content if isinstance(content, str) else "".join(map(_block_text, content))
+        calls = mappings(answer.get("tool_calls")) or [
+            block for block in mappings(content) if "toolUse" in block
+        ]
+        reason = finish_reason(mapping(parent)[reason_path[-1]])
+        return Completion(text, combined_reason([reason]), has_tool_calls=bool(calls))
+    return None
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        value = mapping(value).get(name)
+    return value
+
+
+def _block_text(block: Any) -> str:
+    return block if isinstance(block, str) else str(mapping(block).get("text") or "")
+
+
+# ------------------------------------------------------------------------------- streams
+
+
+def _delta(chunk: Mapping[str, Any]) -> Delta | None:
+    """What a chunk adds to the answer; None if it has an application's own form."""
     kind = str(chunk.get("type"))
-    if isinstance(chunk.get("delta"), str):  # OpenAI responses
-        text = chunk["delta"] if kind == "response.output_text.delta" else ""
-        return _as_delta(Completion(text, has_tool_calls="function_call" in kind))
-    if kind == "error" or chunk.get("error"):
+    if kind == "chunk" and isinstance(chunk.get("chunk"), Mapping):
+        return _delta(chunk["chunk"])  # from the OpenAI package's streaming helper
+    if openai.is_chunk(chunk):
+        return openai.delta_of(chunk)
+    if kind.startswith("response."):
+        return _response_event(chunk)
+    if anthropic.is_event(chunk):
+        return anthropic.delta_of(chunk)
+    if gemini.is_chunk(chunk):
+        return gemini.delta_of(chunk)
+    if (completion := _ollama(chunk)) is not None:
+        return _as_delta(completion, ends=completion.finish_reason != UNFINISHED)
+    if kind == "error" and (isinstance(chunk.get("error"), Mapping) or "code" in chunk):
         return Delta(finish_reason="error")
-    return anthropic.delta_of(chunk)
+    return Delta(finish_reason="error") if _is_error(chunk) else None
 
 
-def _response_event(event: Mapping[str, Any], response: Mapping[str, Any]) -> Delta:
-    """An event of OpenAI's responses API with the response so far, whose text is a repetition."""
-    completion = read_answer(response) or Completion("")
-    at_end = event.get("type") in ("response.completed", "response.incomplete")
-    return Delta(
-        "",
-        completion.finish_reason if at_end else None,
-        completion.usage,
-        completion.model,
-        _as_delta(completion).tools,
-    )
+_NAMED = {"object": "response"}
+_RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
-def _as_delta(completion: Completion | None) -> Delta:
-    if completion is None:
+def _response_event(event: Mapping[str, Any]) -> Delta:
+    """An event of OpenAI's responses API.
+
+    The last one repeats the whole response, of which the text has been added before.
+    """
+    kind = event["type"]
+    if kind == "response.output_text.delta":
+        return Delta(str(event.get("delta") or ""))
+    if kind not in _RESPONSE_ENDS:
         return Delta()
+    completion = openai.response_of({"output": [], **mapping(event.get("response")), **_NAMED})
+    delta = _as_delta(completion or Completion("", UNFINISHED), ends=True)
+    return dataclasses.replace(delta, text="")
+
+
+def _as_delta(completion: Completion, *, ends: bool) -> Delta:
     calls = [ToolDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(completion.tool_calls)]
     if completion.has_tool_calls and not calls:
         calls = [ToolDelta(0)]
     return Delta(
         completion.text,
-        completion.finish_reason,
+        completion.finish_reason if ends else None,
         completion.usage,
         completion.model,
         tuple(calls),
+        ends=ends,
     )

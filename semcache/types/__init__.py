@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from semcache.types.base import JSON, Source, Tier
 from semcache.types.completions import (
     NO_USAGE,
+    UNFINISHED,
     AttemptReport,
     AttemptResult,
     Chunk,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JSON",
     "NO_USAGE",
+    "UNFINISHED",
     "AttemptReport",
     "AttemptResult",
     "Candidate",

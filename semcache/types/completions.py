@@ -30,6 +30,9 @@ class Usage:
 
 NO_USAGE = Usage()
 
+UNFINISHED = "unfinished"
+"""Finish reason of an answer in a provider's format that lacks a finish reason: it was cut off."""
+
 
 AttemptResult: TypeAlias = Literal[
     "answered",
@@ -74,7 +77,8 @@ class Completion:
     Attributes:
         text: the text of the answer; "" if it has none.
         finish_reason: why the model stopped, in OpenAI's terms ("stop", "length", "tool_calls",
-            "content_filter"); None if it is unknown.
+            "content_filter"), or "unfinished" if the answer broke off; None if there can be no
+            reason, as for plain text.
         usage: tokens and cost.
         provider: the provider that answered.
         model: the model that answered.

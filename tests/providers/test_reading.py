@@ -1,0 +1,238 @@
+"""Which answers are whole: one in a provider's form must say so, an application's own is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from semcache.engine.record import StoragePolicy
+from semcache.providers.reading import read_answer, read_stream
+from semcache.types import Completion
+
+JSON = dict[str, Any]
+
+
+def stored(completion: Completion | None) -> bool:
+    """Whether the answer would be stored; an own form is, with its value as the payload."""
+    kept = completion or Completion("", payload={}, payload_kind="json")
+    return StoragePolicy().reason_against(kept) is None
+
+
+def choice(text: str, reason: str | None, index: int = 0, **message: Any) -> JSON:
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": text, **message},
+        "finish_reason": reason,
+    }
+
+
+def chat(*choices: JSON) -> JSON:
+    return {"id": "1", "object": "chat.completion", "model": "m", "choices": list(choices)}
+
+
+def piece(text: str, reason: str | None = None, index: int = 0, **delta: Any) -> JSON:
+    return {
+        "object": "chat.completion.chunk",
+        "choices": [{"index": index, "delta": {"content": text, **delta}, "finish_reason": reason}],
+    }
+
+
+def message(reason: str | None) -> JSON:
+    block = {"type": "text", "text": "x"}
+    return {"type": "message", "role": "assistant", "content": [block], "stop_reason": reason}
+
+
+def gemini(reason: str | None, *others: str | None) -> JSON:
+    def candidate(reason: str | None) -> JSON:
+        content = {"content": {"parts": [{"text": "x"}], "role": "model"}}
+        return content if reason is None else {**content, "finishReason": reason}
+
+    return {"candidates": [candidate(reason), *map(candidate, others)]}
+
+
+def response(status: str, *blocks: JSON) -> JSON:
+    items = [{"type": "message", "content": list(blocks)}] if blocks else []
+    return {"object": "response", "status": status, "output": items}
+
+
+TEXT = {"type": "output_text", "text": "x"}
+
+WHOLE = {
+    "chat": chat(choice("x", "stop")),
+    "chat with two choices": chat(choice("x", "stop"), choice("y", "stop", 1)),
+    "chat finished by an end-of-sequence token": chat(choice("x", "eos")),
+    "text completion": {
+        "object": "text_completion",
+        "choices": [{"index": 0, "text": "x", "finish_reason": "stop"}],
+    },
+    "responses": response("completed", TEXT),
+    "anthropic": message("end_turn"),
+    "anthropic at a stop sequence": message("stop_sequence"),
+    "gemini": gemini("STOP"),
+    "gemini with two candidates": gemini("STOP", "STOP"),
+    "ollama": {"message": {"role": "assistant", "content": "x"}, "done": True},
+    "ollama with a reason": {"response": "x", "done": True, "done_reason": "stop"},
+    "bedrock": {
+        "output": {"message": {"role": "assistant", "content": [{"text": "x"}]}},
+        "stopReason": "end_turn",
+    },
+    "cohere": {
+        "message": {"content": [{"type": "text", "text": "x"}]},
+        "finish_reason": "COMPLETE",
+    },
+    "langchain": {"content": "x", "response_metadata": {"finish_reason": "stop"}},
+    "text generation inference": {"generated_text": "x", "details": {"finish_reason": "eos_token"}},
+    "llama.cpp": {"content": "x", "stop": True, "stop_type": "eos"},
+}
+
+NOT_WHOLE = {
+    "chat without a finish reason": chat(choice("x", None)),
+    "chat whose finish reason was dropped": chat(
+        {"index": 0, "message": {"role": "assistant", "content": "x"}}
+    ),
+    "chat whose second choice was cut off": chat(choice("x", "stop"), choice("y", "length", 1)),
+    "chat whose second choice has no reason": chat(choice("x", "stop"), choice("y", None, 1)),
+    "chat whose second choice is a refusal": chat(
+        choice("x", "stop"), choice("", "stop", 1, refusal="I cannot help with that.")
+    ),
+    "chat whose second choice calls a tool": chat(choice("x", "stop"), choice("", "tool_calls", 1)),
+    "text completion cut off": {
+        "object": "text_completion",
+        "choices": [{"index": 0, "text": "x", "finish_reason": "length"}],
+    },
+    "responses in progress": response("in_progress", TEXT),
+    "responses failed": response("failed", TEXT),
+    "responses without output": response("incomplete"),
+    "responses refused": response("completed", {"type": "refusal", "refusal": "no"}),
+    "anthropic without a stop reason": message(None),
+    "anthropic paused": message("pause_turn"),
+    "gemini without a finish reason": gemini(None),
+    "gemini with an unspecified reason": gemini("FINISH_REASON_UNSPECIFIED"),
+    "gemini whose second candidate was cut off": gemini("STOP", "MAX_TOKENS"),
+    "gemini blocked": {"promptFeedback": {"blockReason": "SAFETY"}},
+    "ollama not done": {"response": "x", "done": False},
+    "ollama cut off": {"response": "x", "done": True, "done_reason": "length"},
+    "bedrock cut off": {
+        "output": {"message": {"role": "assistant", "content": [{"text": "x"}]}},
+        "stopReason": "max_tokens",
+    },
+    "cohere cut off": {"message": {"content": [{"text": "x"}]}, "finish_reason": "MAX_TOKENS"},
+    "langchain cut off": {"content": "x", "response_metadata": {"stop_reason": "max_tokens"}},
+    "langchain calling a tool": {
+        "content": "x",
+        "tool_calls": [{"name": "f", "args": {}}],
+        "response_metadata": {"finish_reason": "stop"},
+    },
+    "text generation inference cut off": {
+        "generated_text": "x",
+        "details": {"finish_reason": "length"},
+    },
+    "llama.cpp cut off": {"content": "x", "stop": True, "stop_type": "limit"},
+    "an openai error": {"error": {"message": "overloaded", "type": "server_error", "code": None}},
+    "an anthropic error": {"type": "error", "error": {"type": "x", "message": "overloaded"}},
+    "an ollama error": {"error": "model not found"},
+}
+
+OWN: dict[str, JSON] = {
+    "an error that is None": {"answer": "x", "error": None},
+    "an error beside an answer": {"answer": "x", "error": "timeout of the second source"},
+    "an error that is a number": {"estimate": 5, "error": 0.03},
+    "an error with details": {"estimate": 5, "error": {"mean": 0.1}},
+    "a status": {"status": "failed", "reason": "x"},
+    "a status and an output": {"status": "succeeded", "output": ["a.png"]},
+    "an output of records": {"status": "open", "output": [{"id": 1}]},
+    "choices": {"choices": [{"text": "A"}, {"text": "B"}]},
+    "choices with messages": {"choices": [{"message": {"de": "ja"}}]},
+    "candidates": {"candidates": [{"name": "Ada"}]},
+    "content": {"content": ["a", "b"], "type": "message"},
+    "done": {"done": False, "text": "x"},
+    "a message": {"message": "x", "finish_reason": None},
+    "a response": {"response": {"a": 1}},
+    "a kind": {"type": "chunk"},
+}
+
+
+@pytest.mark.parametrize("answer", WHOLE.values(), ids=WHOLE)
+def test_a_whole_answer_is_stored_with_its_text(answer: JSON) -> None:
+    completion = read_answer(answer)
+    assert completion is not None
+    assert completion.text == "x"
+    assert completion.finish_reason == "stop"
+    assert stored(completion)
+
+
+@pytest.mark.parametrize("answer", NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_an_answer_that_does_not_say_that_it_is_whole_is_not_stored(answer: JSON) -> None:
+    assert not stored(read_answer(answer))
+
+
+@pytest.mark.parametrize("answer", OWN.values(), ids=OWN)
+def test_an_applications_own_value_is_stored(answer: JSON) -> None:
+    """Although it has a field that some provider's answers have, too."""
+    assert read_answer(answer) is None
+    assert read_stream([answer]).finish_reason is None
+
+
+ANTHROPIC = [
+    {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 1}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}},
+    {"type": "message_stop"},
+]
+RESPONSES = [
+    {"type": "response.created", "response": {"status": "in_progress", "output": []}},
+    {"type": "response.output_text.delta", "delta": "x"},
+    {"type": "response.completed", "response": response("completed", TEXT)},
+]
+USAGE = {"object": "chat.completion.chunk", "choices": [], "usage": {"prompt_tokens": 1}}
+AZURE = {"object": "", "choices": [], "prompt_filter_results": []}
+HELPER = [{"type": "chunk", "chunk": piece("x", "stop")}, {"type": "content.done", "content": "x"}]
+
+WHOLE_STREAMS: dict[str, list[Any]] = {
+    "text": ["x", ""],
+    "chat": [piece("x"), piece("", "stop"), USAGE],
+    "azure": [AZURE, piece("x"), piece("", "stop")],
+    "two choices": [piece("x", "stop"), piece("y", index=1), piece("", "stop", 1)],
+    "the openai package's helper": HELPER,
+    "responses": RESPONSES,
+    "anthropic": ANTHROPIC,
+    "gemini": [gemini("STOP")],
+    "ollama": [{"message": {"content": "x"}, "done": False}, {"message": {}, "done": True}],
+}
+CUT_STREAMS: dict[str, list[Any]] = {
+    "chat": [piece("x"), USAGE],
+    "chat after its first chunk": [{**AZURE, "object": "chat.completion.chunk"}],
+    "chat with an error": [piece("x"), {"error": {"message": "overloaded"}}],
+    "a second choice": [piece("x", "stop"), piece("y", index=1)],
+    "a second choice by length": [piece("x", "stop"), piece("y", "length", 1)],
+    "a refusal": [piece("", refusal="I cannot"), piece("", "stop")],
+    "the openai package's helper": [*HELPER[1:], {"type": "chunk", "chunk": piece("x")}],
+    "responses": RESPONSES[:-1],
+    "responses failed": [
+        *RESPONSES[:-1],
+        {"type": "response.failed", "response": response("failed", TEXT)},
+    ],
+    "anthropic before its stop": ANTHROPIC[:-1],
+    "anthropic before its reason": ANTHROPIC[:-2],
+    "anthropic without a reason": [*ANTHROPIC[:-2], {"type": "message_stop"}],
+    "anthropic with an error": [*ANTHROPIC[:3], {"type": "error", "error": {"message": "x"}}],
+    "gemini": [gemini(None), gemini(None)],
+    "gemini's second candidate": [gemini("STOP", None)],
+    "ollama": [{"message": {"content": "x"}, "done": False}],
+    "ollama by length": [{"response": "x", "done": True, "done_reason": "length"}],
+}
+
+
+@pytest.mark.parametrize("chunks", WHOLE_STREAMS.values(), ids=WHOLE_STREAMS)
+def test_a_stream_that_came_to_its_end_is_stored(chunks: list[Any]) -> None:
+    completion = read_stream(chunks)
+    assert completion.text == "x"
+    assert stored(completion)
+
+
+@pytest.mark.parametrize("chunks", CUT_STREAMS.values(), ids=CUT_STREAMS)
+def test_a_stream_without_its_end_is_not_stored(chunks: list[Any]) -> None:
+    assert not stored(read_stream(chunks))

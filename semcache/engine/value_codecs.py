@@ -1,10 +1,9 @@
 """Converts a decorated function's values to completions and back.
 
-Values are stored as JSON. A string is stored as text. Values of an annotated type (dataclasses,
-pydantic models, TypedDicts, unions and containers of them) are converted by pydantic and come back
-as the same type. Without an annotation, JSON values come back unchanged, and a dataclass or
-pydantic model comes back as its class, provided that the program has imported the class by then:
-stored data never causes an import.
+A string is stored as text, a JSON value as it is, and any other value as tagged JSON (see
+`tagged_json`), which keeps types, the fields that are set, and private attributes. A type that has
+no such form, such as a class defined in a function, is converted by pydantic if the function is
+annotated with it. A value is stored only if it comes back unchanged.
 
 Answers in OpenAI's or Anthropic's format, whether SDK objects or plain dicts, are parsed for their
 text, finish reason, usage and model.
@@ -21,6 +20,7 @@ from copy import deepcopy
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
+from semcache.engine import tagged_json
 from semcache.types import Chunk, Completion
 
 _PLAIN = (str, bool, int, float, type(None), object)
@@ -63,7 +63,7 @@ class ValueCodec:
         payload, kind = self.dump_payload(value)
         if kind == "text":
             return Completion(payload)
-        return details(value if kind == "json" else payload, payload, kind)
+        return details(tagged_json.plain(payload) if kind == "tagged" else payload, payload, kind)
 
     def load(self, completion: Completion) -> Any:
         """Raises `TypeError` or `ValueError` if what is stored is not a value of this type."""
@@ -79,32 +79,32 @@ class ValueCodec:
         """(JSON, its kind), after a check that loading it gives an equal value."""
         if type(value) is str:
             return value, "text"
+        if is_json(value):
+            return deepcopy(value), "json"
         if isinstance(value, Iterator | AsyncIterator | Awaitable):
             raise TypeError(
                 f"a {type(value).__qualname__} can be read only once; to cache it, make the "
                 "function itself a generator, or return a list"
             )
-        payload, kind = self._payload(value)
-        restored = self.load_payload(json.loads(json.dumps(payload, allow_nan=False)), kind)
-        if not _same(restored, value):
-            raise TypeError(
-                f"a {type(value).__qualname__} would not come back unchanged; annotate the "
-                "function with the type that it returns"
-            )
-        return payload, kind
+        try:
+            return _tagged(value), "tagged"
+        except TypeError as error:
+            typed = self._typed(value)
+            if typed is None:
+                raise
+            del error
+            return typed, "typed"
 
-    def _payload(self, value: Any) -> tuple[Any, str]:
-        if self._adapter is not None:
-            return _dump(self._adapter, value), "typed"
-        if is_json(value):
-            return deepcopy(value), "json"
-        if hasattr(value, "model_dump") or dataclasses.is_dataclass(value):
-            adapter = _adapter_of(cast(Hashable, type(value)))
-            return _dump(adapter, value), _class_kind(value)
-        raise TypeError(
-            f"a {type(value).__qualname__} is not a JSON value; to cache it, annotate the "
-            "function's return type, or return text, JSON, a dataclass or a pydantic model"
-        )
+    def _typed(self, value: Any) -> Any:
+        """The value as converted by the annotation; None if it would not come back unchanged."""
+        if self._adapter is None:
+            return None
+        try:
+            payload = self._adapter.dump_python(value, mode="json", by_alias=True, warnings=False)
+            restored = self.load_payload(json.loads(json.dumps(payload, allow_nan=False)), "typed")
+        except (TypeError, ValueError):
+            return None
+        return payload if _same(restored, value) else None
 
     def load_payload(self, payload: Any, kind: str) -> Any:
         """The value of a payload of this kind."""
@@ -112,6 +112,8 @@ class ValueCodec:
             if self._annotation in (str, Any, object) or self._adapter is None:
                 return payload
             return self._adapter.validate_python(payload)
+        if kind == "tagged":
+            return tagged_json.decode(payload)
         if kind == "typed":
             if self._adapter is None:
                 raise TypeError("the stored value needs the return annotation it was stored with")
@@ -141,7 +143,9 @@ class ChunkCodec:
         payload = [{"kind": kind, "value": value} for value, kind in kept]
         from semcache.providers.reading import read_stream  # here: see `details`
 
-        joined = read_stream([value for value, _ in kept])
+        joined = read_stream(
+            [tagged_json.plain(value) if kind == "tagged" else value for value, kind in kept]
+        )
         return dataclasses.replace(joined, payload=payload, payload_kind="chunks")
 
     def load(self, completion: Completion) -> list[Any]:
@@ -194,17 +198,21 @@ def is_json(value: Any) -> bool:
     return False
 
 
-def _dump(adapter: Any, value: Any) -> Any:
-    return adapter.dump_python(value, mode="json", by_alias=True, warnings=False)
+def _tagged(value: Any) -> Any:
+    """A value as tagged JSON, after a check that it comes back unchanged."""
+    tree = tagged_json.encode(value)
+    restored = tagged_json.decode(json.loads(json.dumps(tree, allow_nan=False)))
+    if type(restored) is not type(value) or tagged_json.encode(restored) != tree:
+        raise TypeError(f"a {type(value).__qualname__} would not come back unchanged")
+    return tree
 
 
 def _same(one: Any, two: Any) -> bool:
-    """Equal and of the same type. Private attributes of models, such as request ids, may differ."""
+    """Equal and of the same type, and for a model, with the same fields set."""
     if type(one) is not type(two):
         return False
-    if hasattr(two, "model_dump"):
-        return bool(one.model_dump() == two.model_dump())
-    return bool(one == two)
+    given: Any = getattr(one, "model_fields_set", None)
+    return bool(one == two) and given == getattr(two, "model_fields_set", None)
 
 
 @lru_cache(maxsize=256)
@@ -214,12 +222,8 @@ def _adapter_of(cls: Any) -> Any:
     return TypeAdapter(cls)
 
 
-def _class_kind(value: Any) -> str:
-    return f"class:{type(value).__module__}:{type(value).__qualname__}"
-
-
 def _class_of(kind: str) -> type:
-    """The class of a stored value, which the program must have imported: nothing is imported."""
+    """The class of a value stored by version 0.1, which the program must have imported."""
     _, module, name = kind.split(":", 2)
     cls: Any = sys.modules.get(module)
     for part in name.split("."):

@@ -12,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from semcache.types import JSON
 
@@ -68,7 +68,7 @@ def _advice(value: Any) -> str:
 # ------------------------------------------------------------------ classes by reference
 
 
-def _reference(cls: type, where: str) -> JSON:
+def _reference(cls: Any, where: str) -> JSON:
     """A class by module and name; a generic one with its arguments.
 
     Raises:
@@ -82,8 +82,8 @@ def _reference(cls: type, where: str) -> JSON:
         ]
     if cls is type(None):
         return None
-    name = f"{cls.__module__}:{cls.__qualname__}"
-    if not isinstance(cls, type) or _found(name) is not cls:
+    name = f"{cls.__module__}:{getattr(cls, '__qualname__', cls.__name__)}"
+    if _found(name) is not cls or not _is_known(cls):
         raise TypeError(
             f"{where} has the type {_name(cls)}, a class that cannot be found by its name, so it "
             "cannot be restored; define the class at the top level of its module"
@@ -103,9 +103,9 @@ def _class(reference: JSON) -> type:
         origin, arguments = reference
         return _class(origin)[tuple(map(_class, arguments))]  # type: ignore[index,no-any-return]
     cls = _found(str(reference))
-    if not isinstance(cls, type) or not _holds_values(cls):
+    if not _is_known(cls):
         raise TypeError(f"the stored value is a {reference}, which this program has not imported")
-    return cls
+    return cls  # type: ignore[no-any-return]
 
 
 def _found(reference: str) -> Any:
@@ -116,13 +116,16 @@ def _found(reference: str) -> Any:
     return found
 
 
-def _holds_values(cls: type) -> bool:
+def _is_known(cls: Any) -> bool:
+    """Whether this is a class of values, or may be the argument of a generic one."""
+    if not isinstance(cls, type):
+        return isinstance(cls, TypeVar)
     return (
         dataclasses.is_dataclass(cls)
         or hasattr(cls, "__pydantic_fields__")
         or issubclass(cls, enum.Enum)
         or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
-        or cls in (str, int, float, bool, list, dict)
+        or cls in (object, str, int, float, bool, list, dict)
     )
 
 
@@ -235,7 +238,7 @@ def _read_model(tree: Any, inner: Decode) -> Any:
 
 
 def _read_private(cls: Any, stored: dict[str, Any]) -> dict[str, Any] | None:
-    declared: Mapping[str, Any] = cls.__private_attributes__
+    declared: Mapping[str, Any] = getattr(cls, "__private_attributes__", {})
     if not declared:
         return None
     made = {

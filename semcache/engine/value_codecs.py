@@ -88,11 +88,10 @@ class ValueCodec:
             )
         try:
             return _tagged(value), "tagged"
-        except TypeError as error:
+        except TypeError:
             typed = self._typed(value)
             if typed is None:
                 raise
-            del error
             return typed, "typed"
 
     def _typed(self, value: Any) -> Any:
@@ -102,9 +101,9 @@ class ValueCodec:
         try:
             payload = self._adapter.dump_python(value, mode="json", by_alias=True, warnings=False)
             restored = self.load_payload(json.loads(json.dumps(payload, allow_nan=False)), "typed")
-        except (TypeError, ValueError):
+            return payload if _same(restored, value) else None
+        except Exception:  # of any type's own serializers and comparison
             return None
-        return payload if _same(restored, value) else None
 
     def load_payload(self, payload: Any, kind: str) -> Any:
         """The value of a payload of this kind."""

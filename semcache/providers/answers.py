@@ -159,6 +159,8 @@ class StreamedAnswer:
                 last = max(self._tools, default=-1)
                 starts_call = bool(piece.id) or last < 0
                 index = last + 1 if starts_call else last
+            if index not in self._tools and not (piece.id or piece.name):
+                continue  # input of a tool that the server calls itself
             call = self._tools.setdefault(index, ["", "", ""])
             call[0] = piece.id or call[0]
             call[1] = piece.name or call[1]

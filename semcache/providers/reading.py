@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semcache.providers import anthropic, gemini, openai
+from semcache.providers import anthropic, gemini
+from semcache.providers import openai_answers as openai
 from semcache.providers.answers import (
     Delta,
     StreamedAnswer,
@@ -83,12 +84,14 @@ def _ollama(answer: Mapping[str, Any]) -> Completion | None:
     if not isinstance(done, bool) or not has_text:
         return None
     reason = finish_reason(answer.get("done_reason") or "stop") if done else UNFINISHED
+    calls = openai.tool_calls_of(mapping(message))
     return Completion(
         str(mapping(message).get("content") or answer.get("response") or ""),
         finish_reason=reason,
         usage=usage_of(answer.get("prompt_eval_count"), answer.get("eval_count")),
         model=answer.get("model"),
-        has_tool_calls=bool(mapping(message).get("tool_calls")),
+        has_tool_calls=bool(calls),
+        tool_calls=calls,
     )
 
 
@@ -173,8 +176,6 @@ def _response_event(event: Mapping[str, Any]) -> Delta:
 
 def _as_delta(completion: Completion, *, ends: bool) -> Delta:
     calls = [ToolDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(completion.tool_calls)]
-    if completion.has_tool_calls and not calls:
-        calls = [ToolDelta(0)]
     return Delta(
         completion.text,
         completion.finish_reason if ends else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from semcache.errors import ConfigError, UnavailableError
 from semcache.lifecycle import BACKGROUND_LOOP
-from semcache.providers import anthropic, openai
+from semcache.providers import anthropic, openai, openai_answers
 from semcache.providers.answers import Delta, StreamedAnswer
 from semcache.providers.functions import (
     as_chunks,
@@ -151,4 +151,4 @@ class SDKProvider:
         return answer.completion()
 
     def _delta(self, event: Mapping[str, Any]) -> Delta:
-        return openai.delta_of(event) if self._openai else anthropic.delta_of(event)
+        return openai_answers.delta_of(event) if self._openai else anthropic.delta_of(event)

@@ -29,6 +29,7 @@ from semcache.backends.opening import location_of, masked
 from semcache.backends.retention import TTL, UNSET, GivenTTL, Retention, seconds
 from semcache.decorator import OWN_NAME, Cached, FunctionOptions, decorate
 from semcache.engine import calls as engine_calls
+from semcache.engine import streams as engine_streams
 from semcache.engine.call_options import TEXT_CHUNKS, CallOptions, Codec
 from semcache.engine.explain import Explanation
 from semcache.engine.record import StoragePolicy, as_completion
@@ -333,10 +334,10 @@ class SemanticCache:
         query = self.query(prompt, **call)
         if send is not None:
             ask = partial(send, query.request)
-            return engine_calls.stream(self._engine, query, ask, self._stream_options(ttl))
+            return engine_streams.stream(self._engine, query, ask, self._stream_options(ttl))
         routed = partial(self._router().stream, query.request)
         options = self._stream_options(ttl, AnswerChunks())
-        return _texts(engine_calls.stream(self._engine, query, routed, options))
+        return _texts(engine_streams.stream(self._engine, query, routed, options))
 
     def astream(
         self,
@@ -350,10 +351,10 @@ class SemanticCache:
         query = self.query(prompt, **call)
         if send is not None:
             ask = partial(send, query.request)
-            return engine_calls.astream(self._engine, query, ask, self._stream_options(ttl))
+            return engine_streams.astream(self._engine, query, ask, self._stream_options(ttl))
         routed = partial(self._router().astream, query.request)
         options = self._stream_options(ttl, AnswerChunks())
-        return _atexts(engine_calls.astream(self._engine, query, routed, options))
+        return _atexts(engine_streams.astream(self._engine, query, routed, options))
 
     def _stream_options(self, ttl: GivenTTL, codec: Codec = TEXT_CHUNKS) -> CallOptions:
         return CallOptions(codec=codec, ttl=_valid_ttl(ttl), coalesce=self._coalesce, streams=True)

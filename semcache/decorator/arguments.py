@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 from semcache.backends.retention import GivenTTL
+from semcache.decorator.bodies import PROMPT, body_fields, gemini_contents
+from semcache.decorator.forwarding import ignorable
+from semcache.decorator.receivers import bound_receiver_json, check_method, receiver_json
 from semcache.decorator.version import code_digest
 from semcache.engine.call_options import Coalesce
 from semcache.engine.record import StoragePolicy
 from semcache.errors import ConfigError, RequestError
+from semcache.keys.canonical import is_absent
 from semcache.keys.keys import KeyRules
 from semcache.keys.parse import question
 from semcache.keys.parse import request as make_request
-from semcache.types import Request
+from semcache.types import JSON, Request
 
 _PROMPT_NAMES = ("prompt", "question", "query", "message", "user_message", "text")
-_MESSAGES_NAMES = ("messages",)
+_MESSAGES_NAMES = ("messages", "input", "contents")
 _REQUEST_FIELDS = frozenset({"model", "system", "tools", "response_format"})
 
+
+OWN_NAME = "\0own"
+"""Default of `name`: stands for the function's module and qualified name."""
+_EMBEDDINGS = re.compile(r"(Async)?Embeddings\.create")
+"""The SDKs' functions that embed texts."""
 
 FUNCTION = "@function"
 """The request parameter that holds the function's name; no argument can have this name."""
@@ -79,13 +90,34 @@ class ArgumentReader:
             ),
             None,
         )
-        first = self._positional[0] if self._positional else ""
-        self._receiver = first if first in ("self", "cls") else None
-        self._class = class_name if first == "cls" else None
+        self._set_receiver(function)
+        self._ignored = ignorable(function, self._keywords) - {options.prompt}
         self._prompt_name = "" if options.key else self._find_prompt_name(function)
         names = [name for name in _MESSAGES_NAMES if name in self._signature.parameters]
         self._messages_name = names[0] if names and names[0] != self._prompt_name else None
         self._plain_template = self._template()
+
+    def _set_receiver(self, function: Callable[..., Any]) -> None:
+        """Find out what tells the receivers of a method apart.
+
+        Raises:
+            ConfigError: it is a method, and nothing does.
+        """
+        options = self._options
+        first = self._positional[0] if self._positional else ""
+        self._receiver = first if first in ("self", "cls") else None
+        self._class = class_name if first == "cls" else None
+        explicit = callable(options.namespace) or options.key is not None
+        self.needs_receiver = (
+            first == "self" and not explicit and "self" not in options.rules.ignore
+        )
+        self.needs_class_check = self.needs_receiver and check_method(function)
+        owner = getattr(function, "__self__", None)
+        self._bound_receiver: JSON = None
+        if owner is not None and not isinstance(owner, type | ModuleType) and not explicit:
+            self._bound_receiver = bound_receiver_json(
+                owner, named=options.name != f"{function.__module__}.{function.__qualname__}"
+            )
 
     @cached_property
     def _version(self) -> str:
@@ -103,7 +135,11 @@ class ArgumentReader:
         )
 
     def _find_prompt_name(self, function: Callable[..., Any]) -> str:
-        """The name of the parameter that holds the prompt or the messages."""
+        """The name of the parameter that holds the prompt or the messages.
+
+        Raises:
+            ConfigError: there is no such parameter, or it is not clear which one it is.
+        """
         names = [name for name in self._signature.parameters if name != self._receiver]
         prompt = self._options.prompt
         if prompt is not None:
@@ -125,22 +161,36 @@ class ArgumentReader:
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request:
         """The request of a call. Raises `RequestError` if an argument has no canonical form."""
         arguments = self._bound(args, kwargs)
-        if self._receiver is not None:
-            arguments.pop(self._receiver, None)
+        receiver = arguments.pop(self._receiver, None) if self._receiver is not None else None
         options = self._options
         namespace = options.namespace
         if callable(namespace):
-            namespace = namespace(*args, **kwargs)
+            namespace = self._called(namespace, "namespace", args, kwargs)
+            if namespace is None:
+                raise ConfigError(
+                    f"namespace= of {self._function.__qualname__} returned None; return the name "
+                    "of the caller's partition, so that no tenant gets another's answers."
+                )
         if options.key is not None:
-            prompt = options.key(*args, **kwargs)
+            prompt = self._called(options.key, "key", args, kwargs)
             fields: dict[str, Any] = {}
             params: dict[str, Any] = {}
         else:
-            prompt = arguments.pop(self._prompt_name)
+            arguments = {n: v for n, v in arguments.items() if not is_absent(v)}
+            prompt = arguments.pop(self._prompt_name, None)
             if prompt is None and self._messages_name is not None:
-                prompt = arguments.pop(self._messages_name)
+                prompt = arguments.pop(self._messages_name, None)
+            prompt = self._in_its_form(prompt)
+            body = body_fields(prompt)
+            if body is not None:
+                prompt = body.pop(PROMPT)
+                arguments = {**body, **arguments}
             fields = {name: arguments.pop(name) for name in _REQUEST_FIELDS & arguments.keys()}
-            params = arguments
+            params = {n: v for n, v in arguments.items() if n not in self._ignored}
+            if self.needs_receiver:
+                params["@self"] = receiver_json(receiver)
+            if self._bound_receiver is not None:
+                params["@self"] = self._bound_receiver
         if self._name is not None:
             params[FUNCTION] = self._name
             if version := self._version:
@@ -196,6 +246,33 @@ class ArgumentReader:
         not_none = {name: value for name, value in params.items() if value is not None}
         return Request(
             question(prompt), template.model, template.namespace, not_none, tags=template.tags
+        )
+
+    def _in_its_form(self, prompt: Any) -> Any:
+        """A prompt that needs its parameter's or function's name to be understood."""
+        if "contents" in (self._prompt_name, self._messages_name):
+            return gemini_contents(prompt)
+        if isinstance(prompt, str) and _EMBEDDINGS.match(self._function.__qualname__):
+            return [prompt]  # a text to be embedded has no paraphrases
+        return prompt
+
+    def _called(
+        self, function: Callable[..., Any], option: str, args: Any, kwargs: Mapping[str, Any]
+    ) -> Any:
+        """What the caller's own function returns for a call."""
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            raise RequestError(
+                f"{option}= of {self._function.__qualname__} raised {type(error).__name__}: {error}"
+            ) from error
+
+    def asks_for_stream(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call sets the function's argument `stream`."""
+        if "stream" in kwargs:
+            return kwargs["stream"] is True
+        return "stream" in self._signature.parameters and (
+            self._bound(args, kwargs).get("stream") is True
         )
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -16,10 +16,13 @@ import threading
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
-from semcache.decorator.arguments import ArgumentReader, FunctionOptions
-from semcache.engine import calls
+from semcache.decorator.arguments import OWN_NAME, ArgumentReader, FunctionOptions
+from semcache.decorator.forwarding import is_installed
+from semcache.decorator.receivers import check_class
+from semcache.engine import calls, streams
 from semcache.engine.call_options import CallOptions, Codec
 from semcache.engine.engine import Engine
 from semcache.engine.explain import Explanation
@@ -34,9 +37,6 @@ R = TypeVar("R")
 
 NOT_PART_OF_THE_ANSWER = "__semcache_ignore__"
 """Attribute of a function that names arguments which never change its answer."""
-
-OWN_NAME = "\0own"
-"""Default of `name`: stands for the function's module and qualified name."""
 
 
 class CacheInfo(NamedTuple):
@@ -70,7 +70,12 @@ class Cached(Generic[P, R]):
         self._counts = [0, 0, 0]
         self._counts_lock = threading.Lock()
         self._call_options = replace(call_options, on_lookup=self._count)
+        self._chunks = ChunkCodec()
         self._bound_to: tuple[Any, ...] = ()
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if self._reader.needs_class_check:
+            check_class(owner, name)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Cached[P, R]:
         if instance is None:
@@ -127,6 +132,8 @@ class Cached(Generic[P, R]):
         except TypeError as error:
             self._reader.check(args, kwargs)  # wrong arguments raise the function's own TypeError
             self._engine.telemetry.fault("request", error)
+        except ConfigError:
+            raise
         except Exception as error:
             self._engine.telemetry.fault("request", error)
         return None
@@ -143,6 +150,9 @@ class CachedFunction(Cached[P, R]):
         call = functools.partial(self._function, *args, **kwargs)
         if query is None:
             return call()
+        if self._reader.asks_for_stream(args, kwargs):
+            chunked = replace(options, codec=self._chunks, streams=True)
+            return streams.value_or_stream(self._engine, query, call, options, chunked)
         return calls.answer(self._engine, query, call, options)
 
 
@@ -163,6 +173,9 @@ class CachedCoroutine(Cached[P, R]):
         )
         if query is None:
             return await call()
+        if self._reader.asks_for_stream(args, kwargs):
+            chunked = replace(options, codec=self._chunks, streams=True)
+            return await streams.avalue_or_stream(self._engine, query, call, options, chunked)
         return await calls.aanswer(self._engine, query, call, options)
 
 
@@ -174,7 +187,7 @@ class CachedGenerator(Cached[P, R]):
         call = cast(Callable[[], Iterator[Any]], functools.partial(self._function, *args, **kwargs))
         if query is None:
             return call()
-        return calls.stream(self._engine, query, call, options)
+        return streams.stream(self._engine, query, call, options)
 
 
 class CachedAsyncGenerator(Cached[P, R]):
@@ -187,7 +200,7 @@ class CachedAsyncGenerator(Cached[P, R]):
         )
         if query is None:
             return call()
-        return calls.astream(self._engine, query, call, options)
+        return streams.astream(self._engine, query, call, options)
 
 
 def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions) -> Cached[P, R]:
@@ -208,7 +221,7 @@ def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions)
         rules = replace(options.rules, ignore=options.rules.ignore | ignored)
         options = replace(options, rules=rules)
     wrapper, annotation = _wrapper_of(function)
-    streams = wrapper in (CachedGenerator, CachedAsyncGenerator)
+    yields = wrapper in (CachedGenerator, CachedAsyncGenerator)
     if options.name == OWN_NAME:
         options = replace(options, name=f"{function.__module__}.{function.__qualname__}")
         _check_own_name(function, options.known)
@@ -217,19 +230,19 @@ def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions)
     ):  # functions of one explicit name share answers, whatever their code
         options = replace(options, version="")
     call_options = CallOptions(
-        codec=_codec(annotation, streams=streams),
+        codec=_codec(annotation, yields=yields),
         ttl=options.ttl,
         store_if=options.store_if,
         storage=options.storage,
-        streams=streams,
+        streams=yields,
         coalesce=options.coalesce,
     )
     reader = ArgumentReader(function, options)
     return wrapper(function, engine, reader, options.rules, call_options)
 
 
-def _codec(annotation: Any, *, streams: bool) -> Codec:
-    if streams:
+def _codec(annotation: Any, *, yields: bool) -> Codec:
+    if yields:
         return AnswerChunks() if annotation is Chunk else ChunkCodec(annotation)
     return ValueCodec(annotation)
 
@@ -269,6 +282,8 @@ def _contents(cell: Any) -> Any:
 def _wrapper_of(function: Callable[..., Any]) -> tuple[type[Cached[Any, Any]], Any]:
     """The wrapper class, and the type of a value (of a chunk, for a stream)."""
     annotation = _return_type(function)
+    if is_installed(function):  # the SDKs hide their coroutine functions in plain wrappers
+        function = inspect.unwrap(function)
     if inspect.isasyncgenfunction(function):
         return CachedAsyncGenerator, _first_argument(annotation)
     if inspect.iscoroutinefunction(function):
@@ -281,7 +296,19 @@ def _wrapper_of(function: Callable[..., Any]) -> tuple[type[Cached[Any, Any]], A
 def _return_type(function: Callable[..., Any]) -> Any:
     try:
         return typing.get_type_hints(function).get("return", Any)
-    except Exception:  # names that only a type checker can resolve
+    except Exception:  # of other parameters: names that only a type checker can resolve
+        return _return_type_alone(inspect.unwrap(function))
+
+
+def _return_type_alone(function: Callable[..., Any]) -> Any:
+    annotation = getattr(function, "__annotations__", {}).get("return", Any)
+    if not isinstance(annotation, str):
+        return annotation
+    alone = SimpleNamespace(__annotations__={"return": annotation})
+    try:
+        names = getattr(function, "__globals__", {})
+        return typing.get_type_hints(alone, names).get("return", Any)
+    except Exception:
         return Any
 
 

@@ -26,6 +26,18 @@ class Codec(Protocol):
         """Return what `dump` needs from a chunk, before the caller can modify the chunk."""
         ...
 
+    def load_chunk(self, kept: Any) -> Any:
+        """A copy of a chunk, from what `keep` returned for it."""
+        ...
+
+    def keep_returned(self, value: Any) -> Any:
+        """What `dump` needs from the return value of a generator, as the last of its list.
+
+        Raises:
+            TypeError: the value cannot be stored.
+        """
+        ...
+
     def dump(self, value: Any) -> Completion:
         """Convert a value, or the list of what `keep` returned for the chunks of a stream.
 
@@ -43,13 +55,23 @@ class Codec(Protocol):
         ...
 
 
-class CompletionCodec:
+class WithoutReturn:
+    """For codecs whose streams return nothing."""
+
+    def keep_returned(self, value: Any) -> Any:
+        raise TypeError(f"a stream here cannot return a value, but it returned {value!r:.100}")
+
+
+class CompletionCodec(WithoutReturn):
     """For callers whose values are completions."""
 
     tells_source = True
 
     def keep(self, chunk: Any) -> Any:
         return chunk
+
+    def load_chunk(self, kept: Any) -> Any:
+        return kept
 
     def dump(self, value: Completion) -> Completion:
         if not isinstance(value, Completion):
@@ -63,13 +85,16 @@ class CompletionCodec:
 COMPLETIONS = CompletionCodec()
 
 
-class TextChunks:
+class TextChunks(WithoutReturn):
     """For streams of text."""
 
     tells_source = False
 
     def keep(self, chunk: str) -> str:
         return chunk
+
+    def load_chunk(self, kept: str) -> str:
+        return kept
 
     def dump(self, value: Sequence[str]) -> Completion:
         return Completion("".join(value), payload=list(value), payload_kind="chunks")
@@ -145,6 +170,13 @@ class Lead:
     call: InFlight
     lookup: Lookup
     replaces: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """The caller reads a stream that another caller leads; it has become one of its readers."""
+
+    stream: Any
 
 
 Step = Callable[[], Any] | Wait | Pause

@@ -13,8 +13,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from semcache.engine.call_options import CallOptions, Codec, Lead, Pause, Served, Step, Wait
+from semcache.engine.call_options import CallOptions, Codec, Follow, Lead, Pause, Served, Step, Wait
 from semcache.engine.single_flight import Abandoned, Completed, Failed, InFlight, is_inside
+from semcache.engine.value_codecs import OtherShapeError
 from semcache.errors import StoreError
 from semcache.telemetry.counters import Counter, Labelled
 from semcache.types import Completion, Entry, LeaseHolder, Lookup, Source
@@ -45,12 +46,20 @@ def served_by(engine: Engine, options: CallOptions, lookup: Lookup) -> Served | 
 
 
 def join(
-    engine: Engine, lookup: Lookup, ended: int, options: CallOptions
-) -> Generator[Step, Any, Served | Lead]:
+    engine: Engine,
+    lookup: Lookup,
+    ended: int,
+    options: CallOptions,
+    stream: Any = None,
+    *,
+    blocking: bool = True,
+) -> Generator[Step, Any, Served | Lead | Follow]:
     """After a miss, get another caller's value or become the leader of the call.
 
     Args:
         ended: `engine.in_flight.ended`, read before the lookup.
+        stream: the stream to share with others, if the caller becomes the leader.
+        blocking: whether waiting blocks the thread, and with it its event loop.
     """
     patience = STREAM_PATIENCE if options.streams else PATIENCE
     in_flight, key = engine.in_flight, lookup.query.exact_key
@@ -61,12 +70,14 @@ def join(
             return near
     while True:
         if alone:
-            return Lead(InFlight(key), lookup)
-        call, leads = in_flight.join(key, lookup)
+            return Lead(InFlight(key, stream=stream), lookup)
+        call, leads = in_flight.join(key, lookup, stream)
         if leads:
             break
-        if call.mine:  # waiting for itself would never end
-            return Lead(InFlight(key), lookup)
+        if type(call.stream) is type(stream) and _may_follow(call.stream):
+            return Follow(call.stream)
+        if call.mine or (blocking and call.led_by_this_thread):  # waiting would never end
+            return Lead(InFlight(key, stream=stream), lookup)
         outcome = yield Wait(call, patience)
         match outcome:
             case Completed(completion) if (
@@ -79,7 +90,7 @@ def join(
             case Abandoned() if call.ended:
                 continue  # the leader is gone: one of its followers takes over
             case _:  # the answer cannot be shared, or is too slow: do not coalesce
-                return Lead(InFlight(key), lookup)
+                return Lead(InFlight(key, stream=stream), lookup)
     try:
         holder = yield from take_lease(engine, call, lookup, options, patience)
         if in_flight.ended == ended and holder == "nobody":
@@ -94,6 +105,11 @@ def join(
         return Lead(call, lookup)
     in_flight.end(call, Abandoned())
     return served
+
+
+def _may_follow(stream: Any) -> bool:
+    """Become a reader of a stream, if it can be read from here and is not over."""
+    return stream is not None and bool(stream.enter())
 
 
 def _wait_for_similar(
@@ -237,6 +253,8 @@ def _load(
         if codec.tells_source:
             completion = replace(completion, served_from=source)
         return Served(codec.load(completion), lookup)
+    except OtherShapeError:
+        return None
     except Exception as error:
         engine.telemetry.fault("codec", error)
         return None

@@ -10,20 +10,26 @@ same request again, from within its own call to the model, does not wait for its
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from semcache.engine.deadlocks import waits_for_this_thread
 from semcache.types import Completion, Lookup
 
 if TYPE_CHECKING:
     from semcache.backends.base import Lease
+
+_FIRST_LOOK, _LATER_LOOKS = 0.05, 0.5
+"""Seconds after which a waiting caller looks whether the call can end at all."""
 
 _inside: ContextVar[frozenset[bytes]] = ContextVar("semcache_inside", default=frozenset())
 
@@ -59,9 +65,11 @@ Outcome = Completed | Failed | Abandoned
 class InFlight:
     """One call in flight. Its leader must end it, with `InFlightCalls.end`."""
 
-    def __init__(self, key: bytes, lookup: Lookup | None = None) -> None:
+    def __init__(self, key: bytes, lookup: Lookup | None = None, stream: Any = None) -> None:
         self.key = key
         self.lookup = lookup
+        self.stream = stream
+        """The stream that its followers can read while it comes; see `shared_streams`."""
         self._lease: Lease | None = None
         self.leader = _caller()
         self._future: Future[Outcome] = Future()
@@ -70,6 +78,16 @@ class InFlight:
     def mine(self) -> bool:
         """Whether the current thread or task leads this call, and so must not wait for it."""
         return self.leader == _caller()
+
+    @property
+    def led_by_this_thread(self) -> bool:
+        """Whether the current thread, or a task of its event loop, leads this call."""
+        return self.leader[0] == threading.get_ident()
+
+    @property
+    def cannot_end(self) -> bool:
+        """Whether the leader waits for what the current thread is doing."""
+        return waits_for_this_thread(*self.leader)
 
     @property
     def ended(self) -> bool:
@@ -93,9 +111,19 @@ class InFlight:
             lease.release(kept=kept)
 
     def wait(self, patience: float | None) -> Outcome:
-        """Block until the call has ended; return `Abandoned` after `patience` seconds."""
-        with suppress(FutureTimeoutError):
-            return self._future.result(patience)
+        """Block until the call has ended.
+
+        Returns `Abandoned` after `patience` seconds, or as soon as the call is found to be unable
+        to end.
+        """
+        deadline = math.inf if patience is None else time.monotonic() + patience
+        pause = _FIRST_LOOK
+        while (rest := deadline - time.monotonic()) > 0:
+            with suppress(FutureTimeoutError):
+                return self._future.result(min(rest, pause))
+            if self.cannot_end:
+                break
+            pause = _LATER_LOOKS
         return Abandoned()
 
     async def await_(self, patience: float | None) -> Outcome:
@@ -117,15 +145,23 @@ class InFlightCalls:
         self.ended = 0
         """How many calls have ended; if it has not changed, none ended in the meantime."""
 
-    def join(self, key: bytes, lookup: Lookup | None = None) -> tuple[InFlight, bool]:
-        """Return (call, whether the caller leads it). `near` compares other lookups to `lookup`."""
+    def join(
+        self, key: bytes, lookup: Lookup | None = None, stream: Any = None
+    ) -> tuple[InFlight, bool]:
+        """Return (call, whether the caller leads it).
+
+        Args:
+            lookup: `near` compares other lookups to it.
+            stream: the stream of the call, if the caller will lead it.
+        """
         if is_inside(key):
-            return InFlight(key), True  # a nested call of the leader must not wait for itself
+            # a nested call of the leader must not wait for itself
+            return InFlight(key, stream=stream), True
         with self._lock:
             call = self._calls.get(key)
             if call is not None:
                 return call, False
-            call = self._calls[key] = InFlight(key, lookup)
+            call = self._calls[key] = InFlight(key, lookup, stream)
             return call, True
 
     def near(self, lookup: Lookup, floor: float) -> InFlight | None:
@@ -160,22 +196,29 @@ class InFlightCalls:
             if self._calls.get(call.key) is call:
                 del self._calls[call.key]
             self.ended += 1
+        if call.stream is not None:
+            call.stream.cancel()
         call.settle(outcome)
         call.let_go(kept=not isinstance(outcome, Completed) or outcome.kept)
 
 
-def _caller() -> tuple[int, int]:
+def _caller() -> tuple[int, Any]:
     """The current thread, and the current task if there is one."""
     task = None
     if (asyncio := sys.modules.get("asyncio")) is not None:
         with suppress(RuntimeError):
             task = asyncio.current_task()
-    return threading.get_ident(), id(task)
+    return threading.get_ident(), task
 
 
 def is_inside(key: bytes) -> bool:
     """Whether the current context is inside the call to the model for this key."""
     return key in _inside.get()
+
+
+def mark_inside(key: bytes) -> None:
+    """Mark the current context, for good, as inside the call to the model for this key."""
+    _inside.set(_inside.get() | {key})
 
 
 @contextmanager

@@ -16,17 +16,19 @@ import json
 import math
 import sys
 from collections.abc import AsyncIterator, Awaitable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
 from semcache.engine import tagged_json
+from semcache.engine.call_options import WithoutReturn
 from semcache.types import Chunk, Completion
 
 _PLAIN = (str, bool, int, float, type(None), object)
 
 
-class ValueCodec:
+class ValueCodec(WithoutReturn):
     """Codec of the values of one function.
 
     Args:
@@ -54,6 +56,9 @@ class ValueCodec:
         """A single value has no chunks."""
         return chunk
 
+    def load_chunk(self, kept: Any) -> Any:
+        return kept
+
     def dump(self, value: Any) -> Completion:
         """Raises `TypeError` for a value that would not come back unchanged."""
         if type(value) is str:
@@ -72,7 +77,7 @@ class ValueCodec:
         if completion.payload_kind is None:
             return self.load_payload(completion.text, "text")
         if completion.payload_kind == "chunks":
-            raise TypeError("a stream is stored for this request, not a single value")
+            return joined(completion.payload)
         return self.load_payload(completion.payload, completion.payload_kind)
 
     def dump_payload(self, value: Any) -> tuple[Any, str]:
@@ -134,6 +139,15 @@ class ChunkCodec:
         """The chunk as JSON, with its kind."""
         return self._chunk.dump_payload(chunk)
 
+    def load_chunk(self, kept: tuple[Any, str]) -> Any:
+        payload, kind = kept
+        return self._chunk.load_payload(deepcopy(payload) if kind == "json" else payload, kind)
+
+    def keep_returned(self, value: Any) -> tuple[Any, str]:
+        """What a generator returned, as JSON, with its kind."""
+        payload, kind = self._chunk.dump_payload(value)
+        return payload, _RETURNED + kind
+
     def dump(self, kept: Sequence[tuple[Any, str]]) -> Completion:
         """A completion of the whole stream, from its chunks."""
         if all(kind == "text" for _, kind in kept):
@@ -142,31 +156,52 @@ class ChunkCodec:
         payload = [{"kind": kind, "value": value} for value, kind in kept]
         from semcache.providers.reading import read_stream  # here: see `details`
 
-        joined = read_stream(
-            [tagged_json.plain(value) if kind == "tagged" else value for value, kind in kept]
+        whole = read_stream(
+            [
+                tagged_json.plain(value) if kind == "tagged" else value
+                for value, kind in kept
+                if not kind.startswith(_RETURNED)
+            ]
         )
-        return dataclasses.replace(joined, payload=payload, payload_kind="chunks")
+        return dataclasses.replace(whole, payload=payload, payload_kind="chunks")
 
-    def load(self, completion: Completion) -> list[Any]:
+    def load(self, completion: Completion) -> Chunks:
         if completion.payload_kind is None:
-            return [self._chunk.load_payload(completion.text, "text")]
+            return Chunks([self._chunk.load_payload(completion.text, "text")])
         if completion.payload_kind != "chunks":
-            raise TypeError("a single value is stored for this request, not a stream")
-        return [
-            self._chunk.load_payload(chunk, "text")
-            if isinstance(chunk, str)
-            else self._chunk.load_payload(chunk["value"], chunk["kind"])
-            for chunk in completion.payload
-        ]
+            return Chunks(split(completion.payload, completion.payload_kind))
+        chunks = Chunks()
+        for chunk in completion.payload:
+            if isinstance(chunk, str):
+                chunks.append(self._chunk.load_payload(chunk, "text"))
+            elif chunk["kind"].startswith(_RETURNED):
+                kind = chunk["kind"].removeprefix(_RETURNED)
+                chunks.returned = self._chunk.load_payload(chunk["value"], kind)
+            else:
+                chunks.append(self._chunk.load_payload(chunk["value"], chunk["kind"]))
+        return chunks
 
 
-class AnswerChunks:
+_RETURNED = "returned:"
+"""Before the kind of a value that is not a chunk, but was returned by the generator."""
+
+
+class Chunks(list[Any]):
+    """The chunks of a stored stream, with what its generator returned."""
+
+    returned: Any = None
+
+
+class AnswerChunks(WithoutReturn):
     """Codec of a router's streams, whose last chunk holds the whole answer."""
 
     tells_source = True
 
     def keep(self, chunk: Chunk) -> Chunk:
         return chunk
+
+    def load_chunk(self, kept: Chunk) -> Chunk:
+        return kept
 
     def dump(self, value: Sequence[Chunk]) -> Completion:
         """Raises `TypeError` if no chunk holds the whole answer."""
@@ -236,6 +271,51 @@ def _class_of(kind: str) -> type:
             "annotate the function's return type to have it restored"
         )
     return cls  # type: ignore[no-any-return]
+
+
+# ------------------------------------------------------- whole answers and streams of them
+
+
+class OtherShapeError(TypeError):
+    """A stream is stored where a single value is wanted, or the reverse, and it cannot be made."""
+
+
+def joined(chunks: Any) -> Any:
+    """The single value that a stored stream amounts to.
+
+    Raises:
+        OtherShapeError: the chunks are neither text nor a stream in a provider's format.
+    """
+    from semcache.providers import conversions, sdk_objects
+
+    if isinstance(chunks, list) and all(isinstance(chunk, str) for chunk in chunks):
+        return "".join(chunks)
+    try:
+        kinds = {chunk["kind"] for chunk in chunks}
+        plain = [tagged_json.plain(chunk["value"]) for chunk in chunks]
+        whole = conversions.whole_of(plain) if kinds <= {"json", "tagged"} else None
+        if whole is not None:
+            return whole if kinds == {"json"} else sdk_objects.sdk_object(whole)
+    except (TypeError, ValueError, LookupError, AttributeError):
+        pass
+    raise OtherShapeError("a stream is stored for this request, not a single value")
+
+
+def split(payload: Any, kind: str) -> list[Any]:
+    """The stream that a stored single value amounts to.
+
+    Raises:
+        OtherShapeError: the value is neither text nor an answer in a provider's format.
+    """
+    from semcache.providers import conversions, sdk_objects
+
+    if kind in ("json", "tagged"):
+        plain = tagged_json.plain(payload)
+        chunks = conversions.chunks_of(plain) if isinstance(plain, dict) else None
+        with suppress(TypeError):
+            if chunks is not None:
+                return chunks if kind == "json" else list(map(sdk_objects.sdk_object, chunks))
+    raise OtherShapeError("a single value is stored for this request, not a stream")
 
 
 # ----------------------------------------------------------------- providers' formats

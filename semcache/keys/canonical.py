@@ -34,13 +34,24 @@ def canonical_json(value: JSON, where: str = "value") -> str:
         RequestError: a part of `value` has no canonical form.
     """
     try:
-        return _encode(plain(value, where))
+        reduced = plain(value, where)
+        written = _encode(reduced)
+        return _encode(_escaped(reduced)) if '"$' in written else written
     except RecursionError:
         raise RequestError(f"{where} is nested too deeply, or contains itself.") from None
     except ValueError as error:
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"{where} cannot be written as JSON: {error}.") from None
+
+
+_SENTINELS = frozenset({"NotGiven", "Omit"})
+"""Names of the classes by whose values the SDKs mark an argument that is absent."""
+
+
+def is_absent(value: object) -> bool:
+    """Whether a value stands for an argument that was not given."""
+    return type(value).__name__ in _SENTINELS
 
 
 def valid_text(text: str, where: str = "text") -> str:
@@ -65,14 +76,16 @@ def valid_text(text: str, where: str = "text") -> str:
 def plain(value: Any, where: str = "value") -> JSON:
     """Reduce a value to canonical JSON types, recursively.
 
-    Besides JSON types, this supports dataclasses, pydantic models, enums, dates, UUIDs, paths,
-    decimals, fractions, bytes, sets and NumPy scalars. The name of the type is included where it
-    could change the answer, so that a set and a list with the same members differ.
+    Besides JSON types, this supports dataclasses, pydantic models, enums, dates, times, UUIDs,
+    paths, decimals, fractions, bytes, sets, NumPy arrays and scalars, and PIL images. The type is
+    included, so that a set and a list with the same members differ, and a date and its text.
     """
     if value is None or value is True or value is False:
         return value
+    if type(value) is _Typed:
+        return value
     if isinstance(value, enum.Enum):
-        return {"$enum": _full_name(type(value)), "value": plain(value.value, where)}
+        return _Typed({"$enum": _full_name(type(value)), "value": plain(value.value, where)})
     if isinstance(value, str):
         return valid_text(str(value), where)
     if isinstance(value, int):
@@ -107,6 +120,41 @@ def _object(value: Mapping[Any, Any], where: str) -> dict[str, JSON]:
     return result
 
 
+class _Typed(dict[str, JSON]):
+    """The canonical form of a value of a type that JSON lacks: a tag, and what the value holds."""
+
+
+_TAGS = frozenset(
+    {
+        "$array",
+        "$class",
+        "$date",
+        "$datetime",
+        "$decimal.Decimal",
+        "$enum",
+        "$fractions.Fraction",
+        "$path",
+        "$set",
+        "$sha256",
+        "$time",
+        "$timedelta",
+        "$type",
+        "$uuid.UUID",
+    }
+)
+
+
+def _escaped(value: JSON) -> JSON:
+    """A value whose own keys differ from the tags of typed values: {"$set": [1]} is not a set."""
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if type(value) is _Typed:
+        return {name: _escaped(item) for name, item in value.items()}
+    return {f"${k}" if k in _TAGS else k: _escaped(item) for k, item in value.items()}
+
+
 _WRITTEN_AS_TEXT = frozenset({"uuid.UUID", "decimal.Decimal", "fractions.Fraction"})
 """Types that are written as text; listed by name, so that their modules are not imported."""
 
@@ -118,33 +166,47 @@ def _full_name(cls: type) -> str:
 def _special(value: Any, where: str) -> JSON:
     """Canonical form of supported types that JSON lacks."""
     if isinstance(value, set | frozenset):
-        return {"$set": sorted((plain(item, where) for item in value), key=_encode)}
-    if isinstance(value, dt.datetime | dt.date | dt.time):
-        return value.isoformat()
+        return _Typed({"$set": sorted((plain(item, where) for item in value), key=_encode)})
+    for kind in (dt.datetime, dt.date, dt.time):
+        if isinstance(value, kind):
+            return _Typed({f"${kind.__name__}": value.isoformat()})
+    if isinstance(value, dt.timedelta):
+        return _Typed({"$timedelta": [value.days, value.seconds, value.microseconds]})
     if isinstance(value, PurePath):
-        return valid_text(str(value), where)
+        return _Typed({"$path": valid_text(str(value), where)})
     if name := _WRITTEN_AS_TEXT.intersection(map(_full_name, type(value).__mro__)):
-        return {f"${min(name)}": str(value)}
+        return _Typed({f"${min(name)}": str(value)})
     if isinstance(value, bytes | bytearray | memoryview):
-        return {"$sha256": hashlib.sha256(bytes(value)).hexdigest()}
+        return _Typed({"$sha256": hashlib.sha256(bytes(value)).hexdigest()})
     if isinstance(value, type):
         schema = value.model_json_schema() if hasattr(value, "model_json_schema") else None
-        return {"$class": _full_name(value), "schema": plain(schema, where)}
+        return _Typed({"$class": _full_name(value), "schema": plain(schema, where)})
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {"$type": _full_name(type(value)), **_object(fields, where)}
+        return _Typed({"$type": _full_name(type(value)), **_object(fields, where)})
     if hasattr(type(value), "model_fields"):
         # Not model_dump(), which omits fields that are marked with exclude=True.
         fields = {name: getattr(value, name) for name in type(value).model_fields}
         fields.update(getattr(value, "__pydantic_extra__", None) or {})
-        return {"$type": _full_name(type(value)), **_object(fields, where)}
+        return _Typed({"$type": _full_name(type(value)), **_object(fields, where)})
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         return plain(value.item(), where)
+    if hasattr(value, "tobytes") and (shape := _shape(value)) is not None:
+        return _Typed({"$array": shape, "sha256": hashlib.sha256(value.tobytes()).hexdigest()})
     raise RequestError(
         f"{where} is a {type(value).__qualname__}, which has no canonical form, so the cache "
         "cannot tell whether two calls are equal. Pass plain values, name the argument in "
         "ignore={...} if it cannot change the answer, or pass key=callable."
     )
+
+
+def _shape(value: Any) -> JSON:
+    """What the bytes of a NumPy array or a PIL image mean; None for anything else."""
+    if hasattr(value, "dtype") and value.dtype.kind != "O":
+        return [str(value.dtype), list(value.shape)]
+    if hasattr(value, "mode") and hasattr(value, "size"):
+        return [str(value.mode), list(value.size)]
+    return None
 
 
 def decode_base64(data: str, where: str) -> bytes:

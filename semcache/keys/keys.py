@@ -121,6 +121,7 @@ def _is_plain_question(request: Request) -> bool:
         and messages[0].extra is None
         and len(messages[0].parts) == 1
         and type(messages[0].parts[0]) is TextPart
+        and messages[0].parts[0].extra is None
     )
 
 
@@ -184,6 +185,19 @@ def _full_scope(request: Request, rules: KeyRules) -> tuple[Scope, str | None]:
     return _scope(request, rules, context), question
 
 
+_SAME_PARAMS = {"max_completion_tokens": "max_tokens", "max_output_tokens": "max_tokens"}
+"""Providers' names for one parameter, and the name that they have in the scope."""
+
+
+def _params(params: Mapping[str, JSON], ignore: frozenset[str]) -> dict[str, JSON]:
+    """The parameters that count, with one name for each."""
+    kept = {name: value for name, value in params.items() if name not in ignore}
+    for name, common in _SAME_PARAMS.items():
+        if name in kept and kept.get(common, kept[name]) == kept[name]:
+            kept[common] = kept.pop(name)
+    return kept
+
+
 def _scope(request: Request, rules: KeyRules, context: Mapping[str, JSON]) -> Scope:
     ignore = rules.ignore
     parts: dict[str, JSON] = {"v": SCOPE_VERSION, "namespace": request.namespace}
@@ -191,7 +205,7 @@ def _scope(request: Request, rules: KeyRules, context: Mapping[str, JSON]) -> Sc
         parts["model"] = request.model
     if request.task_type and "task_type" not in ignore:
         parts["task_type"] = request.task_type
-    params = {name: value for name, value in request.params.items() if name not in ignore}
+    params = _params(request.params, ignore)
     if params:
         parts["params"] = plain(params, "params")
     if request.tools is not None and "tools" not in ignore:
@@ -220,9 +234,9 @@ def _question(message: Message, canonical: Mapping[str, JSON]) -> tuple[str, JSO
     """The text of a turn, and its attachments with their position among the parts."""
     text = "\n".join(valid_text(part.text) for part in message.parts if isinstance(part, TextPart))
     attached = [
-        [index, part]
+        [index, {"extra": part["extra"]} if isinstance(message.parts[index], TextPart) else part]
         for index, part in enumerate(canonical["parts"])
-        if not isinstance(message.parts[index], TextPart)
+        if not isinstance(part, str)
     ]
     rest = {k: v for k, v in canonical.items() if k not in ("role", "parts")}
     return text, [*attached, rest] if rest else attached
@@ -252,15 +266,19 @@ def _message_json(message: Message, labels: _CallLabels) -> dict[str, JSON]:
 
 def _part_json(part: Part, labels: _CallLabels) -> JSON:
     match part:
-        case TextPart(text):
+        case TextPart(text, None):
             return valid_text(text).strip()
+        case TextPart(text, extra):
+            return {"text": valid_text(text).strip(), "extra": plain(extra, "message")}
         case MediaPart():
             return _media_json(part)
-        case ToolCallPart(call_id, name, arguments):
-            return {"call": labels(call_id), "name": name, "arguments": arguments}
-        case ToolResultPart(call_id, parts, is_error):
-            result = [_part_json(p, labels) for p in parts]
-            return {"result_of": labels(call_id), "parts": result, "error": is_error}
+        case ToolCallPart(call_id, name, arguments, extra):
+            call = {"call": labels(call_id), "name": name, "arguments": arguments}
+            return call if extra is None else {**call, "extra": plain(extra, "message")}
+        case ToolResultPart(call_id, parts, is_error, extra):
+            inner = [_part_json(p, labels) for p in parts]
+            result = {"result_of": labels(call_id), "parts": inner, "error": is_error}
+            return result if extra is None else {**result, "extra": plain(extra, "message")}
         case OpaquePart(value):
             return {"block": value}
 

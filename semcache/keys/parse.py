@@ -1,31 +1,31 @@
-"""Parses plain strings and chat messages, in OpenAI's or Anthropic's format, into a `Request`.
+"""Parses plain strings and chat messages, in any client's format, into a `Request`.
 
-The format is recognised block by block, so a list may even mix formats. The result is the same for
-both: equal conversations have equal keys, whichever provider's client they were written for. Text
-is kept as written, including white space, because it may be sent to a provider; `keys` strips all
-but the question before hashing.
+The format is recognised message by message and block by block, so a list may even mix formats. The
+result is the same for all: equal conversations have equal keys, whichever client they were written
+for. What cannot change the answer, such as a message's id or a mark for the provider's prompt
+cache, is left out; a field that semcache does not know counts. Text is kept as written, including
+white space, because it may be sent to a provider; `keys` strips all but the question before
+hashing.
 
-Sources: OpenAI chat completions and Anthropic messages API references.
+`blocks` reads the contents of a message; `message_forms` reads messages that have no role.
 """
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from semcache.errors import RequestError
-from semcache.keys.canonical import decode_base64, plain, valid_text
+from semcache.keys.blocks import content_parts, has_content, tool_call
+from semcache.keys.canonical import valid_text
+from semcache.keys.message_forms import item_message, message_fields
 from semcache.types import (
-    JSON,
-    MediaPart,
     Message,
     OpaquePart,
     Part,
     Request,
     TextPart,
-    ToolCallPart,
     ToolResultPart,
 )
 
@@ -34,8 +34,23 @@ MAX_PROMPT_CHARS = 8_000_000
 _LONGEST_NAME = 1000
 """Longest name, in characters, that is normalised: a long run of accents would take minutes."""
 
-_MESSAGE_KEYS = {"role", "content", "name", "tool_calls", "tool_call_id", "function_call"}
-_IRRELEVANT_KEYS = {"cache_control", "citations"}
+_MESSAGE_KEYS = {
+    "role",
+    "content",
+    "parts",
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "type",
+    "status",
+    "id",
+    "timestamp",
+    "created_at",
+    "metadata",
+    "cache_control",
+}
+"""Keys that are read, or that cannot change the answer."""
 
 
 class RequestFields(TypedDict, total=False):
@@ -92,7 +107,7 @@ def request(
         conversation = tuple(_message(m, i) for i, m in enumerate(_message_list(messages)))
         _check_conversation(conversation)
     if system is not None:
-        conversation = (Message("system", _parts(system, "system")), *conversation)
+        conversation = (Message("system", content_parts(system, "system")), *conversation)
     return Request(
         messages=conversation,
         model=name_of(model, "model", ""),
@@ -179,6 +194,8 @@ def _message_list(messages: Any) -> Sequence[Any]:
         raise RequestError(
             "messages is an iterator, which can be read only once; pass a list of messages."
         )
+    if _is_message(messages):
+        return [messages]
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
         raise RequestError(
             f"messages is a {type(messages).__name__}; pass a list of messages such as "
@@ -187,20 +204,23 @@ def _message_list(messages: Any) -> Sequence[Any]:
     return list(messages)
 
 
+def _is_message(value: Any) -> bool:
+    """Whether this is a single message, as Gemini's contents may be."""
+    if isinstance(value, Mapping):
+        return "parts" in value or ("role" in value and "content" in value)
+    return hasattr(value, "role") and (hasattr(value, "parts") or hasattr(value, "content"))
+
+
 def _check_conversation(conversation: Sequence[Message]) -> None:
     if not conversation:
         raise RequestError("messages is an empty list: there is nothing to ask.")
     _check_length(sum(_length(part) for message in conversation for part in message.parts))
-    if not any(_has_content(part) for message in conversation for part in message.parts):
+    if not any(has_content(part) for message in conversation for part in message.parts):
         raise RequestError("Every message is empty: there is nothing to ask.")
 
 
 def _length(part: Part) -> int:
     return len(part.text) if isinstance(part, TextPart) else 0
-
-
-def _has_content(part: Part) -> bool:
-    return not isinstance(part, TextPart) or bool(part.text.strip())
 
 
 # --------------------------------------------------------------------------- messages
@@ -210,160 +230,23 @@ def _message(raw: Any, index: int) -> Message:
     where = f"messages[{index}]"
     if isinstance(raw, Message):
         return raw
-    fields = _mapping(raw, where)
-    role = fields.get("role")
+    if isinstance(raw, str):  # one of several prompts, as for embeddings
+        return Message("user", (OpaquePart({"text": valid_text(raw, where)}),))
+    fields = message_fields(raw, where)
+    if (item := item_message(fields, where)) is not None:
+        return item
+    role = fields.get("role", "user" if "parts" in fields else None)
     if not isinstance(role, str) or not role:
         raise RequestError(f'{where} has no "role" (such as "user" or "assistant").')
-    parts = _parts(fields.get("content"), f"{where}.content")
+    content = fields.get("content", fields.get("parts"))
+    parts = content_parts(content, f"{where}.content")
     if fields.get("tool_call_id") is not None:
         parts = (ToolResultPart(str(fields["tool_call_id"]), parts),)
     calls = fields.get("tool_calls") or ()
-    parts += tuple(_openai_tool_call(call, where) for call in calls)
+    parts += tuple(tool_call(call, where) for call in calls)
     if fields.get("function_call"):
-        parts += (_openai_tool_call({"id": "", "function": fields["function_call"]}, where),)
+        parts += (tool_call({"id": "", "function": fields["function_call"]}, where),)
     extra = {k: v for k, v in fields.items() if k not in _MESSAGE_KEYS and v not in (None, [], {})}
     name = fields.get("name")
+    role = "assistant" if role == "model" else role
     return Message(role, parts, None if name is None else str(name), extra or None)
-
-
-def _mapping(raw: Any, where: str) -> Mapping[str, Any]:
-    if hasattr(raw, "model_dump"):
-        raw = raw.model_dump()
-    if not isinstance(raw, Mapping):
-        raise RequestError(
-            f"{where} is a {type(raw).__name__}; a message or a content block is a mapping "
-            'such as {"role": "user", "content": "..."}.'
-        )
-    return raw
-
-
-def _parts(content: Any, where: str) -> tuple[Part, ...]:
-    if content is None:
-        return ()
-    if isinstance(content, str):
-        return (_text(content, where),) if content.strip() else ()
-    if isinstance(content, Mapping) or hasattr(content, "model_dump"):
-        content = [content]
-    if not isinstance(content, Iterable):
-        raise RequestError(f"{where} is a {type(content).__name__}, not text or a list of blocks.")
-    parts = (_block(block, f"{where}[{i}]") for i, block in enumerate(content))
-    return tuple(part for part in parts if _has_content(part))
-
-
-def _text(text: str, where: str) -> TextPart:
-    valid_text(text, where)  # raises if the text is not valid Unicode
-    return TextPart(text)
-
-
-def _block(raw: Any, where: str) -> Part:
-    if isinstance(raw, str):
-        return _text(raw, where)
-    block = _mapping(raw, where)
-    reader = _BLOCKS.get(str(block.get("type")))
-    if reader is not None:
-        return reader(block, where)
-    content = {k: v for k, v in block.items() if k not in _IRRELEVANT_KEYS and v is not None}
-    return OpaquePart(plain(content, where))
-
-
-def _text_block(block: Mapping[str, Any], where: str) -> Part:
-    text = block.get("text")
-    if not isinstance(text, str):
-        raise RequestError(f'{where} is a text block without a "text" string.')
-    return _text(text, where)
-
-
-def _image_url_block(block: Mapping[str, Any], where: str) -> Part:
-    image = block.get("image_url") or {}
-    url = image if isinstance(image, str) else _mapping(image, where).get("url")
-    detail = {} if isinstance(image, str) else {"detail": image.get("detail") or "auto"}
-    return _media_from_url("image", str(url or ""), detail if detail != {"detail": "auto"} else {})
-
-
-def _media_from_url(kind: str, url: str, detail: Mapping[str, JSON]) -> Part:
-    if url.startswith("data:"):
-        head, _, body = url.partition(",")
-        media_type = head[5:].removesuffix(";base64") or None
-        data = decode_base64(body, f"{kind} data URL") if ";base64" in head else body.encode()
-        return MediaPart(kind, media_type, data=data, detail=detail)
-    return MediaPart(kind, reference=valid_text(url, f"{kind} url"), detail=detail)
-
-
-def _source_block(block: Mapping[str, Any], where: str) -> Part:
-    """Anthropic's image and document blocks: {"type", "source": {"type": base64|url|file|text}}."""
-    kind = "image" if block["type"] == "image" else "file"
-    source = _mapping(block.get("source"), f"{where}.source")
-    detail = {k: block[k] for k in ("title", "context") if block.get(k)}
-    if source.get("type") == "base64":
-        data = decode_base64(str(source.get("data")), f"{where}.source.data")
-        return MediaPart(kind, source.get("media_type"), data=data, detail=detail)
-    if source.get("type") == "text":
-        data = valid_text(str(source.get("data")), where).encode()
-        return MediaPart(kind, source.get("media_type"), data=data, detail=detail)
-    reference = source.get("url") or source.get("file_id")
-    if reference is None:
-        return OpaquePart(plain(block, where))
-    return MediaPart(kind, reference=valid_text(str(reference), where), detail=detail)
-
-
-def _audio_block(block: Mapping[str, Any], where: str) -> Part:
-    audio = _mapping(block.get("input_audio"), where)
-    data = decode_base64(str(audio.get("data")), f"{where}.input_audio.data")
-    return MediaPart("audio", audio.get("format"), data=data)
-
-
-def _file_block(block: Mapping[str, Any], where: str) -> Part:
-    file = _mapping(block.get("file"), where)
-    detail = {"filename": file["filename"]} if file.get("filename") else {}
-    if file.get("file_data"):
-        text = str(file["file_data"])
-        url = text if text.startswith("data:") else f"data:,{text}"
-        return _media_from_url("file", url, detail)
-    return MediaPart("file", reference=str(file.get("file_id")), detail=detail)
-
-
-def _tool_use_block(block: Mapping[str, Any], where: str) -> Part:
-    return ToolCallPart(
-        str(block.get("id")), str(block.get("name")), plain(block.get("input"), where)
-    )
-
-
-def _tool_result_block(block: Mapping[str, Any], where: str) -> Part:
-    parts = _parts(block.get("content"), f"{where}.content")
-    return ToolResultPart(str(block.get("tool_use_id")), parts, bool(block.get("is_error")))
-
-
-def _openai_tool_call(raw: Any, where: str) -> Part:
-    call = _mapping(raw, f"{where}.tool_calls")
-    function = call.get("function") or call.get("custom")
-    if function is None:
-        return OpaquePart(plain(call, where))
-    function = _mapping(function, f"{where}.tool_calls")
-    arguments = function.get("arguments", function.get("input"))
-    return ToolCallPart(
-        str(call.get("id")), str(function.get("name")), _arguments(arguments, where)
-    )
-
-
-def _arguments(arguments: Any, where: str) -> JSON:
-    """OpenAI sends arguments as text: parse them, so that equal JSON is equal however spaced."""
-    if not isinstance(arguments, str):
-        return plain(arguments, where)
-    try:
-        return plain(json.loads(arguments), where)
-    except (ValueError, RecursionError):
-        return valid_text(arguments, where)
-
-
-_BLOCKS = {
-    "text": _text_block,
-    "input_text": _text_block,
-    "output_text": _text_block,
-    "image_url": _image_url_block,
-    "image": _source_block,
-    "document": _source_block,
-    "input_audio": _audio_block,
-    "file": _file_block,
-    "tool_use": _tool_use_block,
-    "tool_result": _tool_result_block,
-}

@@ -177,8 +177,8 @@ class Anthropic(base.HTTPProvider):
 
     def _blocks(self, part: Part) -> Iterator[dict[str, Any]]:
         match part:
-            case TextPart(text):
-                yield {"type": "text", "text": text}
+            case TextPart(text, extra):
+                yield {"type": "text", "text": text, **(extra or {})}
             case MediaPart(kind="audio"):
                 self._raise_unsupported("audio")
             case MediaPart():

@@ -142,8 +142,8 @@ class OpenAICompatible(base.HTTPProvider):
 
     def _block(self, part: Part) -> dict[str, Any]:
         match part:
-            case TextPart(text):
-                return {"type": "text", "text": text}
+            case TextPart(text, extra):
+                return {"type": "text", "text": text, **(extra or {})}
             case MediaPart(kind="image"):
                 return {"type": "image_url", "image_url": {"url": _url(part), **part.detail}}
             case MediaPart(kind="audio"):

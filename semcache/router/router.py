@@ -80,6 +80,9 @@ class Router(Managed):
         ConfigError: a setting is invalid or names an unknown provider.
     """
 
+    __semcache_key__ = "router"
+    """A decorated method of any router answers for the model that the request names."""
+
     def __init__(
         self,
         providers: Sequence[Provider | DirectProvider],

@@ -11,9 +11,10 @@ from semcache.types.base import JSON
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """Text."""
+    """Text. `extra` holds fields of its block that semcache does not know."""
 
     text: str
+    extra: Mapping[str, JSON] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class ToolCallPart:
     id: str
     name: str
     arguments: JSON
+    extra: Mapping[str, JSON] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class ToolResultPart:
     call_id: str
     parts: tuple[Part, ...]
     is_error: bool = False
+    extra: Mapping[str, JSON] | None = None
 
 
 @dataclass(frozen=True, slots=True)

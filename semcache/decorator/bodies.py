@@ -1,0 +1,47 @@
+"""Arguments that need a look inside: bodies of requests, and the contents of a Gemini call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+PROMPT = "\0prompt"
+"""The key of the prompt or the messages among the fields of a body."""
+
+_NAMES = ("messages", "prompt", "question", "query", "message", "input", "contents", "text")
+
+
+def body_fields(body: Any) -> dict[str, Any] | None:
+    """The fields of a request body, such as FastAPI's, with its messages or prompt under `PROMPT`.
+
+    None if the value is not such a body: it is text, a list of messages, or one message.
+    """
+    if isinstance(body, Mapping):
+        fields = dict(body)
+    elif hasattr(type(body), "model_fields"):
+        fields = {name: getattr(body, name) for name in type(body).model_fields}
+        fields.update(getattr(body, "__pydantic_extra__", None) or {})
+    elif dataclasses.is_dataclass(body):
+        fields = {field.name: getattr(body, field.name) for field in dataclasses.fields(body)}
+    else:
+        return None
+    if "role" in fields:
+        return None
+    name = next((name for name in _NAMES if fields.get(name) is not None), None)
+    if name is None:
+        return None
+    return {PROMPT: fields.pop(name), **fields}
+
+
+def gemini_contents(contents: Any) -> Any:
+    """Contents of a Gemini call as messages: loose texts and parts make up one user message."""
+    if isinstance(contents, str) or not isinstance(contents, list | tuple):
+        return contents
+    if any(_role(content) is not None for content in contents):
+        return contents
+    return [{"role": "user", "parts": list(contents)}]
+
+
+def _role(content: Any) -> Any:
+    return content.get("role") if isinstance(content, Mapping) else getattr(content, "role", None)

@@ -1,0 +1,136 @@
+"""Arguments that cannot change the answer, and so do not split the scope.
+
+Some never do: timeouts, headers, trace ids. Others, such as `user`, do not if they are only
+information for the provider; but a function of one's own may well answer by them. So these are left
+out only if the function makes no use of them, or passes them on, under the same name, to a function
+that is called like those of the SDKs.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from types import CodeType
+from typing import Any
+
+TRANSPORT = frozenset(
+    {
+        "extra_headers",
+        "idempotency_key",
+        "max_retries",
+        "num_retries",
+        "request_id",
+        "request_timeout",
+        "span_id",
+        "stream",
+        "stream_options",
+        "timeout",
+        "trace_id",
+        "traceparent",
+        "tracestate",
+    }
+)
+"""How a call is made, not what it asks."""
+
+FOR_THE_PROVIDER = frozenset(
+    {
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+"""Information for the provider, which leaves the answer as it is."""
+
+
+_MODEL_CALLS = frozenset(
+    {
+        "acompletion",
+        "aresponses",
+        "completion",
+        "create",
+        "generate_content",
+        "generate_content_stream",
+        "parse",
+        "responses",
+        "stream",
+    }
+)
+"""Names of functions that call a model."""
+
+
+def ignorable(function: Callable[..., Any], keywords: str | None) -> frozenset[str]:
+    """Names of arguments that cannot change a function's answer.
+
+    Args:
+        keywords: the name of the parameter that takes any other keyword arguments, if there is one.
+    """
+    if is_installed(function):
+        return TRANSPORT | FOR_THE_PROVIDER
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+        used = _used(tree)
+    except (OSError, TypeError, SyntaxError, ValueError):
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is None:
+            return TRANSPORT
+        used = set(_loaded(code))
+    if keywords in used:
+        return TRANSPORT
+    return TRANSPORT | (FOR_THE_PROVIDER - used)
+
+
+def is_installed(function: Callable[..., Any]) -> bool:
+    """Whether a function belongs to an installed package, such as an SDK."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is not None and bool(_INSTALLED & set(PurePath(code.co_filename).parts))
+
+
+_INSTALLED = {"site-packages", "dist-packages"}
+"""Directories of installed packages."""
+
+
+def _used(tree: ast.AST) -> set[str]:
+    """Names and texts that the code does more with than pass them on to a call of a model."""
+    passed_on = {
+        id(keyword.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _name(node.func) in _MODEL_CALLS
+        for keyword in node.keywords
+        if isinstance(keyword.value, ast.Name) and keyword.arg in (None, keyword.value.id)
+    }
+    names = {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name)
+        and isinstance(node.ctx, ast.Load)
+        and id(node) not in passed_on
+    }
+    texts = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return names | texts
+
+
+def _loaded(code: CodeType) -> Iterator[str]:
+    """The names and texts that compiled code reads: of a function without source."""
+    for instruction in dis.get_instructions(code):
+        value = instruction.argval
+        if instruction.opname.startswith("LOAD_"):
+            yield from value if isinstance(value, tuple) else (str(value),)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _loaded(constant)
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")

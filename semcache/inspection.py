@@ -58,6 +58,7 @@ def read_stats(backend: Backend) -> Stats:
         served_wrong=served.count(False),
         bound=bound.bound,
         expected_false_hit_rate=bound.expected_false_hit_rate,
+        functions=counts.by_function(),
     )
 
 

@@ -5,6 +5,7 @@ One module, though a long one, because its methods only pass their arguments on 
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import (
@@ -19,6 +20,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, TypeVar, Unpack, overload
@@ -222,8 +224,10 @@ class SemanticCache:
     def get(
         self, prompt: str | Request | None = None, /, **call: Unpack[Call]
     ) -> Completion | None:
-        """The stored answer, or None. See `lookup`."""
-        return self.lookup(prompt, **call).completion
+        """The stored answer, or None; its `served_from` is the tier. See `lookup`."""
+        lookup = self.lookup(prompt, **call)
+        completion = lookup.completion
+        return None if completion is None else replace(completion, served_from=lookup.tier)
 
     def put(
         self,
@@ -417,6 +421,7 @@ class SemanticCache:
         store_if: Callable[[Any], bool] | None = None,
         store_truncated: bool | None = None,
         store_tool_calls: bool | None = None,
+        **unknown: Never,
     ) -> Callable[[Callable[P, R]], Cached[P, R]] | Cached[P, R]:
         """Decorate a function that calls a model: plain, async, or a generator of either kind.
 
@@ -446,6 +451,9 @@ class SemanticCache:
         Raises:
             ConfigError: an option is wrong, or the prompt parameter cannot be determined.
         """
+        for option in unknown:
+            advice = did_you_mean(option, _CACHED) or "."
+            raise ConfigError(f"cached() has no option {option!r}{advice}")
         rules, storage = self._engine.lookups.rules, self._engine.recorder.policy
         options = FunctionOptions(
             model=model,
@@ -472,20 +480,33 @@ class SemanticCache:
     # -------------------------------------------------------------------------- feedback
 
     def feedback(self, lookup: Lookup | str, *, correct: bool) -> bool:
-        """Report whether the answer served by a semantic hit was right.
+        """Report whether the answer served by a hit was right.
 
-        An answer reported wrong is not served to that question again, and less readily to
-        others. Reports are not a random sample, so they do not change the estimate of how often
+        An answer that a semantic hit served wrongly is not served to that question again, and
+        less readily to others. An answer that is wrong for its own question, as an exact hit shows,
+        is deleted. Reports are not a random sample, so they do not change the estimate of how often
         hits are wrong (`semcache review` does).
 
         Args:
-            lookup: the lookup, or its id (`LookupEvent.lookup_id`).
+            lookup: the lookup (`Cached.last_lookup` returns that of a decorated call); for a
+                semantic hit, its id will do (`Lookup.id`, `LookupEvent.lookup_id`).
 
-        Returns whether the lookup is known; the newest 10,000 semantic hits are remembered.
+        Returns whether the lookup is known: it was a hit, and for an id, one of the newest 10,000
+        semantic hits. With a fixed threshold, semantic hits are not remembered.
 
         Raises:
+            RequestError: `lookup` is neither a lookup nor an id.
             StoreError: the report could not be written.
         """
+        if not isinstance(lookup, Lookup | str):
+            raise RequestError(
+                f"feedback() takes a Lookup or its id, not a {type(lookup).__name__}; "
+                "a decorated function has it as last_lookup()."
+            )
+        if isinstance(lookup, Lookup) and lookup.tier == "exact" and lookup.entry is not None:
+            if not correct:
+                self._engine.delete(Selection(ids=(lookup.entry.id,)))
+            return True
         return self._engine.verification.report(lookup, correct, kind="feedback")
 
     # ------------------------------------------------------------------------ inspection
@@ -625,6 +646,13 @@ class SemanticCache:
 _CALL = frozenset(Call.__annotations__) | frozenset(RequestFields.__annotations__)
 
 
+_CACHED = frozenset(inspect.signature(SemanticCache.cached).parameters) - {
+    "self",
+    "function",
+    "unknown",
+}
+
+
 def _checked(lookup: Lookup) -> Lookup:
     if not isinstance(lookup, Lookup):
         raise RequestError(
@@ -636,6 +664,10 @@ def _checked(lookup: Lookup) -> Lookup:
 
 def _no_such_argument(name: str, value: object) -> TypeError:
     """The error for an argument of a call that no request has."""
+    if name == "prompt":
+        return TypeError("The prompt is the first argument, without a name: lookup('...')")
+    if name in ("ttl", "store_if"):
+        return TypeError(f"{name} is an argument of put(), record(), answer() and cached(), only")
     advice = did_you_mean(name, _CALL) or (
         f"; what changes the answer goes into params={{{name!r}: {value!r}}}."
     )

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         *VALUES, "backends.base", "config.flags", "embedders", "keys", "lifecycle", "providers",
         "sansio", "telemetry", "verification",
     },
-    "decorator": {*VALUES, "backends.base", "engine", "keys"},
+    "decorator": {*VALUES, "backends.base", "engine", "keys", "telemetry"},
     "inspection": {*VALUES, "backends.base", "embedders", "telemetry", "verification"},
     "assembly": {
         *VALUES, "backends", "backends.base", "config", "config.flags", "embedders", "engine",

@@ -108,7 +108,7 @@ def test_the_readme_shows_an_exact_and_a_semantic_hit(
         if kind == "python":
             exec(compile(code, "README", "exec"), names)
     out = capsys.readouterr().out
-    assert "CacheInfo(exact_hits=1, semantic_hits=1, misses=1)" in out
+    assert "CacheInfo(exact_hits=1, semantic_hits=1, misses=1, faults=0, not_stored={})" in out
     assert "Nine to five." in out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,10 +68,15 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
         ("misses", f"{sum(missed.values()):,}" + (f" ({misses})" if misses else "")),
         ("saved", _saved(totals)),
         *_false_hit_rows(totals),
-        ("faults", ", ".join(f"{part} {n:,}" for part, n in totals.faults.items()) or "none"),
+        ("not stored", _labelled(totals.not_stored)),
+        ("faults", _labelled(totals.faults)),
     ):
         table.add_row(f"[bold]{name}[/]", value)
     out.print(table)
+    if totals.without_hits:
+        out.print("\n[bold]functions that never had a hit[/]")
+        for function, why in totals.without_hits.items():
+            out.print(f"  {escape(function)}: {escape(why)}", soft_wrap=True)
     if groups:
         group_table = Table("namespace", "model", box=None, header_style="bold", pad_edge=True)
         group_table.add_column("entries", justify="right")
@@ -84,9 +90,13 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
             out.print(f"  … and {len(groups) - 20} more")
 
 
+def _labelled(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{label} {count:,}" for label, count in counts.items()) or "none"
+
+
 def _saved(totals: Stats) -> str:
-    text = f"{totals.calls_saved:,} calls, {totals.tokens_saved:,} tokens, "
-    return text + f"{totals.usd_saved:.2f} USD where prices are known"
+    text = f"{totals.calls_saved:,} calls, {totals.tokens_saved:,} tokens"
+    return f"{text}, {totals.usd_saved:.2f} USD" if totals.usd_saved else text
 
 
 def _false_hit_rows(totals: Stats) -> list[tuple[str, str]]:
@@ -106,8 +116,10 @@ def _false_hit_rows(totals: Stats) -> list[tuple[str, str]]:
     labels = ", ".join(f"{kind} {count:,}" for kind, count in totals.labels.items()) or "none"
     cost = (
         f"{totals.explorations + totals.audits:,} calls ({totals.explorations:,} explorations, "
-        f"{totals.audits:,} audits), {totals.tokens_bought:,} tokens, {totals.usd_bought:.2f} USD"
+        f"{totals.audits:,} audits), {totals.tokens_bought:,} tokens"
     )
+    if totals.usd_bought:
+        cost += f", {totals.usd_bought:.2f} USD"
     return [
         ("false hits", f"{measured}; {expected}, at most {totals.bound:.1%} allowed"),
         ("labels", labels),

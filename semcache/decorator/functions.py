@@ -8,20 +8,20 @@ and so does the function's name, because two functions given the same text ask d
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import operator
-import threading
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from semcache.decorator.arguments import OWN_NAME, ArgumentReader, FunctionOptions
+from semcache.decorator.bound import BoundCached
 from semcache.decorator.forwarding import is_installed
 from semcache.decorator.receivers import check_class
+from semcache.decorator.reports import CacheInfo, FunctionReport
 from semcache.engine import calls, streams
 from semcache.engine.call_options import CallOptions, Codec
 from semcache.engine.engine import Engine
@@ -32,6 +32,7 @@ from semcache.keys.keys import KeyRules
 from semcache.types import Chunk, Lookup, Query
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 
 
@@ -39,20 +40,18 @@ NOT_PART_OF_THE_ANSWER = "__semcache_ignore__"
 """Attribute of a function that names arguments which never change its answer."""
 
 
-class CacheInfo(NamedTuple):
-    """Hits and misses of one decorated function in this process."""
-
-    exact_hits: int
-    semantic_hits: int
-    misses: int
-
-
 class Cached(Generic[P, R]):
     """A decorated function, called like the function itself, with the same types.
+
+    It passes for the function: to `inspect`, copied, pickled by its name, bound to an object.
 
     Attributes:
         __wrapped__: the undecorated function.
     """
+
+    __name__: str
+    __qualname__: str
+    __wrapped__: Any
 
     def __init__(
         self,
@@ -63,29 +62,41 @@ class Cached(Generic[P, R]):
         call_options: CallOptions,
     ) -> None:
         functools.update_wrapper(self, function)
+        inspected = inspect.unwrap(function) if is_installed(function) else function
+        for name in ("__code__", "__defaults__", "__kwdefaults__"):
+            if hasattr(inspected, name):
+                setattr(self, name, getattr(inspected, name))
         self._function = function
         self._engine = engine
         self._reader = reader
         self._rules = rules
-        self._counts = [0, 0, 0]
-        self._counts_lock = threading.Lock()
-        self._call_options = replace(call_options, on_lookup=self._count)
+        self._report = FunctionReport(function.__qualname__, engine.telemetry)
+        self._call_options = replace(call_options, report=self._report)
         self._chunks = ChunkCodec()
-        self._bound_to: tuple[Any, ...] = ()
+        self._binds: Literal["object", "class", "nothing"] = "object"
 
     def __set_name__(self, owner: type, name: str) -> None:
         if self._reader.needs_class_check:
             check_class(owner, name)
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Cached[P, R]:
-        if instance is None:
-            return self
-        bound = copy.copy(self)
-        bound._bound_to = (instance,)
-        return bound
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+
+    @overload
+    def __get__(
+        self: Cached[Concatenate[Any, Q], R], instance: object, owner: type | None = None
+    ) -> BoundCached[Q, R]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if self._binds == "class":
+            return BoundCached(self, type(instance) if owner is None else owner)
+        return self if instance is None or self._binds == "nothing" else BoundCached(self, instance)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # copied as itself, and pickled by its name, as a function is
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return cast(R, self._run(self._bound_to + args, kwargs, self._call_options))
+        return cast(R, self._run(args, kwargs, self._call_options))
 
     def lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup:
         """Look up this call in the cache, without calling the function.
@@ -93,7 +104,7 @@ class Cached(Generic[P, R]):
         Raises:
             RequestError: the arguments have no canonical form.
         """
-        request = self._reader(self._bound_to + args, kwargs)
+        request = self._reader(args, kwargs)
         return self._engine.lookups.lookup(self._engine.lookups.query(request, self._rules))
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
@@ -103,39 +114,46 @@ class Cached(Generic[P, R]):
             RequestError: the arguments have no canonical form.
             EmbedderError, StoreError: the embedder or the store failed.
         """
-        request = self._reader(self._bound_to + args, kwargs)
+        request = self._reader(args, kwargs)
         return self._engine.lookups.explain(self._engine.lookups.query(request, self._rules))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function even if an answer is stored, and store the new one."""
         options = replace(self._call_options, refresh=True)
-        return cast(R, self._run(self._bound_to + args, kwargs, options))
+        return cast(R, self._run(args, kwargs, options))
 
     def bypass(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function without looking up or storing anything."""
-        return self._function(*(self._bound_to + args), **kwargs)
+        return self._function(*args, **kwargs)
 
     def cache_info(self) -> CacheInfo:
-        """Hits and misses of this function in this process."""
-        with self._counts_lock:
-            return CacheInfo(*self._counts)
+        """What became of the calls of this function, in this process."""
+        return self._report.info
 
-    def _count(self, lookup: Lookup) -> None:
-        index = {"exact": 0, "semantic": 1}.get(lookup.tier or "", 2)
-        with self._counts_lock:
-            self._counts[index] += 1
+    def last_lookup(self) -> Lookup | None:
+        """The lookup of the last call of this function in the current thread or task.
+
+        Its `tier` tells a hit from a miss, and `SemanticCache.feedback` takes it. None before the
+        first call, and after a call that could not be looked up.
+        """
+        return self._report.last_lookup
 
     def _query(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Query | None:
-        """The call as the cache sees it; None, and a fault event, if it cannot be cached."""
+        """The call as the cache sees it; None, and a fault event, if it cannot be cached.
+
+        Raises:
+            TypeError: the function cannot be called with these arguments.
+            ConfigError: the namespace function returned None.
+        """
         try:
             return self._engine.lookups.query(self._reader(args, kwargs), self._rules)
         except TypeError as error:
             self._reader.check(args, kwargs)  # wrong arguments raise the function's own TypeError
-            self._engine.telemetry.fault("request", error)
+            self._report.fault("request", error)
         except ConfigError:
             raise
         except Exception as error:
-            self._engine.telemetry.fault("request", error)
+            self._report.fault("request", error)
         return None
 
     def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
@@ -159,24 +177,17 @@ class CachedFunction(Cached[P, R]):
 class CachedCoroutine(Cached[P, R]):
     """A decorated async function."""
 
-    async def __call__(  # type: ignore[override]  # R is the coroutine type, which is awaited here
-        self, *args: P.args, **kwargs: P.kwargs
-    ) -> Any:
-        return await self._run(self._bound_to + args, kwargs, self._call_options)
-
-    async def _run(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions
-    ) -> Any:
+    def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
         query = self._query(args, kwargs)
         call = cast(
             Callable[[], Awaitable[Any]], functools.partial(self._function, *args, **kwargs)
         )
         if query is None:
-            return await call()
+            return call()
         if self._reader.asks_for_stream(args, kwargs):
             chunked = replace(options, codec=self._chunks, streams=True)
-            return await streams.avalue_or_stream(self._engine, query, call, options, chunked)
-        return await calls.aanswer(self._engine, query, call, options)
+            return streams.avalue_or_stream(self._engine, query, call, options, chunked)
+        return calls.aanswer(self._engine, query, call, options)
 
 
 class CachedGenerator(Cached[P, R]):
@@ -209,11 +220,20 @@ def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions)
     Raises:
         ConfigError: the function cannot be cached, or its prompt parameter cannot be determined.
     """
+    if isinstance(function, classmethod | staticmethod):
+        cached: Cached[P, R] = decorate(function.__func__, engine, options)
+        cached._binds = "class" if isinstance(function, classmethod) else "nothing"
+        return cached
     if not callable(function) or not hasattr(function, "__qualname__"):
-        raise ConfigError(
-            f"{function!r} is not a function. Decorate the function itself (below @classmethod or "
-            "@staticmethod), and wrap a functools.partial in a function."
+        advice = (
+            f"Name the option: @cache.cached(model={function!r})"
+            if isinstance(function, str)
+            else "Decorate the function itself, and wrap a functools.partial in a function"
         )
+        raise ConfigError(f"{function!r} is not a function. {advice}.")
+    for name in ("key", "store_if"):
+        if (given := getattr(options, name)) is not None and not callable(given):
+            raise ConfigError(f"{name} is {given!r}, not a function.")
     if inspect.iscoroutinefunction(options.store_if):
         raise ConfigError("store_if must be a plain function, not an async one.")
     ignored = frozenset(getattr(function, NOT_PART_OF_THE_ANSWER, ()))

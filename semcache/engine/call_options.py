@@ -110,6 +110,22 @@ class TextChunks(WithoutReturn):
 TEXT_CHUNKS = TextChunks()
 
 
+class Report(Protocol):
+    """Is told what became of a call."""
+
+    def lookup(self, lookup: Lookup) -> None:
+        """The call has been looked up."""
+        ...
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """A part failed; the report passes it on to the cache's telemetry."""
+        ...
+
+    def recorded(self, reason: str) -> None:
+        """The answer was stored, or was not, for this reason."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class CallOptions:
     """How one call is looked up and stored.
@@ -123,7 +139,7 @@ class CallOptions:
         coalesce: which calls in flight to wait for: "exact" for those with an equal request,
             "semantic" also for those whose answer may be served to this request, or "off".
         refresh: ask the model even if an answer is stored, and replace that answer.
-        on_lookup: called with the finished lookup.
+        report: is told what became of the call.
     """
 
     codec: Codec = COMPLETIONS
@@ -133,7 +149,7 @@ class CallOptions:
     streams: bool = False
     coalesce: Coalesce = "exact"
     refresh: bool = False
-    on_lookup: Callable[[Lookup], None] | None = None
+    report: Report | None = None
 
 
 @dataclass(frozen=True, slots=True)

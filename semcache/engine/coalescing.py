@@ -37,8 +37,8 @@ STREAM_PATIENCE = 10.0
 
 def served_by(engine: Engine, options: CallOptions, lookup: Lookup) -> Served | None:
     """The value of a hit; None for a miss, or if the codec cannot load the stored value."""
-    if options.on_lookup is not None:
-        options.on_lookup(lookup)
+    if options.report is not None:
+        options.report.lookup(lookup)
     entry = lookup.entry
     if entry is None:
         return None
@@ -279,6 +279,7 @@ def finish(
                 completion,
                 ttl=options.ttl,
                 policy=options.storage,
+                told=None if options.report is None else options.report.recorded,
             )
     finally:
         engine.in_flight.end(lead.call, Completed(completion, kept=entry is not None))
@@ -287,15 +288,25 @@ def finish(
 
 def dump(engine: Engine, options: CallOptions, value: Any, checked: Any) -> Completion | None:
     """A value as a completion; None if it must not or cannot be stored."""
-    counters = engine.telemetry.counters
     if value is None:
-        counters.increment_labelled(Labelled.NOT_STORED, "empty")
+        _not_stored(engine, options, "empty")
         return None
     try:
         if options.store_if is not None and not options.store_if(checked):
-            counters.increment_labelled(Labelled.NOT_STORED, "store_if")
+            _not_stored(engine, options, "store_if")
             return None
         return options.codec.dump(value)
     except Exception as error:
-        engine.telemetry.fault("codec", error)
+        codec_fault(engine, options, error)
         return None
+
+
+def _not_stored(engine: Engine, options: CallOptions, reason: str) -> None:
+    engine.telemetry.counters.increment_labelled(Labelled.NOT_STORED, reason)
+    if options.report is not None:
+        options.report.recorded(reason)
+
+
+def codec_fault(engine: Engine, options: CallOptions, error: BaseException) -> None:
+    """Report that a value cannot be stored."""
+    (options.report or engine.telemetry).fault("codec", error)

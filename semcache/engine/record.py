@@ -105,11 +105,13 @@ class Recorder:
         ttl: GivenTTL = UNSET,
         tags: Iterable[str] = (),
         policy: StoragePolicy | None = None,
+        told: Callable[[str], None] | None = None,
     ) -> Entry | None:
         """Store the answer to a request that was looked up; None if it was not stored.
 
         Args:
             policy: used instead of the cache's own.
+            told: called with "stored", or the reason why the answer was not stored.
 
         Raises:
             ConfigError: the TTL is invalid.
@@ -133,6 +135,8 @@ class Recorder:
             self._telemetry.fault("record", error)
             reason = "fault"
         self._count(entry, reason)
+        if told is not None:
+            told(reason)
         entry_id = None if entry is None else entry.id
         if reason in ("stored", "too_large", "fault"):
             self._learn(lookup, completion, entry_id)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from semcache.engine.background import Whole, aafter_hit, after_hit
 from semcache.engine.call_options import CallOptions, Lead, Served
 from semcache.engine.calls import aopen_call, open_call, outcome_of
-from semcache.engine.coalescing import finish
+from semcache.engine.coalescing import codec_fault, finish
 from semcache.engine.drivers import adrive, drive
 from semcache.engine.shared_streams import (
     FIRST_CHUNK_PATIENCE,
@@ -20,7 +20,7 @@ from semcache.engine.shared_streams import (
     RestartError,
     SharedStream,
 )
-from semcache.engine.single_flight import Abandoned, inside
+from semcache.engine.single_flight import Abandoned, Completed, inside
 from semcache.types import Query
 
 if TYPE_CHECKING:
@@ -118,7 +118,10 @@ def _lead(
             engine.in_flight.end(lead.call, outcome_of(error))
         else:
             value, checked = _kept(engine, shared.kept, options)
-            drive(finish(engine, lead, options, value, checked))
+            if value is None:
+                engine.in_flight.end(lead.call, Completed(None, kept=False))
+            else:
+                drive(finish(engine, lead, options, value, checked))
 
     shared.enter()
     shared.start(_deferred(send), ended)
@@ -138,12 +141,12 @@ def _kept(engine: Engine, kept: Kept, options: CallOptions) -> Whole:
     """What to store of a stream, and the value to call `store_if` with."""
     whole = kept.whole
     if kept.fault is not None:
-        engine.telemetry.fault("codec", kept.fault)
+        codec_fault(engine, options, kept.fault)
     elif whole is not None and kept.returned is not None:
         try:
             whole.append(options.codec.keep_returned(kept.returned))
         except Exception as error:
-            engine.telemetry.fault("codec", error)
+            codec_fault(engine, options, error)
             whole = None
     return whole, kept.seen
 
@@ -279,7 +282,10 @@ def _alead(
             engine.in_flight.end(lead.call, outcome_of(error))
         else:
             value, checked = _kept(engine, shared.kept, options)
-            await adrive(engine, finish(engine, lead, options, value, checked))
+            if value is None:
+                engine.in_flight.end(lead.call, Completed(None, kept=False))
+            else:
+                await adrive(engine, finish(engine, lead, options, value, checked))
 
     shared.enter()
     shared.start(send, ended)

@@ -45,6 +45,11 @@ class Labelled(Enum):
     NOT_STORED = "not_stored"
 
 
+FunctionCount = Literal["hit", "miss", "fault", "not_stored"]
+"""What is counted of a decorated function."""
+
+_FUNCTIONS = "functions"
+
 _SERVED = {"exact": Counter.EXACT_HIT, "semantic": Counter.SEMANTIC_HIT}
 _BOUGHT = {"explore": Counter.EXPLORE_CALL, "audit": Counter.AUDIT_CALL}
 _SAVED_TOKENS, _SAVED_USD = "tokens_saved", "usd_saved"
@@ -76,6 +81,15 @@ class Counts:
             for name, value in sorted(self.values.items())
             if name.startswith(prefix)
         }
+
+    def by_function(self) -> dict[str, dict[str, int]]:
+        """Counts of each decorated function: "hit", "miss", "fault: ...", "not_stored: ..."."""
+        result: dict[str, dict[str, int]] = {}
+        for name, value in sorted(self.values.items()):
+            if name.startswith(f"{_FUNCTIONS}\n"):
+                _, function, what = name.split("\n", 2)
+                result.setdefault(function, {})[what.replace("\n", ": ")] = int(value)
+        return result
 
     @property
     def tokens_saved(self) -> int:
@@ -129,6 +143,11 @@ class Counters:
     def bought(self, kind: Literal["explore", "audit"], cost: Usage) -> None:
         """Count an exploration or an audit, and what the call cost."""
         self._add(_Count(_BOUGHT[kind].value, cost=cost))
+
+    def of_function(self, function: str, what: FunctionCount, detail: str = "") -> None:
+        """Count a call of a decorated function; `detail` tells faults and reasons apart."""
+        parts = (_FUNCTIONS, function, what, detail.replace("\n", " "))
+        self._add(_Count("\n".join(part for part in parts if part)))
 
     def _add(self, count: _Count) -> None:
         self._pending.append(count)

@@ -64,10 +64,42 @@ class FaultEvent:
         where: the part: "request", "lookup", "embed", "search", "record", "codec", "verify",
             "judge", "index", "lease", "background" or "counters".
         error: the exception.
+        function: the decorated function whose call it was.
+        repeated: whether this function has reported such a fault before.
     """
 
     where: str
     error: BaseException
+    function: str | None = None
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotStoredEvent:
+    """The first answer of a decorated function that was not stored, for each reason.
+
+    Attributes:
+        function: the function's name.
+        reason: as in `RecordEvent`.
+    """
+
+    function: str
+    reason: str
+
+    @property
+    def advice(self) -> str:
+        """What the reason means, and what to do about it."""
+        return _ADVICE.get(self.reason, self.reason)
+
+
+_STORE_TRUNCATED = "store_truncated=True stores such answers"
+_ADVICE = {
+    "truncated": f"it was cut off by a limit or a filter; {_STORE_TRUNCATED}",
+    "unfinished": f"it has no finish reason, so it may be cut off; {_STORE_TRUNCATED}",
+    "tool_calls": "it calls tools; store_tool_calls=True stores such answers",
+    "empty": "it is None, or has no text",
+    "too_large": "it is larger than the cache's quota",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +157,34 @@ class LabelEvent:
 
 
 Event: TypeAlias = (
-    LookupEvent | RecordEvent | FaultEvent | RouteEvent | BreakerEvent | BoundEvent | LabelEvent
+    LookupEvent
+    | RecordEvent
+    | FaultEvent
+    | NotStoredEvent
+    | RouteEvent
+    | BreakerEvent
+    | BoundEvent
+    | LabelEvent
 )
 Hook: TypeAlias = Callable[[Event], None]
 
 
 def logging_hook(event: Event) -> None:
-    """Log to "semcache": faults, bound and breaker events at WARNING, all others at DEBUG."""
+    """Log to "semcache", at WARNING: faults, answers not stored, bound and breaker events.
+
+    All other events, and repeated faults of a decorated function, are logged at DEBUG.
+    """
     if isinstance(event, FaultEvent):
-        logger.warning(
-            "fault in %s, the call continues without this part: %s: %s",
+        logger.log(
+            logging.DEBUG if event.repeated else logging.WARNING,
+            "fault in %s%s, the call continues without this part: %s: %s",
             event.where,
+            "" if event.function is None else f" of {event.function}",
             type(event.error).__name__,
             event.error,
         )
+    elif isinstance(event, NotStoredEvent):
+        logger.warning("an answer of %s is not stored: %s", event.function, event.advice)
     elif isinstance(event, BoundEvent):
         logger.warning(
             "more than %.1f%% of semantic hits%s would be wrong: %s until new labels allow more",

@@ -34,6 +34,8 @@ class Stats:
         expected_false_hit_rate: the false hit rate expected at the present threshold; None if
             nothing is served.
         embedder: fingerprint of the embedder; None while there are no vectors.
+        functions: counts of each decorated function: "hit", "miss", "fault: ..." with the error,
+            and "not_stored: ..." with the reason.
     """
 
     entries: int
@@ -58,6 +60,16 @@ class Stats:
     served_wrong: int = 0
     bound: float | None = None
     expected_false_hit_rate: float | None = None
+    functions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def without_hits(self) -> dict[str, str]:
+        """Decorated functions that were called at least twice and never had a hit, and why."""
+        return {
+            name: _why_no_hit(counts)
+            for name, counts in self.functions.items()
+            if "hit" not in counts and sum(counts.values()) > 1
+        }
 
     @property
     def lookups(self) -> int:
@@ -81,3 +93,14 @@ class Stats:
     def hit_rate(self) -> float | None:
         """Hits / lookups; None before the first lookup."""
         return (self.exact_hits + self.semantic_hits) / self.lookups if self.lookups else None
+
+
+def _why_no_hit(counts: Mapping[str, int]) -> str:
+    obstacles = {what: n for what, n in counts.items() if what.startswith(("fault", "not_stored"))}
+    calls = counts.get("miss", 0)
+    if not obstacles:
+        return f"{calls:,} calls, each with another question or other arguments"
+    what = max(obstacles, key=obstacles.__getitem__)
+    kind, _, detail = what.partition(": ")
+    said = f"its answers are not stored ({detail})" if kind == "not_stored" else detail
+    return f"{max(calls, obstacles[what]):,} calls; {said}"

@@ -36,8 +36,20 @@ class Telemetry:
         """Pass an event to every hook; one that raises does not affect the others."""
         self._hooks.emit(event)
 
-    def fault(self, where: str, error: BaseException) -> None:
-        """Report that a part failed and the call continues without it."""
+    def fault(
+        self,
+        where: str,
+        error: BaseException,
+        *,
+        function: str | None = None,
+        repeated: bool = False,
+    ) -> None:
+        """Report that a part failed and the call continues without it.
+
+        Args:
+            function: the decorated function whose call it was.
+            repeated: whether this function has reported such a fault before.
+        """
         if where != "counters":
             self.counters.increment_labelled(Labelled.FAULT, where)
-        self.emit(FaultEvent(where, error))
+        self.emit(FaultEvent(where, error, function, repeated))

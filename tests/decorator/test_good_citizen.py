@@ -108,7 +108,7 @@ class Bot:
             yield piece
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)
 class Slotted:
     style: str = "s"
 

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import dataclass
 from typing import Any, assert_type
 
-from semcache import Cached, Chunk, Completion, Entry, Lookup, SemanticCache
+from semcache import (
+    Cached,
+    CacheInfo,
+    Chunk,
+    Completion,
+    Entry,
+    Explanation,
+    Lookup,
+    SemanticCache,
+)
 from semcache.router import Router
 
 cache = SemanticCache("cache")
@@ -87,3 +97,38 @@ async def arouted(router: Router, cache: SemanticCache) -> None:
     assert_type([chunk async for chunk in router.astream("hello")], list[Chunk])
     assert_type(await cache.aanswer("hello"), Completion)
     assert_type([piece async for piece in cache.astream("hello")], list[str])
+
+
+# ---- methods, bound and by their class
+
+
+@dataclass(frozen=True)
+class FrozenBot:
+    style: str = "s"
+
+    @cache.cached
+    def ask(self, question: str) -> int:
+        return len(question)
+
+    @cache.cached
+    async def aask(self, question: str) -> int:
+        return len(question)
+
+    @staticmethod
+    @cache.cached
+    def of_none(question: str) -> int:
+        return len(question)
+
+
+frozen = FrozenBot()
+assert_type(frozen.ask("q"), int)
+waiting = assert_type(frozen.aask("q"), Coroutine[Any, Any, int])
+assert_type(frozen.ask.refresh("q"), int)
+assert_type(frozen.ask.bypass("q"), int)
+assert_type(frozen.ask.lookup("q"), Lookup)
+assert_type(frozen.ask.explain("q"), Explanation)
+assert_type(frozen.ask.cache_info(), CacheInfo)
+assert_type(FrozenBot.ask(frozen, "q"), int)
+assert_type(FrozenBot.of_none("q"), int)
+frozen.ask(1)  # type: ignore[arg-type]
+frozen.ask("q", tone=1)  # type: ignore[call-arg]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import collections
 import heapq
+import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semcache.telemetry.counters import Counter, Counts, Labelled
 from semcache.telemetry.stats import Stats
 from semcache.types import Candidate, Selection
 from semcache.verification.labels import label_of
-from semcache.verification.memory import learned_bound
+from semcache.verification.memory import POLICY, learned_bound
 
 if TYPE_CHECKING:
     from semcache.backends.base import Backend
     from semcache.embedders.base import Embedder
-    from semcache.types import Query, ServedHit
+    from semcache.types import Entry, Query, ServedHit
 
 _NEWEST_ENTRIES = 1000
 """Other scopes are found among this many of the newest entries."""
@@ -62,13 +63,21 @@ def read_stats(backend: Backend) -> Stats:
     )
 
 
-def bound_of(backend: Backend) -> float | None:
-    """The bound that the cache last ran with; None if it has learned nothing yet.
+def policy_of(backend: Backend) -> dict[str, Any]:
+    """The options of `SemanticCache` that decide what is served, as the cache last ran with them.
+
+    Empty if nothing is known of them.
 
     Raises:
         StoreError: the backend cannot be read.
     """
-    return learned_bound(backend.metadata).bound
+    written = backend.metadata.meta(POLICY)
+    if written is not None:
+        options = json.loads(written)
+        if isinstance(options, dict):
+            return options
+    bound = learned_bound(backend.metadata).bound
+    return {} if bound is None else {"max_false_hit_rate": bound}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,18 @@ def other_scopes(backend: Backend, query: Query, limit: int = 5) -> list[ScopeSu
         )
         for entry in shown
     ]
+
+
+def same_question(backend: Backend, query: Query, limit: int = 3) -> list[Entry]:
+    """Entries for the same question in other scopes, among the newest 1,000 of the cache.
+
+    Raises:
+        StoreError: the backend cannot be read.
+    """
+    newest = backend.catalogue.select(Selection(), limit=_NEWEST_ENTRIES)
+    scope, question = query.scope.digest, query.question
+    found = [e for e in newest if e.question == question and e.scope != scope]
+    return found[:limit] if question else []
 
 
 def search(

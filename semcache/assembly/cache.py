@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ from semcache.engine.engine import Engine
 from semcache.engine.record import StoragePolicy
 from semcache.keys import keys
 from semcache.lifecycle import LIFECYCLE
+from semcache.options import MAX_FALSE_HIT_RATE
 from semcache.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from semcache.options import Options
+    from semcache.options import Options, Trust
     from semcache.router import Router
     from semcache.telemetry.events import Hook
 
@@ -75,9 +77,21 @@ def open_engine(
             clock=calls.clock,
             draw=calls.draw,
             audit=trust.audit,
+            policy=_policy_json(trust, semantic=embedder is not None),
         )
     except BaseException:
         backend.close()
         raise
     LIFECYCLE.add(engine)
     return engine
+
+
+def _policy_json(trust: Trust, *, semantic: bool) -> str | None:
+    """The options that decide what is served; None for a policy of the caller's own."""
+    if not semantic:
+        return json.dumps({"semantic": False})
+    if trust.policy is not None:
+        return None
+    if trust.threshold is not None:
+        return json.dumps({"threshold": trust.threshold})
+    return json.dumps({"max_false_hit_rate": trust.max_false_hit_rate or MAX_FALSE_HIT_RATE})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from semcache.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from semcache.config.flags import Client, Flags
     from semcache.config.sections import ProviderSettings
@@ -162,14 +164,39 @@ def _targets(settings: Settings, task: int) -> tuple[Any, ...]:
     return tuple(targets)
 
 
+def _route_problems(settings: Settings) -> Iterator[str]:
+    """Routes that lead to a provider that is not set up."""
+    from semcache.config.settings import KEYS
+
+    for number, route in enumerate(settings.routes):
+        for target in route.targets:
+            name = str(target).partition("/")[0]
+            if name not in settings.providers:
+                set_up = f"Set {' or '.join(KEYS[name])}" if name in KEYS else "Set it up"
+                yield (
+                    f"routes[{number}]: {target} leads to {name}, which is not set up. {set_up}, "
+                    f"or write a section [providers.{name}]."
+                )
+
+
+def _is_local(url: str) -> bool:
+    """Whether an address is on this machine or in a private network."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".internal", ".lan"))
+    return address.is_private or address.is_loopback
+
+
 def problems(settings: Settings) -> list[str]:
     """Descriptions of what is wrong with the settings, as far as can be checked offline."""
     from semcache.config.settings import KEYS
     from semcache.integrations.webhooks.signatures import usable
     from semcache.providers.base import HTTPProvider
 
-    messages = []
-    if settings.providers:
+    messages = [*_route_problems(settings)]
+    if settings.providers and not messages:
         try:
             router = router_of(settings)
         except ConfigError as error:
@@ -177,12 +204,12 @@ def problems(settings: Settings) -> list[str]:
         assert router is not None
         routed = {target.provider for route in router.routes for target in route.targets}
         for name, provider in router.providers.items():
-            if (
-                not isinstance(provider, HTTPProvider)
-                or provider.has_key
-                or provider.price_list is None
+            if not isinstance(provider, HTTPProvider) or provider.has_key:
+                continue
+            if provider.price_list is None and (
+                _is_local(provider.base_url) or settings.providers[name].headers
             ):
-                continue  # a local server needs no key
+                continue  # a local server needs no key, and headers may hold one
             subject = "a route leads to it, but it" if name in routed else "it"
             hint = f" Set {' or '.join(KEYS[name])}." if name in KEYS else ""
             messages.append(f"providers.{name}: {subject} has no API key.{hint}")

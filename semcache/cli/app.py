@@ -6,11 +6,14 @@ command line names a command, only that one is built.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 MODULES = {
     "demo": ("demo",),
@@ -69,4 +72,26 @@ def _add(app: typer.Typer, module: str, wanted: set[str]) -> None:
     for command in import_module(f"semcache.cli.{module}").COMMANDS:
         name = command.__name__.rstrip("_")
         if name in wanted:
-            app.command(name=name)(command)
+            app.command(name=name, cls=_Command)(command)
+
+
+_UsageError: Any = typer.BadParameter.__base__
+"""Click's class, which typer brings along or has as a dependency."""
+
+
+class _Command(TyperCommand):
+    """A command whose error about an argument too many says what may have been meant."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            extra = re.search(r"unexpected extra argument\S* \((.*)\)$", error.message)
+            if extra is None:
+                raise
+            first = extra[1].split()[0]
+            if Path(first).exists() or "/" in first:
+                advice = f"Did you mean --cache {first}?"
+            else:
+                advice = "If the text has several words, put it in quotes."
+            raise _UsageError(f"{error.message} {advice}", ctx=error.ctx) from None

@@ -91,7 +91,7 @@ def ask(
         if no_cache:
             _ask(router, text, fields, stream=stream, as_json=as_json)
             return
-        path = location(cache or settings.path)
+        path = location(cache, create=True)
         with SemanticCache.from_settings(settings, path=path, router=router) as cached:
             _ask(cached, text, fields, stream=stream, as_json=as_json)
 

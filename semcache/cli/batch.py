@@ -71,7 +71,7 @@ def batch(
     router = router_of(settings)
     opening: Any = nullcontext()
     if not no_cache:
-        path = location(cache or settings.path)
+        path = location(cache, create=True)
         opening = SemanticCache.from_settings(
             settings, path=path, router=router, calls=Calls(coalesce="semantic")
         )

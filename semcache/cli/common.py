@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -72,15 +73,41 @@ Age = Annotated[
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def location(path: str | None) -> str:
-    """The location of the cache.
+def location(path: str | None, *, create: bool = False) -> str:
+    """The location of the cache: as given, as in the settings, or the default one.
+
+    Args:
+        create: whether the default one is used even if there is no cache yet, and said so.
 
     Raises:
-        ConfigError: none was given.
+        ConfigError: none was given, and there is no cache at the default location.
     """
-    if path is None:
-        raise ConfigError("No cache was given. Give --cache PATH or set SEMCACHE_PATH.")
-    return path
+    from semcache.config.settings import load
+
+    found = path or load().path
+    if found is not None:
+        return str(found)
+    default = default_location()
+    if create:
+        said = f"cache: {default} (for another, give --cache or set SEMCACHE_PATH)"
+        console(stderr=True).print(said, style="dim", soft_wrap=True, markup=False)
+    elif not default.is_dir():
+        raise ConfigError(
+            "No cache was given. Give --cache PATH, set SEMCACHE_PATH, or write path in "
+            "semcache.toml."
+        )
+    return str(default)
+
+
+def default_location() -> Path:
+    """The directory of the cache of `semcache ask`, in the user's own directory of caches."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "semcache"
 
 
 @contextmanager

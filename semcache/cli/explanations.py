@@ -12,7 +12,7 @@ from semcache.cli.common import console, entry_json, short
 if TYPE_CHECKING:
     from semcache.engine.explain import Explanation
     from semcache.inspection import ScopeSummary
-    from semcache.types import Candidate, Evidence
+    from semcache.types import Candidate, Entry, Evidence
 
 
 def explanation_json(explanation: Explanation) -> dict[str, Any]:
@@ -115,6 +115,19 @@ def print_explanation(explanation: Explanation) -> None:
         out.print(
             f"[bold yellow]MISS[/]       {escape(decision.reason)}"
             + (f": {escape(detail)}" if detail else "")
+        )
+
+
+def print_same_question(entries: Sequence[Entry]) -> None:
+    """Print where else the very question is stored."""
+    from rich.markup import escape
+
+    for entry in entries:
+        out = console()
+        out.print(
+            f"[bold]elsewhere[/]  entry {entry.id} answers this question in another scope "
+            f"(namespace {escape(entry.namespace)}, model {escape(entry.model or '-')}); look "
+            f"there with --like {entry.id}"
         )
 
 

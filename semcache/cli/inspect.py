@@ -30,13 +30,19 @@ from semcache.cli.common import (
     short,
     size,
 )
-from semcache.cli.explanations import explanation_json, print_explanation, print_other_scopes
+from semcache.cli.explanations import (
+    explanation_json,
+    print_explanation,
+    print_other_scopes,
+    print_same_question,
+)
 from semcache.errors import RequestError
 from semcache.options import Trust, description
 from semcache.types import Selection
 
 if TYPE_CHECKING:
     from semcache.telemetry.stats import Stats
+    from semcache.types import Entry
 
 
 def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
@@ -290,12 +296,17 @@ def explain(
     from semcache import inspection
     from semcache.errors import ConfigError
     from semcache.keys import keys
+    from semcache.options import Matching
     from semcache.semantic_cache import SemanticCache
     from semcache.types import Scope
 
+    if like is not None and namespace is not None:
+        raise RequestError("--like looks in the scope of an entry, with its namespace; drop -n.")
+    policy: dict[str, Any] = {"threshold": threshold, "max_false_hit_rate": max_false_hit_rate}
     with open_existing(cache) as backend:  # a missing cache is an error; it is not created
         if threshold is None and max_false_hit_rate is None:
-            max_false_hit_rate = inspection.bound_of(backend)
+            policy = inspection.policy_of(backend)
+    matching = Matching(embedder=embedder_name, semantic=policy.pop("semantic", True))
     fields: dict[str, Any] = {"namespace": namespace, "model": model, "system": system}
     if messages is not None:
         fields["messages"] = _json_file(messages)
@@ -303,9 +314,8 @@ def explain(
     fields = {name: value for name, value in fields.items() if value}
     with SemanticCache(
         location(cache),
-        threshold=threshold,
-        max_false_hit_rate=max_false_hit_rate,
-        embedder=embedder_name,
+        matching=matching,
+        **policy,
     ) as semantic_cache:
         query = semantic_cache.query(text, **fields)
         if like is not None:
@@ -319,15 +329,23 @@ def explain(
             query = type(query)(query.request, key, scope, query.question)
         explanation = semantic_cache.explain_query(query)
     others: list[inspection.ScopeSummary] = []
-    if explanation.exact is None and not explanation.neighbours:
+    elsewhere: list[Entry] = []
+    if explanation.exact is None:
         with open_existing(cache) as backend:
-            others = inspection.other_scopes(backend, query)
+            elsewhere = inspection.same_question(backend, query)
+            if not explanation.neighbours:
+                others = inspection.other_scopes(backend, query)
     if as_json:
         print_json(
-            {**explanation_json(explanation), "other_scopes": [asdict(one) for one in others]}
+            {
+                **explanation_json(explanation),
+                "same_question": [entry_json(entry) for entry in elsewhere],
+                "other_scopes": [asdict(one) for one in others],
+            }
         )
     else:
         print_explanation(explanation)
+        print_same_question(elsewhere)
         print_other_scopes(others)
 
 

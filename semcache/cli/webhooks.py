@@ -44,9 +44,7 @@ def webhooks(
     for name, source in sources.items():
         if source.secret is None:
             console(stderr=True).print(f"{name} has no secret: all its deliveries are refused")
-    with SemanticCache(
-        location(cache or settings.path), matching=Matching(semantic=False)
-    ) as cached:
+    with SemanticCache(location(cache), matching=Matching(semantic=False)) as cached:
         uvicorn.run(webhook_app(cached, settings.webhooks), host=host, port=port, log_level="info")
 
 

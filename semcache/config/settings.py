@@ -244,6 +244,10 @@ def said(error: ValidationError) -> list[str]:
 
 def _problem(path: tuple[int | str, ...], kind: str, message: str) -> str:
     name = ".".join(map(str, path))
+    if path == ("routes",) and kind == "tuple_type":
+        return "routes: write [[routes]], in two brackets, once for each route"
+    if len(path) == 2 and path[0] == "providers" and kind.startswith(("model", "dict")):
+        return f"{name}: write a section [{name}] with its settings, such as api_key"
     if kind != "extra_forbidden":
         return f"{name}: {message[0].lower()}{message[1:]}"
     known = _fields_at(path[:-1])

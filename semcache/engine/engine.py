@@ -18,6 +18,7 @@ from semcache.engine.single_flight import InFlightCalls
 from semcache.errors import StoreError
 from semcache.lifecycle import Managed, Threads
 from semcache.types import Selection
+from semcache.verification.memory import POLICY
 
 if TYPE_CHECKING:
     from semcache.backends.base import Backend, Entries, Leases
@@ -50,6 +51,7 @@ class Engine(Managed):
         clock: returns seconds since the epoch.
         draw: returns uniform random numbers in [0, 1).
         audit: share of the semantic hits that are audited.
+        policy: the options that decide what is served, as JSON; kept for the command line.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Engine(Managed):
         clock: Callable[[], float],
         draw: Callable[[], float],
         audit: float = 0.0,
+        policy: str | None = None,
     ) -> None:
         self.backend = backend
         self.entries = entries
@@ -96,10 +99,16 @@ class Engine(Managed):
             policy=storage,
             audit=audit,
             draw=draw,
+            first=partial(self._keep_policy, policy),
         )
         self.in_flight = InFlightCalls()
         self.background = Background(telemetry.fault)
         self._threads = Threads("semcache")
+
+    def _keep_policy(self, policy: str | None) -> None:
+        """Write down what decides, for those who look into the cache from outside."""
+        if policy is not None and self.backend.metadata.meta(POLICY) != policy:
+            self.backend.metadata.set_meta(POLICY, policy)
 
     def delete(self, selection: Selection) -> int:
         """Delete the selected entries; return how many there were.

@@ -74,6 +74,7 @@ class Recorder:
         policy: which answers are stored.
         audit: share of the semantic hits that are audited, where the model can be asked.
         draw: returns uniform random numbers in [0, 1).
+        first: called before the first answer is stored.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class Recorder:
         policy: StoragePolicy,
         audit: float,
         draw: Callable[[], float],
+        first: Callable[[], None] = lambda: None,
     ) -> None:
         self.policy = policy
+        self._first: Callable[[], None] | None = first
         self._entries = entries
         self._lookups = lookups
         self._verification = verification
@@ -126,6 +129,9 @@ class Recorder:
             if lookup.decision is CACHING_OFF or not self._lookups.enabled("caching_enabled"):
                 reason = "caching_off"
             if reason is None:
+                if (first := self._first) is not None:
+                    self._first = None
+                    first()
                 new = _new_entry(lookup.query, completion, now, lifetime, labels)
                 entry = new.with_id(self._entries.record(new, self._vector(lookup)))
                 reason = "stored"

@@ -37,6 +37,10 @@ def save_state(metadata: Metadata, state: dict[str, Any]) -> None:
     metadata.set_meta(_STATE, json.dumps(state))
 
 
+POLICY = "policy"
+"""Name of the value that holds the options that decide what is served, as JSON."""
+
+
 def learned_bound(metadata: Metadata) -> LearnedBound:
     """What the saved state says of the bound. Raises `StoreError`."""
     try:

@@ -42,6 +42,7 @@ def run(*args: str, path: Path | None = None, stdin: str | None = None) -> Any:
     """(exit code, standard output, standard error) of `semcache ARGS`."""
     env = {**os.environ, "COLUMNS": "200"}
     env.pop("SEMCACHE_PATH", None)
+    env["XDG_CACHE_HOME"] = "/nonexistent"
     if path is not None:
         env["SEMCACHE_PATH"] = str(path)
     done = subprocess.run(
@@ -315,7 +316,7 @@ def test_demo_shows_the_main_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("stats",), "--cache PATH or set SEMCACHE_PATH"),
+        (("stats",), "--cache PATH, set SEMCACHE_PATH, or write path"),
         (("stats", "--cache", "/nonexistent/x"), "no cache in /nonexistent/x"),
         (("import", "/nonexistent", "--cache", "/tmp/never"), "no file /nonexistent"),
     ],

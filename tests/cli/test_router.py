@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -39,6 +40,7 @@ class Shell:
             and (not k.startswith("SEMCACHE_") or k == "SEMCACHE_MODELS")
         }
         self.environ = {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200"}
+        self.environ["XDG_CACHE_HOME"] = str(path / "caches")
 
     def __call__(
         self, *args: str, given: str = "", **environ: str
@@ -81,15 +83,45 @@ def test_ask(shell: Shell, server: FaultServer, embedder: object) -> None:
     assert len(server.seen["up"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("[routes]\ntargets = 1", "write [[routes]], in two brackets"),
+        ('[providers]\nopenai = "k"', "write a section [providers.openai]"),
+        ('[[routes]]\ntargets = ["openai/x"]', "leads to openai, which is not set up"),
+        ("max_false_hit_rate = 0.1\nthreshold = 0.9", "Give only one of"),
+        ('eviction = "random"', "eviction is 'random'"),
+    ],
+)
+def test_config_check_finds_what_would_fail_later(tmp_path: Path, toml: str, says: str) -> None:
+    """With what to write instead."""
+    checked = Shell(tmp_path, toml)("config", "check")
+    assert checked.returncode == 3
+    assert says in checked.stdout
+
+
+def test_config_shows_what_holds_also_by_default(tmp_path: Path) -> None:
+    """The bound, the threshold, the lifetime, the quotas and the routes, each with its source."""
+    shown = Shell(tmp_path, '[[routes]]\ntargets = ["openai/x"]\ntask_type = "general"')("config")
+    assert re.search(r"max_false_hit_rate +0\.05 +default", shown.stdout)
+    assert re.search(r"threshold +not used: max_false_hit_rate decides", shown.stdout)
+    assert re.search(r"ttl +none +default", shown.stdout)
+    assert re.search(r"eviction +least-recently-used +default", shown.stdout)
+    assert re.search(r"routes\[0\] +openai/x \(task_type general\) +semcache.toml", shown.stdout)
+
+
 def test_ask_says_what_is_missing(tmp_path: Path, server: FaultServer) -> None:
-    """The errors name a missing provider or cache, a wrong task type, and a rejection."""
+    """Errors name a missing provider, a wrong task type, and a rejection; a cache has a default."""
     empty = Shell(tmp_path, "")
     found = empty("ask", "hello")
     assert found.returncode == 1
     assert "No provider is set up" in found.stderr
     assert "OPENAI_API_KEY" in found.stderr
     no_path = Shell(tmp_path, local(server.case("up", [ok])).split("\n", 1)[1])
-    assert "No cache was given" in no_path("ask", "hello").stderr
+    asked = no_path("ask", "hello")
+    assert f"cache: {tmp_path / 'caches' / 'semcache'} (for another" in asked.stderr
+    assert "from the cache (exact)" in no_path("ask", "hello").stderr
+    assert "1 exact" in no_path("stats").stdout  # it looks where `ask` has written
     wrong = Shell(tmp_path, local(server.case("no", [status(400, "too hot")])))
     assert "too hot" in wrong("ask", "hello", "--no-cache").stderr
     typo = wrong("ask", "hello", "--no-cache", "--task-type", "bulk_procesing")

@@ -143,7 +143,12 @@ def test_a_wrong_secret_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
         ('[providers.antropic]\nmodel = "m"', "Did you mean 'anthropic'"),
         (
             '[providers.openai]\napi_key = "k"\n[[routes]]\ntargets = ["openrouter/x"]',
-            "there is no provider 'openrouter'",
+            "routes[0]: openrouter/x leads to openrouter, which is not set up. Set OPENROUTER",
+        ),
+        ('[[routes]]\ntargets = ["openai/x"]', "leads to openai, which is not set up"),
+        (
+            '[providers.mine]\nkind = "openai"\nbase_url = "https://api.example.com/v1"',
+            "providers.mine: it has no API key",
         ),
         ('[webhooks.sources.gh]\nscheme = "github"', "webhooks.sources.gh: it has no secret"),
         ('[providers.gemini]\nversion = "1"\napi_key = "k"', "providers.gemini: "),

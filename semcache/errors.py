@@ -7,6 +7,7 @@
         ├── RequestError (also a ValueError)    a prompt, message or argument cannot be used
         ├── ConfigError (also a ValueError)     a setting is wrong or contradicts another
         ├── StoreError                          the database cannot be opened, read or written
+        │   ├── ReadOnlyError                   ... it can only be read
         │   └── StoreVersionError               ... because a newer semcache wrote it
         ├── IndexMismatchError                  the cache was built with another embedding model
         ├── EmbedderError                       the embedding model failed or is unavailable
@@ -56,6 +57,10 @@ class ConfigError(SemcacheError, ValueError):
 
 class StoreError(SemcacheError):
     """The database cannot be opened, read or written."""
+
+
+class ReadOnlyError(StoreError):
+    """The cache's files can only be read, so nothing can be stored."""
 
 
 class StoreVersionError(StoreError):

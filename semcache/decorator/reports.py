@@ -20,8 +20,8 @@ from semcache.types import Lookup
 if TYPE_CHECKING:
     from semcache.telemetry.telemetry import Telemetry
 
-_EXPECTED = frozenset({"store_if", "caching_off", "fault"})
-"""Reasons that the caller has chosen, or that are reported as faults."""
+_EXPECTED = frozenset({"store_if", "caching_off", "fault", "read_only"})
+"""Reasons that the caller has chosen, or that are reported otherwise."""
 
 
 class CacheInfo(NamedTuple):

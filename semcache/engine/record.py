@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from semcache.backends.base import TooLargeError
 from semcache.backends.retention import UNSET, GivenTTL, Lifetime, Retention
 from semcache.engine.lookup import CACHING_OFF, Lookups
-from semcache.errors import RequestError
+from semcache.errors import ReadOnlyError, RequestError
 from semcache.keys import keys
 from semcache.keys.parse import tags_of
 from semcache.keys.summary import request_summary
@@ -137,6 +137,8 @@ class Recorder:
                 reason = "stored"
         except TooLargeError:
             reason = "too_large"
+        except ReadOnlyError:
+            reason = "read_only"
         except Exception as error:
             self._telemetry.fault("record", error)
             reason = "fault"

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from semcache.errors import ReadOnlyError
+
 if TYPE_CHECKING:
     from semcache.backends.base import CounterStore, Fault
     from semcache.types import Entry, Usage
@@ -173,6 +175,8 @@ class Counters:
                 return
             try:
                 self._store.add_up(*_sums(counts))
+            except ReadOnlyError:
+                return  # there is nowhere to count
             except Exception as error:
                 failed = error
                 room = _MAX_PENDING - len(self._pending)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from semcache.errors import ReadOnlyError
 from semcache.telemetry.counters import Counters, Labelled
 from semcache.telemetry.events import Event, FaultEvent, Hook, Hooks
 
@@ -46,10 +47,14 @@ class Telemetry:
     ) -> None:
         """Report that a part failed and the call continues without it.
 
+        That a cache is read-only was said when it was opened, and is not a fault.
+
         Args:
             function: the decorated function whose call it was.
             repeated: whether this function has reported such a fault before.
         """
+        if isinstance(error, ReadOnlyError):
+            return
         if where != "counters":
             self.counters.increment_labelled(Labelled.FAULT, where)
         self.emit(FaultEvent(where, error, function, repeated))

@@ -105,6 +105,7 @@ class LocalBackend:
             self.directory / SNAPSHOT,
             exact_below=self._options.exact_below,
             background=index_in_background,
+            read_only=self.store.read_only,
         )
         return Repository(
             self.store,
@@ -116,7 +117,9 @@ class LocalBackend:
             before_eviction=before_eviction,
         )
 
-    def leases(self, fault: Fault) -> SQLiteLeases:
+    def leases(self, fault: Fault) -> SQLiteLeases | None:
+        if self.store.read_only:
+            return None
         from semcache.backends.local.sqlite.leases import SQLiteLeases
 
         leases = SQLiteLeases(self.directory / LEASES, lambda error: fault("lease", error))

@@ -51,12 +51,19 @@ class IndexLifecycle:
         path: the snapshot's file.
         exact_below: see `FaissIndex`; None means its default.
         background: see `FaissIndex`; it applies to merges too.
+        read_only: whether the index stays in memory, because its file cannot be written.
     """
 
     def __init__(
-        self, path: Path, *, exact_below: int | None = None, background: bool = True
+        self,
+        path: Path,
+        *,
+        exact_below: int | None = None,
+        background: bool = True,
+        read_only: bool = False,
     ) -> None:
         self.path = path
+        self._read_only = read_only
         self._exact_below = exact_below
         self.background = background
         self._merging: threading.Thread | None = None
@@ -120,6 +127,8 @@ class IndexLifecycle:
     def save(self, index: FaissIndex, store: Store, at: ChangeCursor) -> None:
         if (merging := self._merging) is not None:
             merging.join(_CLOSE_TIMEOUT)
+        if self._read_only:
+            return
         with _locked(self.path, wait=False) as acquired:
             if acquired and index.changed_share > _UNSAVED and index.freeze():
                 self._merge(index, store, at)
@@ -200,6 +209,8 @@ class IndexLifecycle:
         plan = merge(
             old, fresh, tombstones, exact_below=self._effective_exact_below(), dimension=dimension
         )
+        if self._read_only:
+            return plan.in_memory()
         try:
             snapshot.sweep(self.path)
             snapshot.write(self.path, facts, plan)

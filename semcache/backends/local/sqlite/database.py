@@ -9,6 +9,7 @@ survives a crash of the process. A loss of power may lose the last ones but neve
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from semcache.backends.local.sqlite.migrations import migrate
-from semcache.errors import StoreError
+from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION, migrate
+from semcache.errors import ReadOnlyError, StoreError
+
+logger = logging.getLogger("semcache")
 
 _NEGLIGIBLE_WAIT = 0.01
 """Seconds of waiting for the lock that are not deducted from the busy timeout."""
@@ -114,14 +117,62 @@ class Database:
                 f"Cannot create the cache directory {self.path.parent}: {error.strerror}. "
                 "Give a directory that this user can write to."
             ) from error
+        self._mode: str | None = None
         with self._store_errors("open"):
-            self._writer = self._connect()
+            reader = None if self._is_writable() else self._opened_for_reading()
             try:
-                migrate(self._writer, str(self.path), patience=max(busy_timeout, 5.0))
-            except BaseException:
-                self._writer.close()
-                raise
+                self._writer = reader or self._opened(busy_timeout)
+            except sqlite3.OperationalError as error:
+                reading = any(words in str(error) for words in ("readonly", "unable to open"))
+                reader = self._opened_for_reading() if reading else None
+                if reader is None:
+                    raise
+                self._writer = reader
         self._writer_pid = os.getpid()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the file can only be read by this user."""
+        return self._mode is not None
+
+    def _opened(self, busy_timeout: float) -> sqlite3.Connection:
+        """A connection for writing, to a file of the current schema."""
+        connection = self._connect()
+        try:
+            migrate(connection, str(self.path), patience=max(busy_timeout, 5.0))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _is_writable(self) -> bool:
+        """Whether the file and its directory may be written to, as far as can be seen."""
+        effective = os.access in os.supports_effective_ids
+        existing = [path for path in (self.path, self.path.parent) if path.exists()]
+        return all(os.access(path, os.W_OK, effective_ids=effective) for path in existing)
+
+    def _opened_for_reading(self) -> sqlite3.Connection | None:
+        """A connection to a file of the current schema that cannot be written to; else None.
+
+        A write-ahead log that was left over belongs to the data. Without one, SQLite cannot read
+        the file in a directory that it cannot write to, unless it is said to be immutable.
+        """
+        if not self.path.is_file():
+            return None
+        for mode in ("mode=ro", "mode=ro&immutable=1"):
+            self._mode = mode
+            with suppress(sqlite3.Error):
+                connection = self._connect()
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                connection.execute("SELECT 1 FROM meta LIMIT 1").fetchall()
+                if version == SCHEMA_VERSION:
+                    logger.warning(
+                        "the cache %s is read-only: hits are served, nothing is stored", self.name
+                    )
+                    return connection
+                connection.close()
+        self._mode = None
+        return None
 
     @property
     def name(self) -> str:
@@ -130,7 +181,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            _uri(self.path),
+            _uri(self.path) if self._mode is None else f"{_uri(self.path)}?{self._mode}",
             uri=True,
             timeout=self._busy_timeout,
             isolation_level=None,
@@ -189,6 +240,8 @@ class Database:
     @contextmanager
     def _writing(self, action: str) -> Iterator[None]:
         """Hold the write connection. Waiting for its lock counts against the busy timeout."""
+        if self.read_only:
+            raise ReadOnlyError(f"Cannot {action} {self.path}: this user can only read it.")
         start = time.monotonic()
         if not self._write_lock.acquire(timeout=self._busy_timeout):
             raise StoreError(

@@ -72,7 +72,7 @@ def damaged(path: Path) -> str | None:
 
 
 def _locked(error: sqlite3.Error) -> bool:
-    return "locked" in str(error) or "unable to open" in str(error)
+    return any(words in str(error) for words in ("locked", "unable to open", "readonly"))
 
 
 def recover(

@@ -35,12 +35,14 @@ class Item:
         custom_id: the caller's id for the line, or "line-N".
         request: the request that the line describes.
         openai: whether the line has OpenAI's format; its answer then has it too.
+        asked: the fields of the line that describe the request.
     """
 
     number: int
     custom_id: str
     request: Request
     openai: bool
+    asked: Mapping[str, Any]
 
 
 def read_line(text: bytes, number: int, defaults: Mapping[str, Any]) -> Item:
@@ -62,7 +64,7 @@ def read_line(text: bytes, number: int, defaults: Mapping[str, Any]) -> Item:
     custom_id = str(next((name for name in named if name is not None), f"line-{number}"))
     body = value.get("body")
     if isinstance(body, dict):
-        return Item(number, custom_id, openai_chat.read_request(body, defaults), openai=True)
+        return Item(number, custom_id, openai_chat.read_request(body, defaults), True, body)
     unknown = sorted(set(value) - _OWN)
     if unknown:
         raise RequestError(
@@ -72,11 +74,11 @@ def read_line(text: bytes, number: int, defaults: Mapping[str, Any]) -> Item:
     if "prompt" not in value and "messages" not in value:
         raise RequestError('it has no "prompt", "messages" or "body"')
     fields = {k: v for k, v in value.items() if k not in ("custom_id", "id")}
-    return Item(number, custom_id, request(**{**defaults, **fields}), openai=False)
+    return Item(number, custom_id, request(**{**defaults, **fields}), False, fields)
 
 
 def answer_line(item: Item, completion: Completion) -> bytes:
-    """The output line for an answer."""
+    """The output line for an answer, with the request, so that `semcache replay` can read it."""
     value: dict[str, Any] = {"line": item.number, "custom_id": item.custom_id}
     if item.openai:
         value = {
@@ -104,6 +106,7 @@ def answer_line(item: Item, completion: Completion) -> bytes:
             "prompt_tokens": completion.usage.prompt_tokens,
             "completion_tokens": completion.usage.completion_tokens,
         }
+    value["request"] = item.asked
     value["cost_usd"] = None if completion.served_from else completion.usage.cost_usd
     value["served_from"] = completion.served_from
     return _encoded(value)

@@ -11,8 +11,10 @@ import typer
 
 from semcache.cli.common import AsJson, EmbedderName, console, print_json, progress, short
 from semcache.errors import RequestError
+from semcache.options import MAX_FALSE_HIT_RATE
 
 if TYPE_CHECKING:
+    from semcache.tools.logs import Call
     from semcache.tools.replay import Known, Labels, Pair, Saved
 
 
@@ -25,6 +27,9 @@ def replay(
         list[float] | None,
         typer.Option("--threshold", help="A threshold to try; may be given several times."),
     ] = None,
+    max_false_hit_rate: Annotated[
+        float, typer.Option(help="The bound of semcache's own policy, which is shown first.")
+    ] = MAX_FALSE_HIT_RATE,
     review: Annotated[
         bool,
         typer.Option("--review", help="Judge pairs of questions: y(es), n(o), s(kip), q(uit)."),
@@ -43,19 +48,20 @@ def replay(
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each threshold would have saved on a log of yours, and what it would have served.
+    """Show what semcache, and fixed thresholds, would have saved and served on a log of yours.
 
-    Reads records with "prompt" and "response", OpenAI requests and responses, and exports of
-    LiteLLM and Langfuse. Nothing leaves this machine. Only labels can tell whether the
-    served answers would have been right: --review asks you for them, starting with the most
-    doubtful pairs, or in random order with --random.
+    Reads records with "prompt" and "response", OpenAI requests and responses, exports of
+    LiteLLM and Langfuse, the output of `semcache batch`, and prompts alone, one per line.
+    Nothing leaves this machine. Only labels can tell whether the served answers would have been
+    right: --review asks you for them, starting with the pairs whose answers differ most, or in
+    random order with --random.
     """
     from semcache.embedders.default import DefaultEmbedder
     from semcache.embedders.named import named_embedder
     from semcache.tools.logs import Call, read_log
     from semcache.tools.replay import THRESHOLDS, Labels, known, most_doubtful, try_thresholds
 
-    records = list(read_log(log))
+    records = list(read_log(log, need_answers=False))
     calls = [record for record in records if isinstance(record, Call)]
     unread = [record for record in records if not isinstance(record, Call)]
     if not calls:
@@ -63,7 +69,9 @@ def replay(
         raise RequestError(f"{log} holds no call that can be read{reason}.")
     embedder = named_embedder(embedder_name) if embedder_name else DefaultEmbedder()
     with progress("replaying") as bar:
-        saved, pairs = try_thresholds(calls, embedder, threshold or THRESHOLDS, bar)
+        saved, pairs = try_thresholds(
+            calls, embedder, threshold or THRESHOLDS, bound=max_false_hit_rate, progress=bar
+        )
     labels = Labels(labels_file or log.with_name(f"{log.name}.labels.jsonl"))
     if review:
         _review(most_doubtful(pairs.values()), labels, at_random=at_random)
@@ -74,57 +82,73 @@ def replay(
             {
                 "calls": len(calls),
                 "unread": [asdict(one) for one in unread],
-                "thresholds": [
-                    {**asdict(one), "hit_rate": one.hit_rate, "false_hits": asdict(false_hits)}
-                    for one, false_hits in results
-                ],
+                "semcache": _as_json(*results[0]),
+                "thresholds": [_as_json(*result) for result in results[1:]],
                 "doubtful": [asdict(pair) for pair in doubtful],
             }
         )
         return
-    _show(len(calls), unread, results)
+    _show(calls, unread, results)
     _show_pairs(doubtful, sum(not p.same and p.key not in labels.given for p in pairs.values()))
 
 
-def _show(calls: int, unread: list[Any], results: list[tuple[Saved, Known]]) -> None:
+def _as_json(saved: Saved, false_hits: Known) -> dict[str, Any]:
+    return {**asdict(saved), "hit_rate": saved.hit_rate, "false_hits": asdict(false_hits)}
+
+
+def _show(calls: list[Call], unread: list[Any], results: list[tuple[Saved, Known]]) -> None:
     from rich.table import Table
 
     out = console()
-    out.print(f"{calls:,} calls")
+    unanswered = sum(not call.answered for call in calls)
+    out.print(f"{len(calls):,} calls" + (f", {unanswered:,} without an answer" * bool(unanswered)))
     if unread:
         out.print(f"{len(unread):,} records were skipped, such as line {unread[0].number}: ")
         out.print(f"  {unread[0].reason}", markup=False)
-    table = Table(
-        "threshold", "hit rate", "exact", "semantic", "tokens saved", "USD saved", "false hits"
-    )
+    costs = any(one.usd is not None for one, _ in results)
+    table = Table("policy", box=None, pad_edge=False)
+    for name in ("hits", "exact", "semantic", "tokens saved", *(["USD saved"] * costs), "wrong"):
+        table.add_column(name, justify="right")
     for one, false_hits in results:
-        usd = "not known" if one.usd is None else f"{one.usd:,.4f}"
-        if one.usd is not None and one.unpriced:
-            usd += f" + {one.unpriced:,} unpriced"
-        table.add_row(
-            f"{one.threshold:g}",
+        cells = [
+            one.name,
             f"{one.hit_rate:.1%}",
             f"{one.exact:,}",
             f"{one.semantic:,}",
             f"{one.tokens:,}",
-            usd,
-            _in_words(false_hits),
-        )
+        ]
+        if costs:
+            cells.append("not known" if one.usd is None else f"{one.usd:,.4f}")
+        table.add_row(*cells, _in_words(false_hits))
     out.print(table)
+    unpriced = max(one.unpriced for one, _ in results)
+    if costs and unpriced:
+        out.print(f"USD saved: without up to {unpriced:,} hits whose price is not known.")
+    out.print(_legend(results))
+    if unanswered and results[0][0].max_false_hit_rate is not None:
+        out.print("Without the answers, semcache cannot learn, and serves less than in use.")
 
 
 def _in_words(known: Known) -> str:
-    """What is known of a false hit rate, in words."""
+    """What is known of a false hit rate, in a few characters."""
     if known.how == "nothing served":
         return "-"
+    if known.how == "all judged":
+        return f"{known.rate:.1%}"
     assert known.low is not None
     assert known.high is not None
-    interval = f"{known.low:.1%} to {known.high:.1%}"
-    if known.how == "all judged":
-        return f"{known.rate:.1%} ({interval}), all judged"
-    if known.rate is not None:
-        return f"about {known.rate:.1%} ({interval}), {known.judged} of {known.served} judged"
-    return f"not known: {interval}, {known.judged} of {known.served} judged"
+    interval = f"{100 * known.low:.0f}-{known.high:.0%}"
+    return interval if known.rate is None else f"~{known.rate:.1%} ({interval})"
+
+
+def _legend(results: list[tuple[Saved, Known]]) -> str:
+    """What the last column means, and how much of it is known."""
+    judged = max((known.judged for _, known in results), default=0)
+    served = max((known.served for _, known in results), default=0)
+    meaning = "wrong: the share of the semantic hits whose answer would have been wrong."
+    if judged == served:
+        return meaning
+    return f"{meaning} A range is all that is known: of up to {served:,}, {judged:,} are judged."
 
 
 def _show_pairs(pairs: list[Pair], unjudged: int) -> None:
@@ -132,8 +156,8 @@ def _show_pairs(pairs: list[Pair], unjudged: int) -> None:
         return
     out = console()
     out.print(
-        f"{unjudged:,} served pairs have not been judged (judge them with --review); the most "
-        "doubtful are:"
+        f"{unjudged:,} served pairs have not been judged (judge them with --review). Those whose "
+        "two answers differ most:"
     )
     for pair in pairs:
         out.print(f"  {pair.similarity:.3f}  {short(pair.question, 90)}", markup=False)

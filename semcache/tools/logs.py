@@ -6,7 +6,10 @@ by its fields:
 - `{"prompt": ..., "response": ...}`, with any other fields of a request;
 - OpenAI's request and response: `{"request": {...}, "response": {...}}`, or a batch's `body`;
 - LiteLLM's standard logging payload: `messages`, `response`, `response_cost`, `startTime`;
-- Langfuse observations of type GENERATION: `input`, `output`, `usage`, `calculatedTotalCost`.
+- Langfuse observations of type GENERATION: `input`, `output`, `usage`, `calculatedTotalCost`;
+- the output of `semcache batch`: `request`, with `answer` or `response`.
+
+Where answers are not needed, a record may have only a prompt, and a line may be the prompt itself.
 
 An `answer_id` identifies the answer: records with equal ids have the same answer. If a record
 has no answer text, its id stands for the text.
@@ -54,6 +57,7 @@ class Call:
         completion: the answer, with its usage as far as the log gives it.
         at: time of the call in seconds since the epoch; None if unknown.
         answer_id: identifier of the answer; None if the log has none.
+        answered: whether the log has the answer; else the completion only stands for it.
     """
 
     number: int
@@ -61,6 +65,7 @@ class Call:
     completion: Completion
     at: float | None
     answer_id: str | None = None
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,11 @@ class Unread:
     reason: str
 
 
-def read_log(path: Path) -> Iterator[Call | Unread]:
+def read_log(path: Path, *, need_answers: bool = True) -> Iterator[Call | Unread]:
     """Yield the calls of a log in order, and an `Unread` for each record that is unusable.
+
+    Args:
+        need_answers: whether a record without an answer is unusable.
 
     Raises:
         OSError: the file cannot be read.
@@ -80,7 +88,7 @@ def read_log(path: Path) -> Iterator[Call | Unread]:
     """
     for number, record in _records(path):
         try:
-            yield _call(number, record)
+            yield _call(number, record, need_answers=need_answers)
         except (RequestError, ValueError, TypeError, AttributeError) as error:
             yield Unread(number, str(error))
 
@@ -107,20 +115,26 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _parsed(text: str) -> Any:
+    """A line as JSON; an error if it looks like JSON and is not; else the text itself."""
     try:
         return json.loads(text)
     except ValueError as error:
-        return error
+        return error if text.lstrip().startswith(("{", "[")) else text.strip()
 
 
-def _call(number: int, record: Any) -> Call:
+def _call(number: int, record: Any, *, need_answers: bool) -> Call:
+    if isinstance(record, str) and not need_answers:
+        record = {"prompt": record}
     if isinstance(record, ValueError):
         raise ValueError(f"not valid JSON: {record}")
     if not isinstance(record, Mapping):
-        raise ValueError("not a JSON object")
+        raise ValueError("not a JSON object, so it has no answer")
     call_request, answer = _request(record), _answer(record)
+    answered = answer is not None
     if answer is None:
-        raise ValueError("no answer (response, output)")
+        if need_answers:
+            raise ValueError("no answer (response, output)")
+        answer = Completion(f"(the answer to record {number})")
     usage = _usage(record, answer.usage)
     timestamp = next(
         (
@@ -132,12 +146,14 @@ def _call(number: int, record: Any) -> Call:
     )
     completion = replace(answer, usage=usage, model=answer.model or call_request.model or None)
     answer_id = None if record.get("answer_id") is None else str(record["answer_id"])
-    return Call(number, call_request, completion, _seconds(timestamp), answer_id)
+    return Call(number, call_request, completion, _seconds(timestamp), answer_id, answered)
 
 
 def _request(record: Mapping[str, Any]) -> Request:
     body = mapping(record.get("request")) or mapping(record.get("body"))
-    if body:  # OpenAI's format
+    if "prompt" in body:  # from `semcache batch`, whose `model` is the one that answered
+        record = {**{k: v for k, v in record.items() if k != "model"}, **body}
+    elif body:  # OpenAI's format
         fields = {
             k: v for k, v in body.items() if k in ("messages", "model", "tools", "response_format")
         }

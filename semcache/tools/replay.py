@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from semcache.backends import LocalOptions
-from semcache.options import Calls
+from semcache.options import Calls, Trust
 from semcache.router.prices import priced
 from semcache.semantic_cache import SemanticCache
 from semcache.telemetry.intervals import wilson
@@ -70,9 +70,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What one threshold would have saved.
+    """What one threshold, or semcache's own policy, would have saved.
 
     Attributes:
+        threshold: the threshold; None for semcache's own policy.
+        max_false_hit_rate: the bound of semcache's own policy; None for a threshold.
         calls: number of calls in the log.
         exact: number of exact hits.
         semantic: number of semantic hits.
@@ -82,7 +84,7 @@ class Saved:
         pairs: keys of the pairs that would have been served.
     """
 
-    threshold: float
+    threshold: float | None
     calls: int
     exact: int
     semantic: int
@@ -90,6 +92,14 @@ class Saved:
     usd: float | None
     unpriced: int
     pairs: tuple[str, ...]
+    max_false_hit_rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The policy, in words."""
+        if self.max_false_hit_rate is not None:
+            return f"semcache, {self.max_false_hit_rate:.0%}"
+        return f"{self.threshold:g}"
 
     @property
     def hit_rate(self) -> float:
@@ -132,30 +142,38 @@ def try_thresholds(
     calls: Sequence[Call],
     embedder: Embedder,
     thresholds: Sequence[float] = THRESHOLDS,
+    *,
+    bound: float | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[list[Saved], dict[str, Pair]]:
     """Replay the log at each threshold.
 
     Args:
-        progress: called with the number of thresholds done and the total.
+        bound: also replay it under semcache's own policy, with this bound, which learns from the
+            answers of the log as it goes.
+        progress: called with the number of policies done and the total.
 
     Returns:
-        What each threshold would have saved, in ascending order of threshold, and all pairs
-        that any of them would have served, by key.
+        What each would have saved, the own policy first and then by threshold, and all pairs that
+        any of them would have served, by key.
     """
     saved, pairs = [], {}
-    for done, threshold in enumerate(sorted(thresholds), 1):
-        result, served = _replay(calls, embedder, threshold)
+    policies: list[tuple[float | None, float | None]] = [(t, None) for t in sorted(thresholds)]
+    if bound is not None:
+        policies.insert(0, (None, bound))
+    for done, policy in enumerate(policies, 1):
+        result, served = _replay(calls, embedder, *policy)
         saved.append(result)
         pairs.update(served)
         if progress is not None:
-            progress(done, len(thresholds))
+            progress(done, len(policies))
     return saved, pairs
 
 
 def _replay(
-    calls: Sequence[Call], embedder: Embedder, threshold: float
+    calls: Sequence[Call], embedder: Embedder, threshold: float | None, bound: float | None
 ) -> tuple[Saved, dict[str, Pair]]:
+    learns = bound is not None and all(call.answered for call in calls)
     now = 0.0
     exact, tokens, unpriced = 0, 0, 0
     usd: float | None = None
@@ -165,8 +183,11 @@ def _replay(
         SemanticCache(
             directory,
             threshold=threshold,
+            max_false_hit_rate=bound,
+            judge="local" if learns else None,
             embedder=embedder,
             hooks=(),
+            trust=Trust(judge_in_background=False),
             calls=Calls(clock=lambda: now),
             backend=LocalOptions(index_in_background=False),
         ) as cache,
@@ -193,7 +214,7 @@ def _replay(
                 )
     pairs = _pairs(served, embedder)
     keys = tuple(pair.key for pair in pairs)
-    saved = Saved(threshold, len(calls), exact, len(served), tokens, usd, unpriced, keys)
+    saved = Saved(threshold, len(calls), exact, len(served), tokens, usd, unpriced, keys, bound)
     return saved, {pair.key: pair for pair in pairs}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semcache.batch.lines import answer_line, read_line
 from semcache.embedders.default import DefaultEmbedder
+from semcache.keys import keys
 from semcache.telemetry.intervals import wilson
 from semcache.tools.logs import Call, Unread, read_log
 from semcache.tools.replay import Label, Labels, Pair, Saved, known, most_doubtful, try_thresholds
-from semcache.types import TextPart
+from semcache.types import Completion, TextPart
 from tests.helpers import hashing_embedder
 from tests.providers import recorded
 
@@ -104,12 +107,43 @@ def test_each_form_is_read(
 
 def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     """With its line and the reason; the rest is read."""
-    path = log(tmp_path / "l.jsonl", ["nonsense", [1], {"prompt": "p"}, {"response": "r"}, PLAIN])
+    path = log(tmp_path / "l.jsonl", ["{nonsense", [1], {"prompt": "p"}, {"response": "r"}, PLAIN])
     found = list(read_log(path))
     assert [type(one) for one in found] == [Unread, Unread, Unread, Unread, Call]
     assert [one.number for one in found] == [1, 2, 3, 4, 5]
     assert "not valid JSON" in found[0].reason  # type: ignore[union-attr]
     assert "no answer" in found[2].reason  # type: ignore[union-attr]
+    calls = [one for one in read_log(path, need_answers=False) if isinstance(one, Call)]
+    assert [call.answered for call in calls] == [False, True]
+
+
+@pytest.mark.parametrize("form", ["{prompt}", "json"])
+def test_prompts_alone_can_be_replayed(tmp_path: Path, form: str) -> None:
+    """One a line, as text or as JSON; the shares of wrong answers are then not known."""
+    prompts = ["What are your hours?", "what are your hours", "What are your hours?"]
+    lines = [json.dumps({"prompt": p}) if form == "json" else p for p in prompts]
+    path = tmp_path / "prompts"
+    path.write_text("\n".join(lines))
+    done = command(path, "--threshold", "0.85")
+    assert done.returncode == 0, done.stderr
+    assert "3 calls, 3 without an answer" in done.stdout
+    assert re.search(r"semcache, 5% +66\.7% +1 +1 .* 0-100%", done.stdout)
+
+
+@pytest.mark.parametrize("openai", [True, False])
+def test_the_output_of_a_batch_can_be_replayed(tmp_path: Path, openai: bool) -> None:
+    """It has the request beside the answer; the model that answered is not the one asked for."""
+    fields = {"model": "asked", "messages": [{"role": "user", "content": "hello"}]}
+    line: dict[str, Any] = {"prompt": "hello", "model": "asked"}
+    if openai:
+        line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": fields}
+    item = read_line(json.dumps(line).encode(), 1, {})
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(answer_line(item, Completion("Hi.", "stop", model="answered")))
+    [call] = read_log(path)
+    assert isinstance(call, Call)
+    assert (call.request.model, call.completion.text) == ("asked", "Hi.")
+    assert keys.query(call.request) == keys.query(item.request)
 
 
 def test_what_would_have_been_saved(tmp_path: Path) -> None:
@@ -195,7 +229,7 @@ def command(path: Path, *args: str, given: str = "") -> subprocess.CompletedProc
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "80"},
     )
 
 
@@ -212,23 +246,26 @@ def test_the_command(tmp_path: Path, embedder: DefaultEmbedder) -> None:
     first = command(path, "--threshold", "0.85")
     assert first.returncode == 0, first.stderr
     assert "5 calls" in first.stdout
-    assert "not known: 0.0% to 100.0%, 0 of" in first.stdout
+    assert max(map(len, first.stdout.splitlines())) <= 80
+    assert re.search(r"\n0\.85 .* 0-\d+%", first.stdout)
+    assert re.search(r"of up to\s\d, \d are\sjudged", first.stdout)
     assert "price of 3 tickets" in first.stdout
     told = json.loads(command(path, "--threshold", "0.85", "--json").stdout)
+    assert told["semcache"]["max_false_hit_rate"] == 0.05
     [one] = told["thresholds"]
     assert (one["exact"], one["semantic"], one["usd"]) == (1, 2, None) or one["semantic"] == 3
     answers = command(path, "--threshold", "0.85", "--review", given="x\nn\ny\nq\n")
-    assert "all judged" in answers.stdout
+    assert re.search(r"\n0\.85 .* (33\.3|50\.0)%", answers.stdout)
     lines = (tmp_path / "log.jsonl.labels.jsonl").read_text().splitlines()
     kept = [json.loads(line) for line in lines]
     assert sorted(label["verdict"] for label in kept) == ["right", "wrong"]
     again = command(path, "--threshold", "0.85")
-    assert "all judged" in again.stdout
+    assert re.search(r"\n0\.85 .* (33\.3|50\.0)%", again.stdout)
     assert "have not been judged" not in again.stdout
 
 
 def test_a_log_without_calls(tmp_path: Path) -> None:
     """An error that says what was wrong with the first record."""
-    done = command(log(tmp_path / "log.jsonl", ["nonsense"]))
+    done = command(log(tmp_path / "log.jsonl", ["{nonsense"]))
     assert done.returncode == 1
     assert "holds no call that can be read (line 1: not valid JSON" in done.stderr

@@ -123,8 +123,7 @@ def _print_report(report: BatchReport, target: Path, *, as_json: bool) -> None:
         typer.echo(
             f"{done.done:,} lines in {done.seconds:.1f} s ({done.rate:,.1f}/s), "
             f"{done.before:,} in earlier runs; {done.hits:,} from the cache, "
-            f"{done.failed:,} failed; "
-            f"${done.cost_usd:.4f} spent, ${done.saved_usd:.4f} saved"
+            f"{done.failed:,} failed{_money(done)}"
         )
         typer.echo(f"answers: {target}")
         if report.failures is not None:
@@ -134,6 +133,13 @@ def _print_report(report: BatchReport, target: Path, *, as_json: bool) -> None:
         raise typer.Exit(INTERRUPTED)
     if done.failed:
         raise typer.Exit(NOTHING_FOUND)
+
+
+def _money(progress: Progress) -> str:
+    """What was spent and saved, where prices are known."""
+    amounts = (("spent", progress.cost_usd), ("saved", progress.saved_usd))
+    known = [f"${amount:.4f} {verb}" for verb, amount in amounts if amount]
+    return f"; {', '.join(known)}" if known else ""
 
 
 @contextmanager
@@ -181,7 +187,7 @@ def _progress_line() -> Iterator[Callable[[Progress], None] | None]:
             left = now.seconds_left
             text = (
                 f"{now.done:,} lines · {now.rate:,.1f}/s · {now.hits:,} hits · "
-                f"{now.failed:,} failed · ${now.cost_usd:.4f} · "
+                f"{now.failed:,} failed{_money(now)} · "
                 + ("" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left")
             )
             bar.update(task, completed=now.share, description=text)

@@ -230,3 +230,20 @@ def progress(label: str) -> Iterator[Any]:
     ) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total=None: bar.update(task, completed=done, total=total)
+
+
+MISS_REASONS = {
+    "empty_scope": "nothing stored in the scope",
+    "below_threshold": "nothing similar enough",
+    "refused": "a difference that changes the answer",
+    "doubtful": "not likely enough to be right",
+    "expired": "the stored answer has expired",
+    "no_question": "no text to compare",
+    "question_too_long": "the question is too long",
+    "semantic_off": "only exact hits were asked for",
+    "fault": "a fault",
+    "bypassed": "put or refreshed",
+    "caching_off": "caching was switched off",
+    "index_building": "the index was being built",
+}
+"""The reasons of misses, in words."""

@@ -169,12 +169,12 @@ def _table(columns: dict[str, Outcome]) -> Any:
 
 
 def _draw(out: Console, columns: dict[str, Outcome]) -> None:
-    """A bar for each policy: right answers and wrong ones."""
+    """A bar for each policy: right answers, and then wrong ones in another shade."""
     most = max(1, *(one.semantic_hits for one in columns.values()))
     for name, one in columns.items():
         wrong = -(-one.wrong_semantic_hits * _BAR // most)
         right = round((one.semantic_hits - one.wrong_semantic_hits) * _BAR / most)
-        out.print(f"{name:>14}  [green]{'█' * right}[/][red]{'█' * wrong}[/]", highlight=False)
+        out.print(f"{name:>14}  [green]{'█' * right}[/][red]{'▒' * wrong}[/]", highlight=False)
 
 
 def _share(part: int, whole: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from semcache.cli.common import console, entry_json, short
+from semcache.cli.common import MISS_REASONS, console, entry_json, short
 
 if TYPE_CHECKING:
     from semcache.engine.explain import Explanation
@@ -113,8 +113,8 @@ def print_explanation(explanation: Explanation) -> None:
     else:
         detail = getattr(decision, "detail", "")
         out.print(
-            f"[bold yellow]MISS[/]       {escape(decision.reason)}"
-            + (f": {escape(detail)}" if detail else "")
+            f"[bold yellow]MISS[/]       {decision.reason}: "
+            + escape(detail or MISS_REASONS.get(decision.reason, ""))
         )
 
 

@@ -12,6 +12,7 @@ import typer
 
 from semcache.backends.base import ORDERS
 from semcache.cli.common import (
+    MISS_REASONS,
     NOTHING_FOUND,
     AsJson,
     CachePath,
@@ -64,13 +65,19 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
     table = Table(box=None, show_header=False)
     rate = "-" if totals.hit_rate is None else f"{totals.hit_rate:.1%}"
     missed = {reason: n for reason, n in totals.misses.items() if reason != "bypassed"}
-    misses = ", ".join(f"{reason} {count:,}" for reason, count in missed.items())
+    misses = ", ".join(
+        f"{count:,} {MISS_REASONS.get(reason, reason)}" for reason, count in missed.items()
+    )
     for name, value in (
         ("entries", f"{totals.entries:,} ({size(totals.stored_bytes)} on disk)"),
         ("embedder", totals.embedder or "none yet"),
         ("lookups", f"{totals.lookups:,}"),
         ("hit rate", f"{rate} ({totals.exact_hits:,} exact, {totals.semantic_hits:,} semantic)"),
-        ("shared", f"{totals.shared:,} answered by another caller's call in flight"),
+        *(
+            [("shared", f"{totals.shared:,} answered by another caller's call in flight")]
+            if totals.shared
+            else []
+        ),
         ("misses", f"{sum(missed.values()):,}" + (f" ({misses})" if misses else "")),
         ("saved", _saved(totals)),
         *_false_hit_rows(totals),
@@ -105,6 +112,16 @@ def _saved(totals: Stats) -> str:
     return f"{text}, {totals.usd_saved:.2f} USD" if totals.usd_saved else text
 
 
+_LABELLED = {
+    "miss": "after misses",
+    "explore": "by asking before serving",
+    "audit": "by asking after serving",
+    "review": "reviewed by people",
+    "feedback": "reported",
+}
+"""How two answers to near questions came to be compared, by the kind of the label."""
+
+
 def _false_hit_rows(totals: Stats) -> list[tuple[str, str]]:
     """The measured and expected false hit rate, and what its labels have cost."""
     if totals.bound is None:
@@ -119,17 +136,17 @@ def _false_hit_rows(totals: Stats) -> list[tuple[str, str]]:
         )
     rate_expected = totals.expected_false_hit_rate
     expected = "nothing is served yet" if rate_expected is None else f"{rate_expected:.2%} expected"
-    labels = ", ".join(f"{kind} {count:,}" for kind, count in totals.labels.items()) or "none"
+    labels = ", ".join(f"{count:,} {_LABELLED[kind]}" for kind, count in totals.labels.items())
     cost = (
-        f"{totals.explorations + totals.audits:,} calls ({totals.explorations:,} explorations, "
-        f"{totals.audits:,} audits), {totals.tokens_bought:,} tokens"
+        f"{totals.explorations + totals.audits:,} calls to the model, "
+        f"{totals.tokens_bought:,} tokens"
     )
     if totals.usd_bought:
         cost += f", {totals.usd_bought:.2f} USD"
     return [
         ("false hits", f"{measured}; {expected}, at most {totals.bound:.1%} allowed"),
-        ("labels", labels),
-        ("label cost", cost),
+        ("compared", labels or "no answers yet"),
+        ("cost of that", cost),
     ]
 
 
@@ -172,16 +189,17 @@ def _print_entries(rows: list[tuple[Any, float | None]]) -> None:
 
     out = console()
     table = Table(box=None, header_style="bold")
-    table.add_column("id", justify="right")
-    if any(similarity is not None for _, similarity in rows):
-        table.add_column("similarity", justify="right")
+    table.add_column("id", justify="right", no_wrap=True)
+    similar = any(similarity is not None for _, similarity in rows)
+    if similar:
+        table.add_column("similarity", justify="right", no_wrap=True)
     for name in ("namespace", "model"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True, max_width=16, overflow="ellipsis")
     for name in ("hits", "age"):
-        table.add_column(name, justify="right")
-    table.add_column("question", ratio=1)
-    table.add_column("answer", ratio=1)
-    width = max((out.width - 50) // 2, 20)
+        table.add_column(name, justify="right", no_wrap=True)
+    width = max((out.width - 40 - 14 * similar) // 2, 15)
+    for name in ("question", "answer"):
+        table.add_column(name, no_wrap=True, max_width=width, overflow="ellipsis")
     for entry, similarity in rows:
         cells = [str(entry.id)]
         if similarity is not None:

@@ -36,7 +36,10 @@ def no_candidate(neighbours: Neighbours, floor: float) -> Miss:
 
 def below(similarity: float, floor: float) -> Miss:
     """The miss for a nearest neighbour that is not similar enough."""
-    return Miss("below_threshold", f"similarity {similarity:.4f} < threshold {floor}")
+    return Miss(
+        "below_threshold",
+        f"the nearest question has a similarity of {similarity:.4f}, below {floor}",
+    )
 
 
 def servable(candidates: Sequence[Candidate], floor: float, now: float) -> list[Candidate]:

@@ -115,5 +115,5 @@ def test_values_that_json_lacks(value: Any, other: Any) -> None:
 
 def test_an_unknown_type_is_an_error_that_helps() -> None:
     """The message names the place, the type and the ways out."""
-    with pytest.raises(RequestError, match=r"params\.client is a object.*ignore="):
+    with pytest.raises(RequestError, match=r"params\.client has the type object.*ignore="):
         canonical_json({"client": object()}, "params")

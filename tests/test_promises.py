@@ -424,6 +424,15 @@ def test_8_useful_from_the_first_call(file: Path) -> None:
     assert found["served_different"] <= 0.02 * (found["served_same"] + found["served_different"])
 
 
+def test_8_what_was_served_is_served_again(tmp_path: Path, embedder: DefaultEmbedder) -> None:
+    """A short program that runs again and again gets the same hit each time."""
+    for run in range(6):
+        with SemanticCache(tmp_path, embedder=embedder) as cache:
+            if run == 0:
+                cache.put("How do I reset my password?", "Use the link in the mail.")
+            assert cache.lookup("how can i reset my password").tier == "semantic", run
+
+
 def test_the_helpers_embedder_is_no_fallback(tmp_path: Path) -> None:
     """Without an embedder given, the default is the real model, never a hashing one."""
     assert hashed(["a"]).shape == (1, DIMENSION)

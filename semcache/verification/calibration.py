@@ -284,7 +284,7 @@ def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -
     traffic = wrong = 0.0
     slopes = np.zeros(BINS)
     for index in range(BINS - 1, -1, -1):
-        weight, error = seen[index] + 0.02, errors[index]  # a bin without traffic counts a little
+        weight, error = seen[index] + _FIRST_LOOKUPS, errors[index]
         if error > config.worst * config.bound:
             break
         traffic += weight
@@ -328,6 +328,9 @@ _LONGEST_STEP = 1.5
 """Limit of one Newton step, in log-odds."""
 _CONVERGED = 1e-6
 """Newton's method ends when no step, in log-odds, is longer than this."""
+_FIRST_LOOKUPS = 2.0
+"""Lookups that each bin is taken to have had before the first: a handful of lookups, perhaps of one
+question, says little about the traffic, and must not move the threshold."""
 _NEARLY = 1e-4
 """Decisions count no error rate as lower than this, and none as higher than 1 minus this."""
 _TINY = 1e-12

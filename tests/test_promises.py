@@ -21,6 +21,7 @@ from benchmarks.pairs import FILES, counted, served
 from benchmarks.streams import SUPPORT, read
 from semcache import FaultEvent, SemanticCache, Trust
 from semcache.backends.local.opening import DATABASE, SNAPSHOT
+from semcache.embedders.default import DefaultEmbedder
 from semcache.embedders.function import FunctionEmbedder
 from semcache.options import MAX_FALSE_HIT_RATE
 from tests.helpers import DIMENSION, ROOT, Heard, hashed, hashing_embedder, open_cache, started

@@ -193,9 +193,9 @@ def _special(value: Any, where: str) -> JSON:
         return plain(value.item(), where)
     if hasattr(value, "tobytes") and (shape := _shape(value)) is not None:
         return _Typed({"$array": shape, "sha256": hashlib.sha256(value.tobytes()).hexdigest()})
-    name = _full_name(type(value)).removeprefix("builtins.")
+    type_name = _full_name(type(value)).removeprefix("builtins.")
     raise RequestError(
-        f"{where} has the type {name}, which has no canonical form, so the cache "
+        f"{where} has the type {type_name}, which has no canonical form, so the cache "
         "cannot tell whether two calls are equal. Pass plain values, name the argument in "
         "ignore={...} if it cannot change the answer, or pass key=callable."
     )

@@ -43,7 +43,7 @@ def whole_of(chunks: Sequence[Mapping[str, Any]]) -> JSONObject | None:
         return dict(mapping(last.get("response"))) or None
     if anthropic.is_event(first):
         return _message(chunks)
-    if all(map(openai.is_chunk, chunks)):
+    if any(map(openai.is_chunk, chunks)) and all("choices" in chunk for chunk in chunks):
         return _chat_completion(chunks)
     if all(map(gemini.is_chunk, chunks)):
         return _gemini_answer(chunks)
@@ -115,8 +115,14 @@ def _merge(merged: JSONObject, delta: Mapping[str, Any]) -> None:
             _merge(earlier, value)
         elif isinstance(value, list) and isinstance(earlier, list):
             _merge_lists(earlier, value)
+        elif name == "content" and earlier and value:  # some servers send blocks now and then
+            merged[name] = [*_blocks(earlier), *_blocks(value)]
         else:
             merged[name] = deepcopy(value)
+
+
+def _blocks(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
 def _merge_lists(merged: list[Any], deltas: list[Any]) -> None:

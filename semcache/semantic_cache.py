@@ -430,18 +430,21 @@ class SemanticCache:
             namespace: the caller's partition, or a function that computes it from the call's
                 arguments.
             prompt: the parameter that holds the prompt or the messages. By default, a parameter
-                called prompt, question, query, message, user_message, text or messages, or the
-                only parameter.
+                called prompt, question, query, message, user_message, text, messages, input or
+                contents, or the only parameter.
             key: a function of the call's arguments that returns the prompt, the messages or a
                 `Request`; the arguments themselves are then not part of the scope.
             name: the function's name in the scope; functions with the same name share answers.
                 By default, its module and qualified name; None leaves the name out of the scope,
                 so that answers are shared with `lookup` and `get`.
             version: a text that is part of the scope; change it to leave old answers behind. By
-                default, a digest of the function's code, of what it captures, and of the prompt
-                templates among its global names, so that an edited function does not serve its
-                old answers. With a `name` of your own, there is no version by default.
-            ignore: names of arguments that do not change the answer.
+                default, a digest of the function's code, of what it captures, and of what it uses
+                of its own module, so that an edited function does not serve its old answers. With
+                a `name` of your own, there is no version by default.
+            ignore: names of arguments that do not change the answer. "self" says so of a method's
+                object; without it, the class must be a frozen dataclass or have a
+                `__semcache_key__`, unless `key` or a namespace function tells objects apart.
+                Arguments such as timeout and extra_headers are left out in any case.
             context: "full" or "none"; overrides the cache's setting.
             ttl: the TTL of this function's answers.
             tags: the tags of this function's answers.

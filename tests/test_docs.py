@@ -87,7 +87,7 @@ def test_the_examples_run(
         for number, ((kind, code), after) in enumerate(pairwise([*page, ("", "")])):
             if kind != "python" or code.startswith(NOT_RUN):
                 continue
-            exec(compile(code, f"{path.name}, block {number}", "exec"), names)
+            exec(compile(code, f"{path.name}, block {number}", "exec", dont_inherit=True), names)
             out = capsys.readouterr().out
             if after[0] == "text":
                 assert after[1].strip() in out

@@ -403,7 +403,9 @@ def test_class_and_static_methods_in_either_order(
     derived: Any = type("Derived", (base,), {})
     assert [base.ask("q"), base.ask("q"), base().ask("q")] == ["Base q"] * 3
     assert calls == ["q"]
-    assert base.ask.lookup("q").tier == base().ask.lookup("q").tier == "exact"
+    if not (inner and wrapper is classmethod and sys.version_info >= (3, 13)):
+        # From 3.13 on, a classmethod does not bind what it wraps: there is no class to look up for.
+        assert base.ask.lookup("q").tier == base().ask.lookup("q").tier == "exact"
     assert list(inspect.signature(base.ask).parameters) == ["prompt"]
     assert derived.ask("q") == ("Derived q" if wrapper is classmethod else "Base q")
 

@@ -95,6 +95,9 @@ class ArgumentReader:
         self._prompt_name = "" if options.key else self._find_prompt_name(function)
         names = [name for name in _MESSAGES_NAMES if name in self._signature.parameters]
         self._messages_name = names[0] if names and names[0] != self._prompt_name else None
+        self._takes_contents = "contents" in (self._prompt_name, self._messages_name)
+        self._embeds = _EMBEDDINGS.match(function.__qualname__) is not None
+        self._may_stream = "stream" in self._signature.parameters
         self._plain_template = self._template()
 
     def _set_receiver(self, function: Callable[..., Any]) -> None:
@@ -176,17 +179,20 @@ class ArgumentReader:
             fields: dict[str, Any] = {}
             params: dict[str, Any] = {}
         else:
-            arguments = {n: v for n, v in arguments.items() if not is_absent(v)}
+            if any(map(is_absent, arguments.values())):
+                arguments = {n: v for n, v in arguments.items() if not is_absent(v)}
             prompt = arguments.pop(self._prompt_name, None)
             if prompt is None and self._messages_name is not None:
                 prompt = arguments.pop(self._messages_name, None)
             prompt = self._in_its_form(prompt)
-            body = body_fields(prompt)
+            body = None if isinstance(prompt, str) else body_fields(prompt)
             if body is not None:
                 prompt = body.pop(PROMPT)
                 arguments = {**body, **arguments}
             fields = {name: arguments.pop(name) for name in _REQUEST_FIELDS & arguments.keys()}
-            params = {n: v for n, v in arguments.items() if n not in self._ignored}
+            params = arguments
+            if not self._ignored.isdisjoint(params):
+                params = {n: v for n, v in params.items() if n not in self._ignored}
             if self.needs_receiver:
                 params["@self"] = receiver_json(receiver)
             if self._bound_receiver is not None:
@@ -250,9 +256,9 @@ class ArgumentReader:
 
     def _in_its_form(self, prompt: Any) -> Any:
         """A prompt that needs its parameter's or function's name to be understood."""
-        if "contents" in (self._prompt_name, self._messages_name):
+        if self._takes_contents:
             return gemini_contents(prompt)
-        if isinstance(prompt, str) and _EMBEDDINGS.match(self._function.__qualname__):
+        if self._embeds and isinstance(prompt, str):
             return [prompt]  # a text to be embedded has no paraphrases
         return prompt
 
@@ -271,9 +277,7 @@ class ArgumentReader:
         """Whether a call sets the function's argument `stream`."""
         if "stream" in kwargs:
             return kwargs["stream"] is True
-        return "stream" in self._signature.parameters and (
-            self._bound(args, kwargs).get("stream") is True
-        )
+        return self._may_stream and (self._bound(args, kwargs).get("stream") is True)
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raises `TypeError` if the function cannot be called with these arguments."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
-from semcache.telemetry.counters import FunctionCount
+from semcache.telemetry.counters import FunctionCount, function_name
 from semcache.telemetry.events import NotStoredEvent
 from semcache.types import Lookup
 
@@ -51,6 +51,7 @@ class FunctionReport:
     def __init__(self, name: str, telemetry: Telemetry) -> None:
         self._name = name
         self._telemetry = telemetry
+        self._hit, self._miss = function_name(name, "hit"), function_name(name, "miss")
         self._counts = {"exact": 0, "semantic": 0, "miss": 0, "fault": 0}
         self._not_stored: Sums[str] = Sums()
         self._reported: set[tuple[str, str]] = set()
@@ -70,10 +71,10 @@ class FunctionReport:
     def lookup(self, lookup: Lookup) -> None:
         """A call has been looked up."""
         self._last.set(lookup)
-        outcome = lookup.tier or "miss"
+        tier = lookup.tier
         with self._lock:
-            self._counts[outcome] += 1
-        self._count("miss" if lookup.tier is None else "hit")
+            self._counts[tier or "miss"] += 1
+        self._telemetry.counters.increment_name(self._miss if tier is None else self._hit)
 
     def fault(self, where: str, error: BaseException) -> None:
         """A call could not be looked up, or its answer could not be stored."""
@@ -102,5 +103,6 @@ class FunctionReport:
             self._reported.add((kind, what))
             return True
 
-    def _count(self, what: FunctionCount, detail: str = "") -> None:
-        self._telemetry.counters.of_function(self._name, what, detail)
+    def _count(self, what: FunctionCount, detail: str) -> None:
+        name = function_name(self._name, what, detail)
+        self._telemetry.counters.increment_name(name)

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -51,7 +52,12 @@ _SENTINELS = frozenset({"NotGiven", "Omit"})
 
 def is_absent(value: object) -> bool:
     """Whether a value stands for an argument that was not given."""
-    return type(value).__name__ in _SENTINELS
+    return _is_sentinel(type(value))
+
+
+@lru_cache(maxsize=1024)
+def _is_sentinel(cls: Any) -> bool:
+    return cls.__name__ in _SENTINELS
 
 
 def valid_text(text: str, where: str = "text") -> str:

@@ -52,6 +52,17 @@ FunctionCount = Literal["hit", "miss", "fault", "not_stored"]
 
 _FUNCTIONS = "functions"
 
+
+def function_name(function: str, what: FunctionCount, detail: str = "") -> str:
+    """The name of a counter of a decorated function.
+
+    Args:
+        detail: tells faults and reasons apart.
+    """
+    parts = (_FUNCTIONS, function, what, detail.replace("\n", " "))
+    return "\n".join(part for part in parts if part)
+
+
 _SERVED = {"exact": Counter.EXACT_HIT, "semantic": Counter.SEMANTIC_HIT}
 _BOUGHT = {"explore": Counter.EXPLORE_CALL, "audit": Counter.AUDIT_CALL}
 _SAVED_TOKENS, _SAVED_USD = "tokens_saved", "usd_saved"
@@ -146,10 +157,9 @@ class Counters:
         """Count an exploration or an audit, and what the call cost."""
         self._add(_Count(_BOUGHT[kind].value, cost=cost))
 
-    def of_function(self, function: str, what: FunctionCount, detail: str = "") -> None:
-        """Count a call of a decorated function; `detail` tells faults and reasons apart."""
-        parts = (_FUNCTIONS, function, what, detail.replace("\n", " "))
-        self._add(_Count("\n".join(part for part in parts if part)))
+    def increment_name(self, name: str) -> None:
+        """Count one under a name that `function_name` has made."""
+        self._add(_Count(name))
 
     def _add(self, count: _Count) -> None:
         self._pending.append(count)

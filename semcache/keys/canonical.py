@@ -52,7 +52,8 @@ _SENTINELS = frozenset({"NotGiven", "Omit"})
 
 def is_absent(value: object) -> bool:
     """Whether a value stands for an argument that was not given."""
-    return _is_sentinel(type(value))
+    cls: Any = type(value)
+    return _is_sentinel(cls)
 
 
 @lru_cache(maxsize=1024)

@@ -281,10 +281,11 @@ def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -
     errors = fitted.cautious
     same_words = errors[_SAME_WORDS]
     best = ServingThreshold(same_words=same_words)
+    before = _FIRST_LOOKUPS / (1 + sum(seen) / _FORGOTTEN_AFTER)
     traffic = wrong = 0.0
     slopes = np.zeros(BINS)
     for index in range(BINS - 1, -1, -1):
-        weight, error = seen[index] + _FIRST_LOOKUPS, errors[index]
+        weight, error = seen[index] + before, errors[index]
         if error > config.worst * config.bound:
             break
         traffic += weight
@@ -328,9 +329,10 @@ _LONGEST_STEP = 1.5
 """Limit of one Newton step, in log-odds."""
 _CONVERGED = 1e-6
 """Newton's method ends when no step, in log-odds, is longer than this."""
-_FIRST_LOOKUPS = 2.0
-"""Lookups that each bin is taken to have had before the first: a handful of lookups, perhaps of one
-question, says little about the traffic, and must not move the threshold."""
+_FIRST_LOOKUPS, _FORGOTTEN_AFTER = 2.0, 50
+"""Lookups that each bin is taken to have had before the first, and the number of lookups after which
+they count half. A handful of lookups, perhaps of one question, says little about the traffic, and
+must not move the threshold; later, the traffic speaks for itself."""
 _NEARLY = 1e-4
 """Decisions count no error rate as lower than this, and none as higher than 1 minus this."""
 _TINY = 1e-12

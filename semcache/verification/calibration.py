@@ -330,9 +330,9 @@ _LONGEST_STEP = 1.5
 _CONVERGED = 1e-6
 """Newton's method ends when no step, in log-odds, is longer than this."""
 _FIRST_LOOKUPS, _FORGOTTEN_AFTER = 2.0, 50
-"""Lookups that each bin is taken to have had before the first, and the number of lookups after which
-they count half. A handful of lookups, perhaps of one question, says little about the traffic, and
-must not move the threshold; later, the traffic speaks for itself."""
+"""Lookups that each bin is taken to have had before the first, and the number of lookups after
+which they count half. A handful of lookups, perhaps of one question, says little about the traffic,
+and must not move the threshold; later, the traffic speaks for itself."""
 _NEARLY = 1e-4
 """Decisions count no error rate as lower than this, and none as higher than 1 minus this."""
 _TINY = 1e-12

@@ -79,6 +79,21 @@ class Kept:
         kept, is_kept = self._chunks[position]
         return self._codec.load_chunk(kept) if is_kept else kept
 
+    def raise_error(self, position: int) -> None:
+        """Raise the error with which the stream ended, if there is one.
+
+        Raises:
+            RestartError: the reader who took the chunks was interrupted, and this one has got
+                nothing yet.
+        """
+        if self.error is None:
+            return
+        if isinstance(self.error, Exception):
+            raise self.error
+        if position == 0:
+            raise RestartError
+        raise RuntimeError("the stream was interrupted by another of its readers") from self.error
+
     @property
     def whole(self) -> list[Any] | None:
         """What the codec has kept of the whole stream; None if it cannot be stored."""
@@ -144,8 +159,7 @@ class SharedStream:
             while True:
                 if command is not None or position == len(self.kept):
                     if self.kept.over:
-                        if self.kept.error is not None:
-                            raise self.kept.error
+                        self.kept.raise_error(position)
                         return self.kept.returned
                     self._take(position, command, None if position else patience)
                     command = None
@@ -176,6 +190,8 @@ class SharedStream:
             self._end(None)
         except BaseException as error:
             self._end(error)
+            if not isinstance(error, Exception):
+                raise  # an interruption concerns this reader only
         finally:
             self._free()
 
@@ -304,8 +320,7 @@ class AsyncSharedStream:
                     raise RestartError
                 if self._command is not None or position == len(self.kept):
                     if self.kept.over:
-                        if self.kept.error is not None:
-                            raise self.kept.error
+                        self.kept.raise_error(position)
                         return
                     await self._progress(None if position else patience)
                     continue

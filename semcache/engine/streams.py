@@ -77,7 +77,7 @@ def value_or_stream(
             drive(finish(engine, opening, whole, value, value))
             return value
         _lead(engine, opening, shared, lambda: value, options)
-        return ReplayedStream(shared.read())
+        return ReplayedStream(shared.read(), value)
     if isinstance(opening, Served):
         return ReplayedStream(iter(opening.value))
     return ReplayedStream(_followed(engine, query, send, options, opening.stream))
@@ -152,10 +152,21 @@ def _kept(engine: Engine, kept: Kept, options: CallOptions) -> Whole:
 
 
 class ReplayedStream:
-    """An iterator over a stream that stands for the object that an SDK returns for one."""
+    """An iterator over a stream that stands for the object that an SDK returns for one.
 
-    def __init__(self, chunks: Iterator[Any]) -> None:
+    Args:
+        chunks: the chunks.
+        source: the SDK's object, whose other attributes can be read; None for a stored stream.
+    """
+
+    def __init__(self, chunks: Iterator[Any], source: Any = None) -> None:
         self._chunks = chunks
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        if self._source is None or name.startswith("_"):
+            raise AttributeError(f"a stream that is served from the cache has no {name}")
+        return getattr(self._source, name)
 
     def __iter__(self) -> Iterator[Any]:
         return self._chunks
@@ -236,7 +247,7 @@ async def avalue_or_stream(
             await adrive(engine, finish(engine, opening, whole, value, value))
             return value
         _alead(engine, opening, shared, lambda: value, options)
-        return AsyncReplayedStream(shared.read())
+        return AsyncReplayedStream(shared.read(), value)
     if isinstance(opening, Served):
         return AsyncReplayedStream(_aiter(opening.value))
     return AsyncReplayedStream(_afollowed(engine, query, send, options, opening.stream))
@@ -299,8 +310,14 @@ async def _aiter(chunks: list[Any]) -> AsyncGenerator[Any, None]:
 class AsyncReplayedStream:
     """`ReplayedStream` for an async iterator."""
 
-    def __init__(self, chunks: AsyncGenerator[Any, Any]) -> None:
+    def __init__(self, chunks: AsyncGenerator[Any, Any], source: Any = None) -> None:
         self._chunks = chunks
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        if self._source is None or name.startswith("_"):
+            raise AttributeError(f"a stream that is served from the cache has no {name}")
+        return getattr(self._source, name)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._chunks

@@ -1021,6 +1021,13 @@ def test_openais_chat_is_wrapped_in_place(cache: SemanticCache) -> None:
         assert {type(chunk).__name__ for chunk in chunks} == {"ChatCompletionChunk"}
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hi"
         assert client.chat.completions.create(**call).choices[0].message.content == "Hi"
+    other = {**call, "messages": [user("another question")]}
+    with client.chat.completions.create(**other, stream=True) as stream:
+        assert stream.response.status_code == 200  # what the SDK's own object has
+        assert stream.close() is None
+    with pytest.raises(AttributeError, match="served from the cache has no response"):
+        _ = client.chat.completions.create(**call, stream=True).response
+    served.requests -= 1
     create(**call, timeout=5, user="u", extra_headers={"X-A": "1"}, metadata={"a": "b"})
     assert served.requests == 1
 

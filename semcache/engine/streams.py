@@ -13,11 +13,10 @@ from semcache.engine.call_options import CallOptions, Lead, Served
 from semcache.engine.calls import aopen_call, open_call, outcome_of
 from semcache.engine.coalescing import codec_fault, finish
 from semcache.engine.drivers import adrive, drive
+from semcache.engine.kept_chunks import Kept, RestartError
 from semcache.engine.shared_streams import (
     FIRST_CHUNK_PATIENCE,
     AsyncSharedStream,
-    Kept,
-    RestartError,
     SharedStream,
 )
 from semcache.engine.single_flight import Abandoned, Completed, inside

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,6 +53,17 @@ def start() -> tuple[subprocess.Popen[str], str]:
     address = process.stdout.readline().strip()
     assert address, "llama.cpp's server did not start"
     return process, address
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """A server's address, while it runs."""
+    process, url = start()
+    yield url
+    process.terminate()
+    process.wait(10)
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def main() -> None:

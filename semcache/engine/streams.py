@@ -150,7 +150,7 @@ def _kept(engine: Engine, kept: Kept, options: CallOptions) -> Whole:
     return whole, kept.seen
 
 
-class ReplayedStream:
+class _Replayed:
     """An iterator over a stream that stands for the object that an SDK returns for one.
 
     Args:
@@ -158,7 +158,7 @@ class ReplayedStream:
         source: the SDK's object, whose other attributes can be read; None for a stored stream.
     """
 
-    def __init__(self, chunks: Iterator[Any], source: Any = None) -> None:
+    def __init__(self, chunks: Any, source: Any = None) -> None:
         self._chunks = chunks
         self._source = source
 
@@ -167,8 +167,12 @@ class ReplayedStream:
             raise AttributeError(f"a stream that is served from the cache has no {name}")
         return getattr(self._source, name)
 
+
+class ReplayedStream(_Replayed):
+    """A stream of a blocking client."""
+
     def __iter__(self) -> Iterator[Any]:
-        return self._chunks
+        return iter(self._chunks)
 
     def __next__(self) -> Any:
         return next(self._chunks)
@@ -306,20 +310,11 @@ async def _aiter(chunks: list[Any]) -> AsyncGenerator[Any, None]:
         yield chunk
 
 
-class AsyncReplayedStream:
-    """`ReplayedStream` for an async iterator."""
-
-    def __init__(self, chunks: AsyncGenerator[Any, Any], source: Any = None) -> None:
-        self._chunks = chunks
-        self._source = source
-
-    def __getattr__(self, name: str) -> Any:
-        if self._source is None or name.startswith("_"):
-            raise AttributeError(f"a stream that is served from the cache has no {name}")
-        return getattr(self._source, name)
+class AsyncReplayedStream(_Replayed):
+    """A stream of an async client."""
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self._chunks
+        return aiter(self._chunks)
 
     async def __anext__(self) -> Any:
         return await anext(self._chunks)

@@ -24,12 +24,8 @@ MESSAGES: Any = [{"role": "user", "content": "Say hello to Ada."}]
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    process, url = llama.start()
-    yield url
-    process.terminate()
-    process.wait(10)
-    assert process.stdout is not None
-    process.stdout.close()
+    with llama.running() as url:
+        yield url
 
 
 @pytest.fixture

@@ -25,12 +25,8 @@ PARAMS = {"max_tokens": 24, "temperature": 0.0}
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    process, url = llama.start()
-    yield url
-    process.terminate()
-    process.wait(10)
-    assert process.stdout is not None
-    process.stdout.close()
+    with llama.running() as url:
+        yield url
 
 
 def sdk(kind: str, address: str) -> SDKProvider:

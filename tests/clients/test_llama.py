@@ -155,6 +155,7 @@ def test_async_clients(api: str, address: str, cache: SemanticCache) -> None:
         chunks = [chunk async for chunk in await found.create(**arguments, stream=True)]
         assert "".join(map(text_of, chunks)) == text_of(one)
         assert found.create.cache_info()[:3] == (2, 0, 1)
+        await found._client.close()  # else its sockets warn in some later test
 
     asyncio.run(main())
 

@@ -12,7 +12,7 @@ import ast
 import dis
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from types import CodeType
 from typing import Any
@@ -85,6 +85,19 @@ def ignorable(function: Callable[..., Any], keywords: str | None) -> frozenset[s
     if keywords in used:
         return TRANSPORT
     return TRANSPORT | (FOR_THE_PROVIDER - used)
+
+
+def wants_raw_response(headers: Any) -> bool:
+    """Whether the SDK was asked for the HTTP response instead of its object."""
+    return isinstance(headers, Mapping) and any(
+        str(name).lower() == "x-stainless-raw-response" for name in headers
+    )
+
+
+def wants_usage(arguments: Mapping[str, Any]) -> bool:
+    """Whether a stream was asked to end with its usage, in OpenAI's way."""
+    options = arguments.get("stream_options")
+    return isinstance(options, Mapping) and bool(options.get("include_usage"))
 
 
 def is_installed(function: Callable[..., Any]) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 
 from semcache.decorator.arguments import OWN_NAME, ArgumentReader, FunctionOptions
 from semcache.decorator.bound import BoundCached
-from semcache.decorator.forwarding import is_installed
+from semcache.decorator.forwarding import is_installed, wants_raw_response, wants_usage
 from semcache.decorator.receivers import check_class
 from semcache.decorator.reports import CacheInfo, FunctionReport
 from semcache.engine import calls, streams
@@ -27,7 +27,7 @@ from semcache.engine.call_options import CallOptions, Codec
 from semcache.engine.engine import Engine
 from semcache.engine.explain import Explanation
 from semcache.engine.value_codecs import AnswerChunks, ChunkCodec, ValueCodec
-from semcache.errors import ConfigError
+from semcache.errors import ConfigError, RequestError
 from semcache.keys.keys import KeyRules
 from semcache.types import Chunk, Lookup, Query
 
@@ -72,7 +72,6 @@ class Cached(Generic[P, R]):
         self._rules = rules
         self._report = FunctionReport(function.__qualname__, engine.telemetry)
         self._call_options = replace(call_options, report=self._report)
-        self._chunks = ChunkCodec()
         self._binds: Literal["object", "class", "nothing"] = "object"
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -145,6 +144,9 @@ class Cached(Generic[P, R]):
             TypeError: the function cannot be called with these arguments.
             ConfigError: the namespace function returned None.
         """
+        if "extra_headers" in kwargs and wants_raw_response(kwargs["extra_headers"]):
+            self._report.fault("request", RequestError(_RAW))
+            return None
         try:
             return self._engine.lookups.query(self._reader(args, kwargs), self._rules)
         except TypeError as error:
@@ -160,6 +162,12 @@ class Cached(Generic[P, R]):
         raise NotImplementedError
 
 
+_RAW = (
+    "a call by with_raw_response or with_streaming_response is not cached, because its result "
+    "holds an open connection; call the function itself"
+)
+
+
 class CachedFunction(Cached[P, R]):
     """A decorated plain function."""
 
@@ -169,7 +177,7 @@ class CachedFunction(Cached[P, R]):
         if query is None:
             return call()
         if self._reader.asks_for_stream(args, kwargs):
-            chunked = replace(options, codec=self._chunks, streams=True)
+            chunked = replace(options, codec=ChunkCodec(usage=wants_usage(kwargs)), streams=True)
             return streams.value_or_stream(self._engine, query, call, options, chunked)
         return calls.answer(self._engine, query, call, options)
 
@@ -185,7 +193,7 @@ class CachedCoroutine(Cached[P, R]):
         if query is None:
             return call()
         if self._reader.asks_for_stream(args, kwargs):
-            chunked = replace(options, codec=self._chunks, streams=True)
+            chunked = replace(options, codec=ChunkCodec(usage=wants_usage(kwargs)), streams=True)
             return streams.avalue_or_stream(self._engine, query, call, options, chunked)
         return calls.aanswer(self._engine, query, call, options)
 

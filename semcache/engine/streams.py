@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from semcache.engine.background import Whole, aafter_hit, after_hit
@@ -78,7 +87,7 @@ def value_or_stream(
         _lead(engine, opening, shared, lambda: value, options)
         return ReplayedStream(shared.read(), value)
     if isinstance(opening, Served):
-        return ReplayedStream(iter(opening.value))
+        return ReplayedStream(chunk for chunk in opening.value)
     return ReplayedStream(_followed(engine, query, send, options, opening.stream))
 
 
@@ -163,16 +172,34 @@ class _Replayed:
         self._source = source
 
     def __getattr__(self, name: str) -> Any:
-        if self._source is None or name.startswith("_"):
-            raise AttributeError(f"a stream that is served from the cache has no {name}")
-        return getattr(self._source, name)
+        if self._source is not None and not name.startswith("_"):
+            return getattr(self._source, name)
+        if name == "response":  # which the SDKs' streaming helpers close
+            return NO_RESPONSE
+        raise AttributeError(f"a stream that is served from the cache has no {name}")
+
+
+class _NoResponse:
+    """Stands for the HTTP response of a stream that is served from the cache."""
+
+    status_code = 200
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    def close(self) -> None:
+        """There is no connection."""
+
+    async def aclose(self) -> None:
+        """There is no connection."""
+
+
+NO_RESPONSE = _NoResponse()
 
 
 class ReplayedStream(_Replayed):
     """A stream of a blocking client."""
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._chunks)
+        return self
 
     def __next__(self) -> Any:
         return next(self._chunks)
@@ -314,7 +341,7 @@ class AsyncReplayedStream(_Replayed):
     """A stream of an async client."""
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return aiter(self._chunks)
+        return self
 
     async def __anext__(self) -> Any:
         return await anext(self._chunks)

@@ -73,7 +73,7 @@ def decode(tree: JSON) -> Any:
 
 
 def plain(tree: JSON) -> JSON:
-    """Tagged JSON without its tags: objects are mappings from their fields' names."""
+    """Tagged JSON without its tags: objects are mappings from the names of the fields set."""
     if isinstance(tree, list):
         return [plain(item) for item in tree]
     if not isinstance(tree, dict):
@@ -82,7 +82,9 @@ def plain(tree: JSON) -> JSON:
         return {name: plain(item) for name, item in tree.items()}
     inner = tree.get("v")
     if tree["$"] in ("model", "dataclass") and isinstance(inner, dict):
-        return {name: plain(item) for name, item in {**inner, **tree.get("x", {})}.items()}
+        given = tree.get("set", inner)
+        fields = {name: item for name, item in inner.items() if name in given}
+        return {name: plain(item) for name, item in {**fields, **tree.get("x", {})}.items()}
     return plain(inner)
 
 

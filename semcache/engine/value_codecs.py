@@ -132,8 +132,9 @@ class ChunkCodec:
 
     tells_source = False
 
-    def __init__(self, annotation: Any = Any) -> None:
+    def __init__(self, annotation: Any = Any, *, usage: bool | None = None) -> None:
         self._chunk = ValueCodec(annotation)
+        self._usage = usage
 
     def keep(self, chunk: Any) -> tuple[Any, str]:
         """The chunk as JSON, with its kind."""
@@ -166,6 +167,10 @@ class ChunkCodec:
         return dataclasses.replace(whole, payload=payload, payload_kind="chunks")
 
     def load(self, completion: Completion) -> Chunks:
+        chunks = self._loaded(completion)
+        return chunks if self._usage is None else with_usage(chunks, wanted=self._usage)
+
+    def _loaded(self, completion: Completion) -> Chunks:
         if completion.payload_kind is None:
             return Chunks([self._chunk.load_payload(completion.text, "text")])
         if completion.payload_kind != "chunks":
@@ -190,6 +195,28 @@ class Chunks(list[Any]):
     """The chunks of a stored stream, with what its generator returned."""
 
     returned: Any = None
+
+
+def with_usage(chunks: Chunks, *, wanted: bool) -> Chunks:
+    """A stream of OpenAI's chat with or without the chunk of its usage, as the call asks.
+
+    Raises:
+        OtherShapeError: the usage is wanted, and is not known.
+    """
+    choices = [_field(chunk, "choices") for chunk in chunks]
+    if not chunks or any(choice is None for choice in choices):
+        return chunks
+    of_usage = [
+        c == [] and _field(chunk, "usage") is not None
+        for c, chunk in zip(choices, chunks, strict=True)
+    ]
+    if wanted and not any(of_usage):
+        raise OtherShapeError("the stored stream has no usage")
+    return chunks if wanted else Chunks(c for c, u in zip(chunks, of_usage, strict=True) if not u)
+
+
+def _field(chunk: Any, name: str) -> Any:
+    return chunk.get(name) if isinstance(chunk, Mapping) else getattr(chunk, name, None)
 
 
 class AnswerChunks(WithoutReturn):
@@ -284,7 +311,8 @@ def joined(chunks: Any) -> Any:
     """The single value that a stored stream amounts to.
 
     Raises:
-        OtherShapeError: the chunks are neither text nor a stream in a provider's format.
+        OtherShapeError: the chunks are neither text nor a stream in a provider's format, or lack
+            the usage that a plain call's answer has.
     """
     from semcache.providers import conversions, sdk_objects
 
@@ -294,7 +322,8 @@ def joined(chunks: Any) -> Any:
         kinds = {chunk["kind"] for chunk in chunks}
         plain = [tagged_json.plain(chunk["value"]) for chunk in chunks]
         whole = conversions.whole_of(plain) if kinds <= {"json", "tagged"} else None
-        if whole is not None:
+        # An answer of OpenAI's chat has its usage, which a stream has only if it was asked for.
+        if whole is not None and ("choices" not in whole or whole.get("usage") is not None):
             return whole if kinds == {"json"} else sdk_objects.sdk_object(whole)
     except (TypeError, ValueError, LookupError, AttributeError):
         pass

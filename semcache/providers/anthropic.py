@@ -245,8 +245,9 @@ def _tool_choice(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def completion_of(answer: Mapping[str, Any]) -> Completion | None:
     """The completion in a message of this API; None if the answer has another form."""
     content = answer.get("content")
-    named = answer.get("type") == "message" and "usage" in answer
-    if not isinstance(content, list) or not (named or "stop_reason" in answer):
+    named = answer.get("type") == "message" and isinstance(answer.get("usage"), Mapping)
+    ends = "stop_reason" in answer and all("type" in block for block in mappings(content))
+    if not isinstance(content, list) or not (named or (ends and mappings(content) == content)):
         return None
     blocks = mappings(content)
     calls = tuple(

@@ -65,17 +65,24 @@ def _chat_chunks(answer: Mapping[str, Any]) -> Iterator[JSONObject]:
         logprobs = {"logprobs": choice["logprobs"]} if choice.get("logprobs") else {}
         start = {"index": index, "delta": message, "finish_reason": None, **logprobs}
         yield {**head, "choices": [start]}
-        end = {"index": index, "delta": {}, "finish_reason": choice.get("finish_reason")}
+        rest = {
+            k: v for k, v in choice.items() if k not in ("message", "logprobs") and v is not None
+        }
+        end = {**rest, "index": index, "delta": {}, "finish_reason": choice.get("finish_reason")}
         yield {**head, "choices": [end]}
     if answer.get("usage") is not None:
         yield {**head, "choices": [], "usage": answer["usage"]}
+
+
+_PIECES = ("choices", "obfuscation")
+"""Fields of a chunk that say nothing of the whole answer."""
 
 
 def _chat_completion(chunks: Sequence[Mapping[str, Any]]) -> JSONObject:
     whole: JSONObject = {}
     choices: dict[int, JSONObject] = {}
     for chunk in chunks:
-        whole.update({k: v for k, v in chunk.items() if k != "choices" and v not in (None, "")})
+        whole.update({k: v for k, v in chunk.items() if k not in _PIECES and v not in (None, "")})
         for choice in mappings(chunk.get("choices")):
             index = choice.get("index") or 0
             _merge(choices.setdefault(index, {"index": index}), choice)
@@ -89,7 +96,8 @@ def _chat_completion(chunks: Sequence[Mapping[str, Any]]) -> JSONObject:
 def _choice(merged: JSONObject, *, is_chat: bool) -> JSONObject:
     if not is_chat:
         return merged
-    message = {"role": "assistant", "content": None, **mapping(merged.pop("delta", None))}
+    said = {k: v for k, v in mapping(merged.pop("delta", None)).items() if v is not None}
+    message = {"role": "assistant", "content": None, **said}
     message["tool_calls"] = [
         {k: v for k, v in call.items() if k != "index"}
         for call in mappings(message.get("tool_calls"))
@@ -99,8 +107,24 @@ def _choice(merged: JSONObject, *, is_chat: bool) -> JSONObject:
     return {**merged, "message": message}
 
 
-_ASSIGNED = frozenset({"index", "role", "type", "id", "finish_reason"})
-"""Fields of which a later chunk repeats or replaces the value; other texts are appended."""
+_APPENDED = frozenset(
+    {
+        "arguments",
+        "content",
+        "data",
+        "name",
+        "partial_json",
+        "reasoning",
+        "reasoning_content",
+        "refusal",
+        "signature",
+        "summary",
+        "text",
+        "thinking",
+        "transcript",
+    }
+)
+"""Fields whose texts come in pieces; of others, a later chunk repeats or replaces the value."""
 
 
 def _merge(merged: JSONObject, delta: Mapping[str, Any]) -> None:
@@ -109,7 +133,7 @@ def _merge(merged: JSONObject, delta: Mapping[str, Any]) -> None:
         earlier = merged.get(name)
         if value is None and name in merged:
             continue
-        if isinstance(value, str) and isinstance(earlier, str) and name not in _ASSIGNED:
+        if isinstance(value, str) and isinstance(earlier, str) and name in _APPENDED:
             merged[name] = earlier + value
         elif isinstance(value, Mapping) and isinstance(earlier, dict):
             _merge(earlier, value)

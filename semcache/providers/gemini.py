@@ -251,10 +251,13 @@ def is_chunk(chunk: Mapping[str, Any]) -> bool:
     candidates = mappings(chunk.get("candidates"))
     if candidates:
         return all(
-            isinstance(c.get("content"), Mapping) or "finishReason" in c or "finish_reason" in c
+            bool({"parts", "role"} & mapping(c.get("content")).keys())
+            or "finishReason" in c
+            or "finish_reason" in c
             for c in candidates
         )
-    return _blocked(chunk) or isinstance(_either(chunk, "usageMetadata", "usage_metadata"), Mapping)
+    counts = mapping(_either(chunk, "usageMetadata", "usage_metadata"))
+    return _blocked(chunk) or bool({"promptTokenCount", "prompt_token_count"} & counts.keys())
 
 
 def delta_of(chunk: Mapping[str, Any], first: int = 0) -> Delta:

@@ -53,8 +53,9 @@ def _named(answer: Mapping[str, Any]) -> bool:
 
 
 def _is_choice(choice: Mapping[str, Any]) -> bool:
-    if isinstance(choice.get("message"), Mapping):
-        return "finish_reason" in choice or "role" in choice["message"]
+    message = choice.get("message")
+    if isinstance(message, Mapping):
+        return "finish_reason" in choice or message.get("role") == "assistant"
     return "finish_reason" in choice and isinstance(choice.get("text"), str)
 
 
@@ -133,7 +134,9 @@ def is_chunk(chunk: Mapping[str, Any]) -> bool:
         return False
     if not choices:  # the last chunk has the usage and no choices
         return _named(chunk) or isinstance(chunk.get("usage"), Mapping)
-    return _named(chunk) or any("delta" in c or _is_choice(c) for c in mappings(choices))
+    return _named(chunk) or any(
+        isinstance(c.get("delta"), Mapping) or _is_choice(c) for c in mappings(choices)
+    )
 
 
 def delta_of(chunk: Mapping[str, Any]) -> Delta:

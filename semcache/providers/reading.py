@@ -8,6 +8,7 @@ as whole, although it may have a field such as `status`, `error` or `choices`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def read_stream(chunks: Sequence[Any]) -> Completion:
     for chunk in chunks:
         if isinstance(chunk, Mapping):
             delta = _delta(chunk)
-            from_provider = from_provider or delta is not None
+            from_provider = from_provider or (delta is not None and chunk.get("type") != "ping")
             answer.add(delta or Delta())
         else:
             answer.add(Delta(str(chunk or "")))
@@ -70,6 +71,8 @@ _ERROR_FIELDS = frozenset({"error", "type", "request_id", "user_id", "object", "
 
 def _is_error(answer: Mapping[str, Any]) -> bool:
     """Whether this is a provider's error, sent in place of an answer."""
+    if answer.get("object") == "error":
+        return isinstance(answer.get("message"), str)
     error = answer.get("error")
     if isinstance(error, Mapping):
         return isinstance(error.get("message"), str) and answer.keys() <= _ERROR_FIELDS
@@ -79,7 +82,10 @@ def _is_error(answer: Mapping[str, Any]) -> bool:
 def _ollama(answer: Mapping[str, Any]) -> Completion | None:
     """An answer of Ollama's own chat and generate, or a chunk of its stream."""
     message = answer.get("message")
-    has_text = isinstance(message, Mapping) or isinstance(answer.get("response"), str)
+    named = bool({"model", "created_at", "done_reason"} & answer.keys())
+    has_text = isinstance(answer.get("response"), str) and (named or answer.get("done") is True)
+    if isinstance(message, Mapping):
+        has_text = named or not message or bool({"content", "role"} & message.keys())
     done = answer.get("done", "done_reason" in answer or None)
     if not isinstance(done, bool) or not has_text:
         return None
@@ -118,6 +124,8 @@ def _other(answer: Mapping[str, Any]) -> Completion | None:
             block for block in mappings(content) if "toolUse" in block
         ]
         reason = finish_reason(mapping(parent)[reason_path[-1]])
+        if reason_path == ("stop_type",) and reason not in ("stop", "length", "none"):
+            continue
         return Completion(text, combined_reason([reason]), has_tool_calls=bool(calls))
     return None
 
@@ -142,7 +150,7 @@ def _delta(chunk: Mapping[str, Any]) -> Delta | None:
         return _delta(chunk["chunk"])  # from the OpenAI package's streaming helper
     if openai.is_chunk(chunk):
         return openai.delta_of(chunk)
-    if kind.startswith("response."):
+    if _RESPONSE_EVENT.match(kind):
         return _response_event(chunk)
     if anthropic.is_event(chunk):
         return anthropic.delta_of(chunk)
@@ -150,11 +158,45 @@ def _delta(chunk: Mapping[str, Any]) -> Delta | None:
         return gemini.delta_of(chunk)
     if (completion := _ollama(chunk)) is not None:
         return _as_delta(completion, ends=completion.finish_reason != UNFINISHED)
-    if kind == "error" and (isinstance(chunk.get("error"), Mapping) or "code" in chunk):
+    if kind == "error" and (isinstance(chunk.get("error"), Mapping) or "param" in chunk):
         return Delta(finish_reason="error")
-    return Delta(finish_reason="error") if _is_error(chunk) else None
+    return Delta(finish_reason="error") if _is_error(chunk) else _other_delta(chunk)
 
 
+def _other_delta(chunk: Mapping[str, Any]) -> Delta | None:
+    """A chunk of Cohere's, Bedrock's, Text Generation Inference's, llama.cpp's or LangChain's."""
+    kind = str(chunk.get("type"))
+    inner = mapping(chunk.get("delta"))
+    if kind in ("content-delta", "message-start", "message-end") and "delta" in chunk:
+        return _piece(_at(inner, ("message", "content", "text")), inner.get("finish_reason"))
+    if isinstance(chunk.get("contentBlockDelta"), Mapping):
+        return _piece(_at(chunk, ("contentBlockDelta", "delta", "text")), None)
+    if isinstance(chunk.get("messageStop"), Mapping):
+        return _piece("", chunk["messageStop"].get("stopReason"))
+    if len(chunk) == 1 and str(next(iter(chunk))).endswith("Exception"):
+        return Delta(finish_reason="error")
+    if isinstance(chunk.get("token"), Mapping) and "generated_text" in chunk:
+        reason = mapping(chunk.get("details")).get("finish_reason")
+        return _piece(chunk["token"].get("text"), reason)
+    if isinstance(chunk.get("stop"), bool) and {"content", "id_slot"} <= chunk.keys():
+        return _piece(chunk["content"], chunk.get("stop_type") if chunk["stop"] else None)
+    if kind.endswith("MessageChunk") and "response_metadata" in chunk:
+        metadata = mapping(chunk["response_metadata"])
+        reasons = (metadata.get(name) for name in ("finish_reason", "stop_reason", "done_reason"))
+        return _piece(chunk.get("content"), next((r for r in reasons if r is not None), None))
+    return None
+
+
+def _piece(text: Any, reason: Any) -> Delta:
+    reason = finish_reason(reason)
+    return Delta(text if isinstance(text, str) else "", reason, ends=reason is not None)
+
+
+_RESPONSE_EVENT = re.compile(
+    r"response\.(created|queued|in_progress|completed|failed|incomplete|(output_item|content_part|"
+    r"output_text|refusal|function_call_arguments|reasoning\w*|audio|\w+_call|mcp_\w+)\.\w+)"
+)
+"""Types of events of OpenAI's responses API."""
 _NAMED = {"object": "response"}
 _RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import anthropic
@@ -126,11 +127,43 @@ def test_a_stream_is_served_again_as_it_was(create: Any, heard: Heard) -> None:
 
 
 @every_api
-def test_a_stored_stream_answers_a_plain_call(create: Any) -> None:
-    streamed = "".join(map(text_of, create(stream=True)))
+def test_a_stored_stream_answers_a_plain_call(create: Any, request: Any) -> None:
+    """If it has all that the answer to a plain call has: chat has its usage only if asked."""
+    openais = request.node.callspec.params["create"] not in ("responses", "messages")
+    asked = {"stream_options": {"include_usage": True}} if openais else {}
+    streamed = "".join(map(text_of, create(stream=True, **asked)))
     whole = create()
-    assert create.info().misses == 1
+    assert create.info()[:3] == (1, 0, 1)
     assert text_of(whole) == streamed
+    assert whole.usage is not None
+
+
+def test_a_stream_has_the_usage_if_the_call_asks_for_it(address: str, cache: SemanticCache) -> None:
+    """And else no chunk without choices, whatever is stored."""
+    found = resource(OPENAI, "chat.completions", address)
+    found.create = cache.cached(found.create)
+    call: Any = {"model": "smollm2", "messages": MESSAGES, "max_tokens": 6, "stream": True}
+    options = {"stream_options": {"include_usage": True}}
+    for more, wanted in (({}, False), (options, True), ({}, False), (options, True)):
+        chunks = list(found.create(**call, **more))
+        assert all(chunk.choices for chunk in chunks[:-1])
+        assert (chunks[-1].choices == [] and chunks[-1].usage is not None) == wanted
+
+
+def test_the_streaming_helper_reads_a_stored_stream(address: str, cache: SemanticCache) -> None:
+    found = resource(OPENAI, "chat.completions", address)
+    found.create = cache.cached(found.create)
+    texts = []
+    for _ in range(2):
+        pieces: list[str] = []
+        with (
+            found.stream(model="smollm2", messages=MESSAGES, max_tokens=6) as stream,
+            suppress(openai.LengthFinishReasonError),  # the helper's own, of an answer cut off
+        ):
+            pieces += (event.delta for event in stream if event.type == "content.delta")
+        texts.append(pieces)
+    assert texts[0] == texts[1] != []
+    assert found.create.cache_info()[:3] == (1, 0, 1)
 
 
 @every_api

@@ -1025,9 +1025,17 @@ def test_openais_chat_is_wrapped_in_place(cache: SemanticCache) -> None:
     with client.chat.completions.create(**other, stream=True) as stream:
         assert stream.response.status_code == 200  # what the SDK's own object has
         assert stream.close() is None
-    with pytest.raises(AttributeError, match="served from the cache has no response"):
-        _ = client.chat.completions.create(**call, stream=True).response
-    served.requests -= 1
+    replayed = client.chat.completions.create(**call, stream=True)
+    assert next(replayed)
+    assert replayed.response.close() is None
+    replayed.close()
+    assert list(replayed) == []
+    with pytest.raises(AttributeError, match="served from the cache has no cookies"):
+        _ = replayed.cookies
+    raw = client.chat.completions.with_raw_response.create(**call)
+    assert raw.headers["content-type"] == "application/json"
+    assert raw.parse().choices[0].message.content == "Hi"
+    served.requests -= 2
     create(**call, timeout=5, user="u", extra_headers={"X-A": "1"}, metadata={"a": "b"})
     assert served.requests == 1
 

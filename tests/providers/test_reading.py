@@ -111,7 +111,8 @@ NOT_WHOLE = {
     "gemini with an unspecified reason": gemini("FINISH_REASON_UNSPECIFIED"),
     "gemini whose second candidate was cut off": gemini("STOP", "MAX_TOKENS"),
     "gemini blocked": {"promptFeedback": {"blockReason": "SAFETY"}},
-    "ollama not done": {"response": "x", "done": False},
+    "ollama not done": {"model": "m", "response": "x", "done": False},
+    "a vllm error": {"object": "error", "message": "overloaded", "code": 503},
     "ollama cut off": {"response": "x", "done": True, "done_reason": "length"},
     "bedrock cut off": {
         "output": {"message": {"role": "assistant", "content": [{"text": "x"}]}},
@@ -150,6 +151,18 @@ OWN: dict[str, JSON] = {
     "a message": {"message": "x", "finish_reason": None},
     "a response": {"response": {"a": 1}},
     "a kind": {"type": "chunk"},
+    "a task": {"message": {"title": "Buy milk"}, "done": False},
+    "a response not done": {"response": "x", "done": False},
+    "candidates with a content": {"candidates": [{"name": "Ada", "content": {"cv": 1}}]},
+    "a message of a chat": {"type": "message", "content": ["x"], "usage": "free"},
+    "a stop reason": {"content": ["x"], "stop_reason": None},
+    "choices of people": {"choices": [{"message": {"role": "x", "title": "y"}}]},
+    "a kind of stop": {"content": "x", "stop_type": "request"},
+    "a heartbeat": {"type": "ping"},
+    "a kind of response": {"type": "response.mine"},
+    "a share": {"choices": [{"delta": "3%"}]},
+    "usage metadata": {"usageMetadata": {"page": 1}},
+    "an error event": {"type": "error", "code": 7},
 }
 
 
@@ -201,6 +214,18 @@ WHOLE_STREAMS: dict[str, list[Any]] = {
     "anthropic": ANTHROPIC,
     "gemini": [gemini("STOP")],
     "ollama": [{"message": {"content": "x"}, "done": False}, {"message": {}, "done": True}],
+    "cohere": [
+        {"type": "content-delta", "delta": {"message": {"content": {"text": "x"}}}},
+        {"type": "message-end", "delta": {"finish_reason": "COMPLETE"}},
+    ],
+    "bedrock": [
+        {"contentBlockDelta": {"delta": {"text": "x"}}},
+        {"messageStop": {"stopReason": "end_turn"}},
+    ],
+    "llama.cpp": [
+        {"content": "x", "stop": False, "id_slot": 0},
+        {"content": "", "stop": True, "id_slot": 0, "stop_type": "eos"},
+    ],
 }
 CUT_STREAMS: dict[str, list[Any]] = {
     "chat": [piece("x"), USAGE],
@@ -222,6 +247,36 @@ CUT_STREAMS: dict[str, list[Any]] = {
     "gemini": [gemini(None), gemini(None)],
     "gemini's second candidate": [gemini("STOP", None)],
     "ollama": [{"message": {"content": "x"}, "done": False}],
+    "cohere by length": [
+        {"type": "content-delta", "delta": {"message": {"content": {"text": "x"}}}},
+        {"type": "message-end", "delta": {"finish_reason": "MAX_TOKENS"}},
+    ],
+    "cohere": [{"type": "content-delta", "delta": {"message": {"content": {"text": "x"}}}}],
+    "bedrock by length": [
+        {"contentBlockDelta": {"delta": {"text": "x"}}},
+        {"messageStop": {"stopReason": "max_tokens"}},
+    ],
+    "bedrock throttled": [
+        {"contentBlockDelta": {"delta": {"text": "x"}}},
+        {"throttlingException": {"message": "slow down"}},
+    ],
+    "text generation inference by length": [
+        {"token": {"text": "x"}, "generated_text": None},
+        {"token": {"text": ""}, "generated_text": "x", "details": {"finish_reason": "length"}},
+    ],
+    "langchain by length": [
+        {"type": "AIMessageChunk", "content": "x", "response_metadata": {}},
+        {
+            "type": "AIMessageChunk",
+            "content": "",
+            "response_metadata": {"finish_reason": "length"},
+        },
+    ],
+    "llama.cpp by length": [
+        {"content": "x", "stop": False, "id_slot": 0},
+        {"content": "", "stop": True, "id_slot": 0, "stop_type": "limit"},
+    ],
+    "llama.cpp": [{"content": "x", "stop": False, "id_slot": 0}],
     "ollama by length": [{"response": "x", "done": True, "done_reason": "length"}],
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from semcache.backends.retention import GivenTTL
 from semcache.decorator.bodies import PROMPT, body_fields, gemini_contents
-from semcache.decorator.forwarding import ignorable
+from semcache.decorator.forwarding import TRANSPORT, ignorable
 from semcache.decorator.receivers import bound_receiver_json, check_method, receiver_json
 from semcache.decorator.version import code_digest
 from semcache.engine.call_options import Coalesce
@@ -185,14 +185,16 @@ class ArgumentReader:
             if prompt is None and self._messages_name is not None:
                 prompt = arguments.pop(self._messages_name, None)
             prompt = self._in_its_form(prompt)
+            ignored = self._ignored
             body = None if isinstance(prompt, str) else body_fields(prompt)
             if body is not None:
                 prompt = body.pop(PROMPT)
+                ignored = TRANSPORT  # what a body holds, a function of one's own may answer by
                 arguments = {**body, **arguments}
             fields = {name: arguments.pop(name) for name in _REQUEST_FIELDS & arguments.keys()}
             params = arguments
-            if not self._ignored.isdisjoint(params):
-                params = {n: v for n, v in params.items() if n not in self._ignored}
+            if not ignored.isdisjoint(params):
+                params = {n: v for n, v in params.items() if n not in ignored}
             if self.needs_receiver:
                 params["@self"] = receiver_json(receiver)
             if self._bound_receiver is not None:

@@ -13,7 +13,6 @@ import dis
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import PurePath
 from types import CodeType
 from typing import Any
 
@@ -74,6 +73,8 @@ def ignorable(function: Callable[..., Any], keywords: str | None) -> frozenset[s
     """
     if is_installed(function):
         return TRANSPORT | FOR_THE_PROVIDER
+    if hasattr(function, "__wrapped__"):  # a wrapper may use what the function does not
+        return TRANSPORT
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
         used = _used(tree)
@@ -82,7 +83,7 @@ def ignorable(function: Callable[..., Any], keywords: str | None) -> frozenset[s
         if code is None:
             return TRANSPORT
         used = set(_loaded(code))
-    if keywords in used:
+    if keywords in used or used & {"locals", "vars", "eval", "exec"}:
         return TRANSPORT
     return TRANSPORT | (FOR_THE_PROVIDER - used)
 
@@ -101,13 +102,13 @@ def wants_usage(arguments: Mapping[str, Any]) -> bool:
 
 
 def is_installed(function: Callable[..., Any]) -> bool:
-    """Whether a function belongs to an installed package, such as an SDK."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return code is not None and bool(_INSTALLED & set(PurePath(code.co_filename).parts))
+    """Whether a function belongs to the package of an SDK, which only passes arguments on."""
+    module = getattr(inspect.unwrap(function), "__module__", None) or ""
+    return module.partition(".")[0] in _SDKS or module.startswith("google.genai")
 
 
-_INSTALLED = {"site-packages", "dist-packages"}
-"""Directories of installed packages."""
+_SDKS = frozenset({"anthropic", "cohere", "groq", "litellm", "mistralai", "ollama", "openai"})
+"""Packages of SDKs. An application may be installed, too: its place on the disk says nothing."""
 
 
 def _used(tree: ast.AST) -> set[str]:

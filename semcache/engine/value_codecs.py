@@ -123,7 +123,7 @@ class ValueCodec(WithoutReturn):
                 raise TypeError("the stored value needs the return annotation it was stored with")
             return self._adapter.validate_python(payload)
         if kind == "json":
-            return payload
+            return deepcopy(payload)  # a store in memory keeps the object itself
         return _adapter_of(cast(Hashable, _class_of(kind))).validate_python(payload)
 
 

@@ -1129,3 +1129,37 @@ def test_a_parameter_only_for_type_checkers_does_not_lose_the_type(
         one, two = list(one), list(two)
     assert (one, type(one)) == (two, type(two))
     assert ask.lookup("q").tier == "exact"
+
+
+def test_a_body_of_another_user_is_another_request(cache: SemanticCache) -> None:
+    """A function of one's own may answer by what its request body holds."""
+
+    class Asked(pydantic.BaseModel):
+        question: str
+        user: str
+
+    @cache.cached
+    def handle(body: Asked) -> str:
+        return body.user
+
+    assert [handle(Asked(question="q", user=user)) for user in ("ann", "bob")] == ["ann", "bob"]
+
+
+def test_a_function_that_reads_its_locals_uses_them_all(cache: SemanticCache) -> None:
+    @cache.cached(prompt="prompt")
+    def ask(prompt: str, user: str) -> str:
+        return "{user}: {prompt}".format(**locals())
+
+    assert [ask("q", user) for user in ("ann", "bob")] == ["ann: q", "bob: q"]
+
+
+def test_what_a_hit_returns_belongs_to_the_caller() -> None:
+    """Also of a cache in memory."""
+    with open_cache(":memory:") as cache:
+
+        @cache.cached
+        def ask(prompt: str) -> dict[str, list[int]]:
+            return {"items": [1]}
+
+        ask("q"), ask("q")["items"].append(2)
+        assert ask("q") == {"items": [1]}

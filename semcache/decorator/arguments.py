@@ -11,7 +11,13 @@ from types import ModuleType
 from typing import Any
 
 from semcache.backends.retention import GivenTTL
-from semcache.decorator.bodies import PROMPT, body_fields, gemini_contents
+from semcache.decorator.bodies import (
+    MESSAGES_NAMES,
+    PROMPT,
+    PROMPT_NAMES,
+    body_fields,
+    gemini_contents,
+)
 from semcache.decorator.forwarding import TRANSPORT, ignorable
 from semcache.decorator.receivers import bound_receiver_json, check_method, receiver_json
 from semcache.decorator.version import code_digest
@@ -24,8 +30,6 @@ from semcache.keys.parse import question
 from semcache.keys.parse import request as make_request
 from semcache.types import JSON, Request
 
-_PROMPT_NAMES = ("prompt", "question", "query", "message", "user_message", "text")
-_MESSAGES_NAMES = ("messages", "input", "contents")
 _REQUEST_FIELDS = frozenset({"model", "system", "tools", "response_format"})
 
 
@@ -93,7 +97,7 @@ class ArgumentReader:
         self._set_receiver(function)
         self._ignored = ignorable(function, self._keywords) - {options.prompt}
         self._prompt_name = "" if options.key else self._find_prompt_name(function)
-        names = [name for name in _MESSAGES_NAMES if name in self._signature.parameters]
+        names = [name for name in MESSAGES_NAMES if name in self._signature.parameters]
         self._messages_name = names[0] if names and names[0] != self._prompt_name else None
         self._takes_contents = "contents" in (self._prompt_name, self._messages_name)
         self._embeds = _EMBEDDINGS.match(function.__qualname__) is not None
@@ -151,7 +155,7 @@ class ArgumentReader:
             raise ConfigError(
                 f"{function.__qualname__} has no parameter {prompt!r}; it has {names}."
             )
-        for name in (*_PROMPT_NAMES, *_MESSAGES_NAMES):
+        for name in (*PROMPT_NAMES, *MESSAGES_NAMES):
             if name in names:
                 return name
         if len(names) == 1 and not self._variadic:

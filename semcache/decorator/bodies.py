@@ -9,7 +9,10 @@ from typing import Any
 PROMPT = "\0prompt"
 """The key of the prompt or the messages among the fields of a body."""
 
-_NAMES = ("messages", "prompt", "question", "query", "message", "input", "contents", "text")
+PROMPT_NAMES = ("prompt", "question", "query", "message", "user_message", "text")
+"""Usual names of a parameter, or of a field of a body, that holds the prompt."""
+MESSAGES_NAMES = ("messages", "input", "contents")
+"""Names that the APIs of OpenAI, Anthropic and Gemini have for what they are asked."""
 
 
 def body_fields(body: Any) -> dict[str, Any] | None:
@@ -28,7 +31,8 @@ def body_fields(body: Any) -> dict[str, Any] | None:
         return None
     if "role" in fields:
         return None
-    name = next((name for name in _NAMES if fields.get(name) is not None), None)
+    names = (*MESSAGES_NAMES, *PROMPT_NAMES)
+    name = next((name for name in names if fields.get(name) is not None), None)
     if name is None:
         return None
     return {PROMPT: fields.pop(name), **fields}

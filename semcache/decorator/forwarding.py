@@ -71,7 +71,7 @@ def ignorable(function: Callable[..., Any], keywords: str | None) -> frozenset[s
     Args:
         keywords: the name of the parameter that takes any other keyword arguments, if there is one.
     """
-    if is_installed(function):
+    if is_of_an_sdk(function):
         return TRANSPORT | FOR_THE_PROVIDER
     if hasattr(function, "__wrapped__"):  # a wrapper may use what the function does not
         return TRANSPORT
@@ -101,7 +101,7 @@ def wants_usage(arguments: Mapping[str, Any]) -> bool:
     return isinstance(options, Mapping) and bool(options.get("include_usage"))
 
 
-def is_installed(function: Callable[..., Any]) -> bool:
+def is_of_an_sdk(function: Callable[..., Any]) -> bool:
     """Whether a function belongs to the package of an SDK, which only passes arguments on."""
     module = getattr(inspect.unwrap(function), "__module__", None) or ""
     return module.partition(".")[0] in _SDKS or module.startswith("google.genai")

@@ -12,14 +12,14 @@ import functools
 import inspect
 import operator
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from semcache.decorator.arguments import OWN_NAME, ArgumentReader, FunctionOptions
 from semcache.decorator.bound import BoundCached
-from semcache.decorator.forwarding import is_installed, wants_raw_response, wants_usage
+from semcache.decorator.forwarding import is_of_an_sdk, wants_raw_response, wants_usage
 from semcache.decorator.receivers import check_class
 from semcache.decorator.reports import CacheInfo, FunctionReport
 from semcache.engine import calls, streams
@@ -62,7 +62,7 @@ class Cached(Generic[P, R]):
         call_options: CallOptions,
     ) -> None:
         functools.update_wrapper(self, function)
-        inspected = inspect.unwrap(function) if is_installed(function) else function
+        inspected = inspect.unwrap(function) if is_of_an_sdk(function) else function
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             if hasattr(inspected, name):
                 setattr(self, name, getattr(inspected, name))
@@ -159,7 +159,20 @@ class Cached(Generic[P, R]):
         return None
 
     def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
-        raise NotImplementedError
+        query = self._query(args, kwargs)
+        call = functools.partial(self._function, *args, **kwargs)
+        if query is None:
+            return call()
+        if self._may_stream and self._reader.asks_for_stream(args, kwargs):
+            chunked = replace(options, codec=ChunkCodec(usage=wants_usage(kwargs)), streams=True)
+            return self._value_or_stream(self._engine, query, call, options, chunked)
+        return self._answer(self._engine, query, call, options)
+
+    _answer: Callable[[Engine, Query, Any, CallOptions], Any]
+    """How a call of this kind of function goes through the engine."""
+    _value_or_stream: Callable[[Engine, Query, Any, CallOptions, CallOptions], Any]
+    """Likewise, if it is asked to return a stream."""
+    _may_stream = False
 
 
 _RAW = (
@@ -171,55 +184,29 @@ _RAW = (
 class CachedFunction(Cached[P, R]):
     """A decorated plain function."""
 
-    def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
-        query = self._query(args, kwargs)
-        call = functools.partial(self._function, *args, **kwargs)
-        if query is None:
-            return call()
-        if self._reader.asks_for_stream(args, kwargs):
-            chunked = replace(options, codec=ChunkCodec(usage=wants_usage(kwargs)), streams=True)
-            return streams.value_or_stream(self._engine, query, call, options, chunked)
-        return calls.answer(self._engine, query, call, options)
+    _answer = staticmethod(calls.answer)
+    _value_or_stream = staticmethod(streams.value_or_stream)
+    _may_stream = True
 
 
 class CachedCoroutine(Cached[P, R]):
     """A decorated async function."""
 
-    def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
-        query = self._query(args, kwargs)
-        call = cast(
-            Callable[[], Awaitable[Any]], functools.partial(self._function, *args, **kwargs)
-        )
-        if query is None:
-            return call()
-        if self._reader.asks_for_stream(args, kwargs):
-            chunked = replace(options, codec=ChunkCodec(usage=wants_usage(kwargs)), streams=True)
-            return streams.avalue_or_stream(self._engine, query, call, options, chunked)
-        return calls.aanswer(self._engine, query, call, options)
+    _answer = staticmethod(calls.aanswer)
+    _value_or_stream = staticmethod(streams.avalue_or_stream)
+    _may_stream = True
 
 
 class CachedGenerator(Cached[P, R]):
     """A decorated generator function, which yields the chunks of one answer."""
 
-    def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
-        query = self._query(args, kwargs)
-        call = cast(Callable[[], Iterator[Any]], functools.partial(self._function, *args, **kwargs))
-        if query is None:
-            return call()
-        return streams.stream(self._engine, query, call, options)
+    _answer = staticmethod(streams.stream)
 
 
 class CachedAsyncGenerator(Cached[P, R]):
     """A decorated async generator function, which yields the chunks of one answer."""
 
-    def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Any:
-        query = self._query(args, kwargs)
-        call = cast(
-            Callable[[], AsyncIterator[Any]], functools.partial(self._function, *args, **kwargs)
-        )
-        if query is None:
-            return call()
-        return streams.astream(self._engine, query, call, options)
+    _answer = staticmethod(streams.astream)
 
 
 def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions) -> Cached[P, R]:
@@ -310,7 +297,7 @@ def _contents(cell: Any) -> Any:
 def _wrapper_of(function: Callable[..., Any]) -> tuple[type[Cached[Any, Any]], Any]:
     """The wrapper class, and the type of a value (of a chunk, for a stream)."""
     annotation = _return_type(function)
-    if is_installed(function):  # the SDKs hide their coroutine functions in plain wrappers
+    if is_of_an_sdk(function):  # the SDKs hide their coroutine functions in plain wrappers
         function = inspect.unwrap(function)
     if inspect.isasyncgenfunction(function):
         return CachedAsyncGenerator, _first_argument(annotation)

@@ -17,6 +17,7 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
+from semcache.engine.tagged_objects import found
 from semcache.errors import ConfigError, RequestError
 from semcache.keys.canonical import plain
 from semcache.types import JSON
@@ -104,9 +105,7 @@ def check_method(function: Callable[..., Any]) -> bool:
         if _mentions_key(header):
             return False
     else:
-        cls: Any = sys.modules.get(function.__module__)
-        for part in owner.split("."):
-            cls = getattr(cls, part, None)
+        cls = found(f"{function.__module__}:{owner}")
         if isinstance(cls, type) and (hasattr(cls, KEY) or is_immutable(cls)):
             return False
     raise ConfigError(_message(function.__qualname__))

@@ -4,8 +4,8 @@ It covers the function's code; what it uses of its own module: functions, classe
 they are written there; the values that it captures; and its prompt templates, that is, texts with
 spaces in them among the global names that it uses. Decorators, docstrings and comments are left
 out. So are values that are not written in the module: a key, an address or a counter may change
-with every process. A function of an installed package has no digest, so that an upgrade of the
-package leaves its answers valid.
+with every process. A function of an SDK has no digest, so that an upgrade of the SDK leaves its
+answers valid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hashlib import sha256
 from types import CodeType, SimpleNamespace
 from typing import Any, NamedTuple
 
-from semcache.decorator.forwarding import is_installed
+from semcache.decorator.forwarding import is_of_an_sdk
 from semcache.errors import RequestError
 from semcache.keys.canonical import canonical_json
 
@@ -30,8 +30,8 @@ _MAX_DEPTH = 3
 
 
 def code_digest(function: Callable[..., Any]) -> str:
-    """The digest, in hexadecimal; "" for a function of an installed package."""
-    if is_installed(function):
+    """The digest, in hexadecimal; "" for a function of an SDK."""
+    if is_of_an_sdk(function):
         return ""
     text = "\n".join(_described(function, _MAX_DEPTH))
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -41,16 +41,14 @@ class SharedStream:
         self._taking = False
         self._readers = 0
         self._source: Iterator[Any] | None = None
-        self._ended: Callable[[BaseException | None, bool], None] = _nothing
+        self._ended: Callable[[BaseException | None], None] = _nothing
         self._void = False
 
-    def start(
-        self, source: Iterator[Any], ended: Callable[[BaseException | None, bool], None]
-    ) -> None:
+    def start(self, source: Iterator[Any], ended: Callable[[BaseException | None], None]) -> None:
         """Let readers take chunks from the model's stream.
 
         Args:
-            ended: called once, with the stream's error, and whether all its readers have gone.
+            ended: called once, with the stream's error; `GeneratorExit` if all readers have gone.
         """
         with self._changed:
             self._source, self._ended = source, ended
@@ -109,7 +107,7 @@ class SharedStream:
         if not self._turn(position, command, patience):
             return
         try:
-            self.kept.add(self._context.run(_advance, self._source, command))
+            self.kept.add(self._context.run(_resume, self._source, command, next))
         except StopIteration as stop:
             self.kept.returned = stop.value
             self._end(None)
@@ -141,10 +139,10 @@ class SharedStream:
             self._taking = False
             self._changed.notify_all()
 
-    def _end(self, error: BaseException | None, *, gone: bool = False) -> None:
+    def _end(self, error: BaseException | None) -> None:
         if not self.kept.over:
             self.kept.error, self.kept.over = error, True
-            self._ended(error, gone)
+            self._ended(error)
 
     def _leave(self) -> None:
         with self._changed:
@@ -157,23 +155,30 @@ class SharedStream:
             if close is not None:
                 self._context.run(close)
         finally:
-            self._end(None, gone=True)
+            self._end(GeneratorExit())
 
 
-def _nothing(*_: object) -> None:
+def _nothing(_: BaseException | None) -> None:
     pass
 
 
-def _advance(source: Any, command: tuple[str, Any] | None) -> Any:
+def _resume(source: Any, command: tuple[str, Any] | None, advance: Callable[[Any], Any]) -> Any:
+    """Take the next chunk, or do what a reader has asked of the generator.
+
+    Args:
+        command: the name of a generator's method, and its argument. A source without that method
+            is only advanced, and what is thrown into it comes back.
+        advance: `next` or `anext`.
+    """
     if command is None:
-        return next(source)
+        return advance(source)
     name, value = command
     method = getattr(source, name, None)
     if method is not None:
         return method(value)
-    if name == "throw":
+    if isinstance(value, BaseException) and name in ("throw", "athrow"):
         raise value
-    return next(source)
+    return advance(source)
 
 
 class AsyncSharedStream:
@@ -298,7 +303,7 @@ class AsyncSharedStream:
                 await self._needed.wait()
                 self._needed.clear()
                 command, self._command = self._command, None
-                self.kept.add(await _aadvance(source, command))
+                self.kept.add(await _resume(source, command, anext))
                 self._wake()
         except StopAsyncIteration:
             pass
@@ -322,15 +327,3 @@ class AsyncSharedStream:
         self._void = True  # nobody may become a reader of what is about to be closed
         self._taker.cancel()
         await asyncio.wait([self._taker])
-
-
-async def _aadvance(source: Any, command: tuple[str, Any] | None) -> Any:
-    if command is None:
-        return await anext(source)
-    name, value = command
-    method = getattr(source, name, None)
-    if method is not None:
-        return await method(value)
-    if name == "athrow":
-        raise value
-    return await anext(source)

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from semcache.engine.background import Whole, aafter_hit, after_hit
-from semcache.engine.call_options import CallOptions, Lead, Served
+from semcache.engine.call_options import CallOptions, Lead, Served, Steps
 from semcache.engine.calls import aopen_call, open_call, outcome_of
 from semcache.engine.coalescing import codec_fault, finish
 from semcache.engine.drivers import adrive, drive
@@ -28,7 +28,7 @@ from semcache.engine.shared_streams import (
     AsyncSharedStream,
     SharedStream,
 )
-from semcache.engine.single_flight import Abandoned, Completed, inside
+from semcache.engine.single_flight import Completed, inside
 from semcache.types import Query
 
 if TYPE_CHECKING:
@@ -43,22 +43,17 @@ def stream(
     A stream is stored only if it is read to its end. Callers who make the same request meanwhile
     read the same stream, each from its start.
     """
-    while True:
-        shared = _shared(query, options)
-        opening = open_call(engine, query, options, shared)
-        if isinstance(opening, Served):
-            if opening.lookup is not None:
-                whole = partial(_collect, options, send)
-                after_hit(engine, opening.lookup, whole, options)
-            yield from opening.value
-            return getattr(opening.value, "returned", None)
-        if isinstance(opening, Lead):
-            _lead(engine, opening, shared, send, options)
-            return (yield from shared.read())
-        try:
-            return (yield from opening.stream.read(FIRST_CHUNK_PATIENCE))
-        except RestartError:
-            options = replace(options, coalesce="off")
+    shared = SharedStream(query.exact_key, _kept(options))
+    opening = open_call(engine, query, options, shared)
+    if isinstance(opening, Served):
+        if opening.lookup is not None:
+            after_hit(engine, opening.lookup, partial(_collect, options, send), options)
+        yield from opening.value
+        return getattr(opening.value, "returned", None)
+    if isinstance(opening, Lead):
+        _lead(engine, opening, shared, send, options)
+        return (yield from shared.read())
+    return (yield from _followed(engine, query, send, options, opening.stream))
 
 
 def value_or_stream(
@@ -72,7 +67,7 @@ def value_or_stream(
         whole: the options of a whole value.
         options: the options of a stream.
     """
-    shared = _shared(query, options)
+    shared = SharedStream(query.exact_key, _kept(options))
     opening = open_call(engine, query, options, shared)
     if isinstance(opening, Lead):
         try:
@@ -105,11 +100,6 @@ def _followed(
         return (yield from stream(engine, query, send, replace(options, coalesce="off")))
 
 
-def _shared(query: Query, options: CallOptions) -> SharedStream:
-    kept = Kept(options.codec, keep_seen=options.store_if is not None)
-    return SharedStream(query.exact_key, kept)
-
-
 def _lead(
     engine: Engine,
     lead: Lead,
@@ -119,20 +109,10 @@ def _lead(
 ) -> None:
     """Start the stream that the caller leads, and become its first reader."""
 
-    def ended(error: BaseException | None, gone: bool) -> None:
-        if gone:
-            engine.in_flight.end(lead.call, Abandoned())
-        elif error is not None:
-            engine.in_flight.end(lead.call, outcome_of(error))
-        else:
-            value, checked = _kept(engine, shared.kept, options)
-            if value is None:
-                engine.in_flight.end(lead.call, Completed(None, kept=False))
-            else:
-                drive(finish(engine, lead, options, value, checked))
-
     shared.enter()
-    shared.start(_deferred(send), ended)
+    shared.start(
+        _deferred(send), lambda error: drive(_ended(engine, lead, shared.kept, options, error))
+    )
 
 
 def _deferred(send: Callable[[], Iterator[Any]]) -> Generator[Any, Any, Any]:
@@ -145,7 +125,26 @@ def _deferred(send: Callable[[], Iterator[Any]]) -> Generator[Any, Any, Any]:
         return (yield from source)
 
 
-def _kept(engine: Engine, kept: Kept, options: CallOptions) -> Whole:
+def _kept(options: CallOptions) -> Kept:
+    """No chunks yet."""
+    return Kept(options.codec, keep_seen=options.store_if is not None)
+
+
+def _ended(
+    engine: Engine, lead: Lead, kept: Kept, options: CallOptions, error: BaseException | None
+) -> Steps:
+    """Store a stream that came to its end, and end the call in flight."""
+    if error is not None:
+        engine.in_flight.end(lead.call, outcome_of(error))
+        return
+    value, checked = _to_store(engine, kept, options)
+    if value is None:
+        engine.in_flight.end(lead.call, Completed(None, kept=False))
+    else:
+        yield from finish(engine, lead, options, value, checked)
+
+
+def _to_store(engine: Engine, kept: Kept, options: CallOptions) -> Whole:
     """What to store of a stream, and the value to call `store_if` with."""
     whole = kept.whole
     if kept.fault is not None:
@@ -175,7 +174,7 @@ class _Replayed:
         if self._source is not None and not name.startswith("_"):
             return getattr(self._source, name)
         if name == "response":  # which the SDKs' streaming helpers close
-            return NO_RESPONSE
+            return _NO_RESPONSE
         raise AttributeError(f"a stream that is served from the cache has no {name}")
 
 
@@ -192,7 +191,7 @@ class _NoResponse:
         """There is no connection."""
 
 
-NO_RESPONSE = _NoResponse()
+_NO_RESPONSE = _NoResponse()
 
 
 class ReplayedStream(_Replayed):
@@ -212,9 +211,7 @@ class ReplayedStream(_Replayed):
 
     def close(self) -> None:
         """Stop reading."""
-        close = getattr(self._chunks, "close", None)
-        if close is not None:
-            close()
+        self._chunks.close()
 
 
 async def astream(
@@ -222,7 +219,7 @@ async def astream(
 ) -> AsyncGenerator[Any, Any]:
     """`stream` for an async iterator."""
     while True:
-        shared = _ashared(query, options)
+        shared = AsyncSharedStream(query.exact_key, _kept(options))
         opening = await aopen_call(engine, query, options, shared)
         if isinstance(opening, Served):
             if opening.lookup is not None:
@@ -264,7 +261,7 @@ async def avalue_or_stream(
     options: CallOptions,
 ) -> Any:
     """`value_or_stream` for an async `send`, which may return an async iterator."""
-    shared = _ashared(query, options)
+    shared = AsyncSharedStream(query.exact_key, _kept(options))
     opening = await aopen_call(engine, query, options, shared)
     if isinstance(opening, Lead):
         try:
@@ -304,11 +301,6 @@ async def _afollowed(
             yield chunk
 
 
-def _ashared(query: Query, options: CallOptions) -> AsyncSharedStream:
-    kept = Kept(options.codec, keep_seen=options.store_if is not None)
-    return AsyncSharedStream(query.exact_key, kept)
-
-
 def _alead(
     engine: Engine,
     lead: Lead,
@@ -318,18 +310,10 @@ def _alead(
 ) -> None:
     """`_lead` for an async iterator."""
 
-    async def ended(error: BaseException | None) -> None:
-        if error is not None:
-            engine.in_flight.end(lead.call, outcome_of(error))
-        else:
-            value, checked = _kept(engine, shared.kept, options)
-            if value is None:
-                engine.in_flight.end(lead.call, Completed(None, kept=False))
-            else:
-                await adrive(engine, finish(engine, lead, options, value, checked))
-
     shared.enter()
-    shared.start(send, ended)
+    shared.start(
+        send, lambda error: adrive(engine, _ended(engine, lead, shared.kept, options, error))
+    )
 
 
 async def _aiter(chunks: list[Any]) -> AsyncGenerator[Any, None]:
@@ -359,14 +343,14 @@ class AsyncReplayedStream(_Replayed):
 
 def _collect(options: CallOptions, send: Callable[[], Iterator[Any]]) -> Whole:
     """Read a whole stream that only the cache needs."""
-    kept = Kept(options.codec, keep_seen=options.store_if is not None)
+    kept = _kept(options)
     for chunk in send():
         kept.add(chunk)
     return kept.whole, kept.seen
 
 
 async def _acollect(options: CallOptions, send: Callable[[], AsyncIterator[Any]]) -> Whole:
-    kept = Kept(options.codec, keep_seen=options.store_if is not None)
+    kept = _kept(options)
     async for chunk in send():
         kept.add(chunk)
     return kept.whole, kept.seen

@@ -83,7 +83,7 @@ def _reference(cls: Any, where: str) -> JSON:
     if cls is type(None):
         return None
     name = f"{cls.__module__}:{getattr(cls, '__qualname__', cls.__name__)}"
-    if _found(name) is not cls or not _is_known(cls):
+    if found(name) is not cls or not _is_known(cls):
         raise TypeError(
             f"{where} has the type {_name(cls)}, a class that cannot be found by its name, so it "
             "cannot be restored; define the class at the top level of its module"
@@ -102,18 +102,19 @@ def _class(reference: JSON) -> type:
     if isinstance(reference, list):
         origin, arguments = reference
         return _class(origin)[tuple(map(_class, arguments))]  # type: ignore[index,no-any-return]
-    cls = _found(str(reference))
+    cls = found(str(reference))
     if not _is_known(cls):
         raise TypeError(f"the stored value is a {reference}, which this program has not imported")
     return cls  # type: ignore[no-any-return]
 
 
-def _found(reference: str) -> Any:
+def found(reference: str) -> Any:
+    """What a program has imported under a "module:qualified.name"; None if it has not."""
     module, _, name = reference.partition(":")
-    found: Any = sys.modules.get(module)
+    value: Any = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
+        value = getattr(value, part, None)
+    return value
 
 
 def _is_known(cls: Any) -> bool:
@@ -305,7 +306,7 @@ def _binary(value: Any) -> JSON:
 
 
 def _read_binary(tree: Any, _: Decode) -> Any:
-    cls = _found(tree["c"])
+    cls = found(tree["c"])
     httpx = sys.modules.get("httpx")
     if httpx is None or getattr(cls, "__name__", "") != _BINARY:
         raise TypeError(f"the stored value is a {tree['c']}, which this program has not imported")

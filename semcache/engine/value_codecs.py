@@ -14,14 +14,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import AsyncIterator, Awaitable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
-from semcache.engine import tagged_json
+from semcache.engine import tagged_json, tagged_objects
 from semcache.engine.call_options import WithoutReturn
 from semcache.types import Chunk, Completion
 
@@ -123,7 +122,7 @@ class ValueCodec(WithoutReturn):
                 raise TypeError("the stored value needs the return annotation it was stored with")
             return self._adapter.validate_python(payload)
         if kind == "json":
-            return deepcopy(payload)  # a store in memory keeps the object itself
+            return payload
         return _adapter_of(cast(Hashable, _class_of(kind))).validate_python(payload)
 
 
@@ -285,16 +284,14 @@ def _adapter_of(cls: Any) -> Any:
 
 def _class_of(kind: str) -> type:
     """The class of a value stored by version 0.1, which the program must have imported."""
-    _, module, name = kind.split(":", 2)
-    cls: Any = sys.modules.get(module)
-    for part in name.split("."):
-        cls = getattr(cls, part, None)
+    reference = kind.partition(":")[2]
+    cls = tagged_objects.found(reference)
     is_model = isinstance(cls, type) and (
         hasattr(cls, "model_validate") or dataclasses.is_dataclass(cls)
     )
     if not is_model:
         raise TypeError(
-            f"the stored value is a {module}.{name}, which this program has not imported; "
+            f"the stored value is a {reference.replace(':', '.')}, which this program has not imported; "
             "annotate the function's return type to have it restored"
         )
     return cls  # type: ignore[no-any-return]

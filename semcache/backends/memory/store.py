@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,14 @@ class _Row:
     entry: Entry
     details: EntryDetails
     size: int
+
+
+def _own(entry: Entry) -> Entry:
+    """An entry whose answer its holder may change: other backends read a new one each time."""
+    completion = entry.completion
+    if completion.payload is None:
+        return entry
+    return replace(entry, completion=replace(completion, payload=deepcopy(completion.payload)))
 
 
 def _last_used(entry: Entry) -> float:
@@ -89,7 +98,7 @@ class MemoryStore:
         with self.lock:
             self.check_open()
             row = self._rows.get(self._by_key.get(exact_key, 0))
-            return None if row is None else row.entry
+            return None if row is None else _own(row.entry)
 
     def add(self, entry: NewEntry, vector: Vector | None, fingerprint: str | None) -> int:
         """Store an entry, replacing any with the same exact key, and return its id."""
@@ -122,7 +131,7 @@ class MemoryStore:
         tags = tuple(sorted(set(new.tags)))
         details = EntryDetails(tags, new.summary, new.key_version, stored_vector)
         size = self.size_of(new, vector)
-        self._rows[entry_id] = _Row(new.with_id(entry_id), details, size)
+        self._rows[entry_id] = _Row(_own(new.with_id(entry_id)), details, size)
         self._by_key[new.exact_key] = entry_id
         if stored_vector is not None:
             self._scopes.setdefault(new.scope, {})[entry_id] = stored_vector
@@ -161,7 +170,7 @@ class MemoryStore:
             similarity = min(float(similarities[row]), 1.0)
             if similarity < floor or len(fresh) >= k:
                 break
-            candidate = Candidate(entries[ids[row]], similarity)
+            candidate = Candidate(_own(entries[ids[row]]), similarity)
             (fresh if candidate.entry.fresh(now) else expired).append(candidate)
         candidates = sorted([*fresh, *expired[:k]], key=lambda c: -c.similarity)
         return Neighbours(min(float(similarities[order[0]]), 1.0), candidates)
@@ -220,7 +229,7 @@ class MemoryStore:
 
     def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
         with self.lock:
-            return {i: self._rows[i].entry for i in ids if i in self._rows}
+            return {i: _own(self._rows[i].entry) for i in ids if i in self._rows}
 
     def details(self, ids: Sequence[int]) -> dict[int, EntryDetails]:
         with self.lock:
@@ -237,11 +246,12 @@ class MemoryStore:
         with self.lock:
             self.check_open()
             entries = sorted(self._selected(selection), key=_ORDER_BY[order])
-        return entries[offset : None if limit is None else offset + limit]
+        return list(map(_own, entries[offset : None if limit is None else offset + limit]))
 
     def page_after(self, last: int, selection: Selection, limit: int) -> list[Entry]:
         with self.lock:
-            return [entry for entry in self._selected(selection) if entry.id > last][:limit]
+            later = [entry for entry in self._selected(selection) if entry.id > last]
+        return list(map(_own, later[:limit]))
 
     def count(self, selection: Selection = Selection()) -> int:
         with self.lock:

@@ -291,8 +291,8 @@ def _class_of(kind: str) -> type:
     )
     if not is_model:
         raise TypeError(
-            f"the stored value is a {reference.replace(':', '.')}, which this program has not imported; "
-            "annotate the function's return type to have it restored"
+            f"the stored value is a {reference.replace(':', '.')}, which this program has not "
+            "imported; annotate the function's return type to have it restored"
         )
     return cls  # type: ignore[no-any-return]
 

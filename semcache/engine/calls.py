@@ -18,15 +18,13 @@ from semcache.engine.background import Whole, aafter_hit, after_hit
 from semcache.engine.call_options import CallOptions, Follow, Lead, Served
 from semcache.engine.coalescing import finish, join, served_by
 from semcache.engine.drivers import adrive, drive
-from semcache.engine.shared_streams import (
-    AsyncSharedStream,
-    SharedStream,
-)
 from semcache.engine.single_flight import Abandoned, Failed, inside
 from semcache.types import Query
 
 if TYPE_CHECKING:
+    from semcache.engine.async_shared_streams import AsyncSharedStream
     from semcache.engine.engine import Engine
+    from semcache.engine.shared_streams import SharedStream
 
 
 def open_call(

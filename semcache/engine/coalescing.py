@@ -78,6 +78,8 @@ def join(
             return Follow(call.stream)
         if call.mine or (blocking and call.led_by_this_thread):  # waiting would never end
             return Lead(InFlight(key, stream=stream), lookup)
+        if call.stream is not None:
+            call.stream.drain()
         outcome = yield Wait(call, patience)
         match outcome:
             case Completed(completion) if (

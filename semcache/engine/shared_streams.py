@@ -1,28 +1,30 @@
 """A stream in flight that several callers read, each from its start and at its own pace.
 
 The first caller leads: it has called the model. Chunks are kept as they come, so that a caller who
-joins later gets those that there are at once, and then each as it comes. Whoever needs a chunk that
-there is not yet takes it from the model's stream: a caller who reads slowly, or has gone, does not
-hold back the others. The model's stream is closed when its last reader has gone.
+joins later gets those that there are at once, and then each as it comes. The first reader of a
+chunk gets the chunk itself, the others get copies, made by the codec.
 
-The first reader of a chunk gets the chunk itself, the others get copies, made by the codec.
+The leader takes the chunks, where it reads them, as if there were no cache: a generator may rely on
+its thread and its context. Only if others need a chunk for which the leader does not come, because
+it reads slowly or has gone, a thread of the stream's own takes the rest; so a generator changes its
+thread once at most. The model's stream is closed when its last reader has gone.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from semcache.engine.kept_chunks import Kept, RestartError
-from semcache.engine.single_flight import mark_inside
-
-if TYPE_CHECKING:
-    import asyncio
+from semcache.engine.single_flight import inside, mark_inside
 
 FIRST_CHUNK_PATIENCE = 10.0
 """Seconds that a follower waits for the first chunk before it asks the model independently."""
+_LEADER_PATIENCE = 0.25
+"""Seconds that followers wait for the leader to take a chunk that they need."""
 
 
 class SharedStream:
@@ -35,134 +37,350 @@ class SharedStream:
 
     def __init__(self, key: bytes, kept: Kept) -> None:
         self.kept = kept
+        self._key = key
         self._context = copy_context()
         self._context.run(mark_inside, key)
         self._changed = threading.Condition()
-        self._taking = False
-        self._readers = 0
-        self._source: Iterator[Any] | None = None
+        self._open: Callable[[], Iterator[Any]] | None = None
+        self._source: Any = None
         self._ended: Callable[[BaseException | None], None] = _nothing
+        self._readers = 0
+        self._led = False
+        self._taking_thread = 0
+        self._taking = False
+        self._wanted: float = 0
+        self._pump: threading.Thread | None = None
+        self._pumped = False
         self._void = False
 
-    def start(self, source: Iterator[Any], ended: Callable[[BaseException | None], None]) -> None:
-        """Let readers take chunks from the model's stream.
+    def start(
+        self,
+        send: Callable[[], Iterator[Any]],
+        ended: Callable[[BaseException | None], None],
+        source: Any = None,
+    ) -> Reader:
+        """Let readers take chunks from the model's stream, and become the leading one.
 
         Args:
+            send: called for the stream when its first chunk is taken.
             ended: called once, with the stream's error; `GeneratorExit` if all readers have gone.
+            source: the stream itself, if there is one already.
         """
         with self._changed:
-            self._source, self._ended = source, ended
+            self._open, self._ended, self._source = send, ended, source
+            self._taking_thread = threading.get_ident()
+            self._readers += 1
+            self._led = True
             self._changed.notify_all()
+        return Reader(self, leads=True)
+
+    def runner(self, leader: tuple[int, Any]) -> tuple[int, Any] | None:
+        """The thread that the model's stream is running in now, with its asyncio task, if any.
+
+        Args:
+            leader: those of the call, which are running until there is a stream.
+        """
+        if self._open is None:
+            return leader
+        if not self._taking:
+            return None
+        return self._taking_thread, None
 
     def cancel(self) -> None:
         """There will be no stream: send its followers away."""
         with self._changed:
-            self._void = self._source is None
+            self._void = self._open is None
             self._changed.notify_all()
 
     def enter(self) -> bool:
-        """Become a reader; False if the stream is over. The reader must then call `read`."""
+        """Become a reader; False if the stream is over. The caller must then read or leave it."""
         with self._changed:
             if self.kept.over or self._void:
                 return False
             self._readers += 1
             return True
 
-    def read(self, patience: float | None = None) -> Generator[Any, Any, Any]:
-        """Read the stream from its start; return what the model's generator returned.
+    def drain(self) -> None:
+        """Take the rest of the stream soon, for a caller who waits for the whole answer."""
+        with self._changed:
+            if self.kept.over or self._void or self._wanted == math.inf:
+                return
+            self._readers += 1
+            self._wanted = math.inf
+            self._start_pump()
+            self._changed.notify_all()
+
+    def take(
+        self, position: int, command: tuple[str, Any] | None, patience: float | None, *, leads: bool
+    ) -> None:
+        """Take the next chunk, or wait until another has taken it.
 
         Args:
-            patience: seconds to wait for the first chunk.
+            position: the place of the chunk.
+            command: what to do with the generator instead of advancing it; for the leader only.
+            patience: seconds to wait.
 
         Raises:
-            RestartError: there is no stream, or its first chunk takes too long.
+            RestartError: there is no stream, or it takes too long.
         """
-        position, command = 0, None
-        try:
-            while True:
-                if command is not None or position == len(self.kept):
-                    if self.kept.over:
-                        self.kept.raise_error(position)
-                        return self.kept.returned
-                    self._take(position, command, None if position else patience)
-                    command = None
-                    continue
-                chunk = self.kept.chunk(position)
-                position += 1
-                try:
-                    sent = yield chunk
-                    command = None if sent is None else ("send", sent)
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    command = ("throw", error)
-                if command is not None:
-                    self.kept.storable = False
-                    position = len(self.kept)
-        finally:
-            self._leave()
-
-    def _take(self, position: int, command: tuple[str, Any] | None, patience: float | None) -> None:
-        """Take the next chunk, unless another reader has taken one meanwhile."""
-        if not self._turn(position, command, patience):
+        if not self._may_take(position, patience, leads=leads):
             return
         try:
-            self.kept.add(self._context.run(_resume, self._source, command, next))
+            with inside(self._key):
+                try:
+                    self.kept.add(self._advance(command))
+                finally:
+                    self._context = copy_context()
         except StopIteration as stop:
-            self.kept.returned = stop.value
-            self._end(None)
+            self._over(None, stop.value)
         except BaseException as error:
-            self._end(error)
+            self._over(error)
             if not isinstance(error, Exception):
                 raise  # an interruption concerns this reader only
         finally:
             self._free()
 
-    def _turn(self, position: int, command: tuple[str, Any] | None, patience: float | None) -> bool:
-        """Wait for a turn to take a chunk; False if another reader has taken one meanwhile."""
+    def leads_still(self) -> bool:
+        """Whether the leader, and no thread of the stream's own, takes the chunks."""
+        return self._led and not self._pumped
 
-        def may_go_on() -> bool:
-            came = command is None and (position < len(self.kept) or self.kept.over)
-            return came or self._void or (self._source is not None and not self._taking)
+    def leave(self, *, leads: bool) -> None:
+        """Stop reading."""
+        with self._changed:
+            self._readers -= 1
+            self._led = self._led and not leads
+            self._changed.notify_all()
+            if self._readers or self.kept.over or self._open is None:
+                return
+            self._void = True  # nobody may become a reader of what is about to be closed
+            if self._pumped:
+                return  # closed by the thread that takes the chunks
+        with inside(self._key):
+            self._close()
+
+    def _may_take(self, position: int, patience: float | None, *, leads: bool) -> bool:
+        """Wait for the chunk, or for the reader's turn to take it; False if it has come."""
+
+        def came() -> bool:
+            return position < len(self.kept) or self.kept.over
+
+        def turn() -> bool:
+            if self._pumped or self._taking or self._open is None:
+                return False
+            return leads or self._taking_thread == threading.get_ident()
 
         with self._changed:
-            if not self._changed.wait_for(may_go_on, patience) or self._source is None:
-                raise RestartError
-            if command is None and (position < len(self.kept) or self.kept.over):
+            if not (came() or turn()):
+                self._wanted = max(self._wanted, position + 1)
+                self._start_pump()
+                self._changed.notify_all()
+                wait = self._changed.wait_for(lambda: came() or turn() or self._void, patience)
+                if not wait or (self._void and not came()):
+                    raise RestartError
+            if came():
                 return False
             self._taking = True
+            self._taking_thread = threading.get_ident()
             return True
 
+    def _advance(self, command: tuple[str, Any] | None) -> Any:
+        if self._source is None:
+            assert self._open is not None
+            self._source = iter(self._open())
+        return resume(self._source, command, next)
+
     def _free(self) -> None:
-        """Let another reader take a chunk."""
         with self._changed:
             self._taking = False
             self._changed.notify_all()
 
-    def _end(self, error: BaseException | None) -> None:
-        if not self.kept.over:
-            self.kept.error, self.kept.over = error, True
+    def _start_pump(self) -> None:
+        if self._pump is None:
+            self._pump = threading.Thread(
+                target=self._take_the_rest, name="semcache-stream", daemon=True
+            )
+            self._pump.start()
+
+    def _take_the_rest(self) -> None:
+        """Take the chunks that readers need and for which the leader does not come."""
+        while self._needs_pump():
+            try:
+                self.kept.add(self._context.run(self._advance, None))
+            except StopIteration as stop:
+                self._over(None, stop.value)
+            except BaseException as error:
+                self._over(error)
+            finally:
+                self._free()
+        if self._pumped and not self.kept.over:
+            self._context.run(self._close)
+
+    def _needs_pump(self) -> bool:
+        """Wait until a chunk is needed; False if there is nothing to take any more."""
+
+        def needed() -> bool:
+            return len(self.kept) < self._wanted and self._open is not None
+
+        def over() -> bool:
+            return self.kept.over or self._void or not self._readers
+
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: over() or needed())
+                if over():
+                    return False
+                if not self._pumped and not self._leader_is_gone(len(self.kept)):
+                    continue
+                self._pumped = self._taking = True
+                self._taking_thread = threading.get_ident()
+                return True
+
+    def _leader_is_gone(self, count: int) -> bool:
+        """Whether the leader takes no chunk, for a while or for good."""
+
+        def moved() -> bool:
+            return self.kept.over or len(self.kept) > count or not (self._led or self._taking)
+
+        came = self._changed.wait_for(moved, _LEADER_PATIENCE)
+        return not self._taking and not (came and (self.kept.over or len(self.kept) > count))
+
+    def _over(self, error: BaseException | None, returned: Any = None) -> None:
+        """The stream has come to its end."""
+        kept = self.kept
+        if kept.over:
+            return
+        kept.returned, kept.error = returned, error
+        try:
+            if not isinstance(self._source, Generator):
+                self._close_source()
+        finally:
+            kept.over = True
             self._ended(error)
 
-    def _leave(self) -> None:
-        with self._changed:
-            self._readers -= 1
-            if self._readers or self.kept.over or self._source is None:
-                return
-            self._void = True  # nobody may become a reader of what is about to be closed
-        close = getattr(self._source, "close", None)
+    def _close(self) -> None:
+        """All readers have gone."""
         try:
-            if close is not None:
-                self._context.run(close)
+            self._close_source()
         finally:
-            self._end(GeneratorExit())
+            self.kept.error, self.kept.over = GeneratorExit(), True
+            self._ended(self.kept.error)
+
+    def _close_source(self) -> None:
+        close = getattr(self._source, "close", None)
+        if close is not None:
+            close()
 
 
 def _nothing(_: BaseException | None) -> None:
     pass
 
 
-def _resume(source: Any, command: tuple[str, Any] | None, advance: Callable[[Any], Any]) -> Any:
+class Reader(Generator[Any, Any, Any]):
+    """One caller's reading of a stream: an iterator, and like a generator in all else.
+
+    Args:
+        stream: a stream of which the caller has become a reader.
+        patience: seconds to wait for the first chunk; `RestartError` is raised then.
+        anew: for a caller who is not the leader: returns a stream of its own, for what it sends
+            into the stream.
+        restart: returns the stream to read where `RestartError` would be raised.
+    """
+
+    def __init__(
+        self,
+        stream: SharedStream,
+        *,
+        leads: bool = False,
+        patience: float | None = None,
+        anew: Callable[[], Iterator[Any]] | None = None,
+        restart: Callable[[], Iterator[Any]] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._leads = leads
+        self._patience = patience
+        self._anew = anew
+        self._restart = restart
+        self._position = 0
+        self._own: Any = None
+        self._left = False
+
+    def send(self, value: Any, /) -> Any:
+        """The next chunk; its argument is what the generator's `yield` returns."""
+        if self._own is not None:
+            return resume(self._own, ("send", value), next)
+        if value is None or self._left:
+            return self._next(None)
+        if not self._leads or not self._stream.leads_still():
+            self._own = diverted(self._anew, self._position)
+            self.close()
+            return resume(self._own, ("send", value), next)
+        return self._next(("send", value))
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where the generator waits; return its next chunk."""
+        raised = error[0] if len(error) == 1 else error[1] or error[0]
+        raised = raised() if isinstance(raised, type) else raised
+        if self._own is not None:
+            return resume(self._own, ("throw", raised), next)
+        if self._left or not self._leads or not self._stream.leads_still():
+            self.close()
+            raise raised
+        return self._next(("throw", raised))
+
+    def close(self) -> None:
+        """Stop reading."""
+        if not self._left:
+            self._left = True
+            self._stream.leave(leads=self._leads)
+        elif self._own is not None and (close := getattr(self._own, "close", None)) is not None:
+            close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _next(self, command: tuple[str, Any] | None) -> Any:
+        if self._left:
+            raise StopIteration
+        kept = self._stream.kept
+        try:
+            if command is not None:
+                kept.storable, self._position = False, len(kept)
+            while command is not None or self._position == len(kept):
+                if kept.over:
+                    kept.raise_error(self._position)
+                    raise StopIteration(kept.returned)
+                patience = None if self._position else self._patience
+                self._stream.take(self._position, command, patience, leads=self._leads)
+                command = None
+            chunk = kept.chunk(self._position)
+        except RestartError:
+            self.close()
+            if self._restart is None:
+                raise
+            self._own = iter(self._restart())
+            return next(self._own)
+        except BaseException:
+            self.close()
+            raise
+        self._position += 1
+        return chunk
+
+
+def diverted(anew: Callable[[], Any] | None, position: int) -> Any:
+    """A stream of one's own, advanced to where the shared one was read to.
+
+    Raises:
+        TypeError: nothing can be sent into this stream.
+    """
+    if anew is None:
+        raise TypeError("nothing can be sent into a stream that others read")
+    own = iter(anew())
+    for _ in range(position):
+        next(own)
+    return own
+
+
+def resume(source: Any, command: tuple[str, Any] | None, advance: Callable[[Any], Any]) -> Any:
     """Take the next chunk, or do what a reader has asked of the generator.
 
     Args:
@@ -179,151 +397,3 @@ def _resume(source: Any, command: tuple[str, Any] | None, advance: Callable[[Any
     if isinstance(value, BaseException) and name in ("throw", "athrow"):
         raise value
     return advance(source)
-
-
-class AsyncSharedStream:
-    """A stream of an async iterator, for readers of one event loop.
-
-    One task takes the chunks, so that the model's stream runs in one task from start to end; it
-    takes one only when a reader needs it.
-
-    Args:
-        key: the exact key of the call.
-        kept: the chunks.
-    """
-
-    def __init__(self, key: bytes, kept: Kept) -> None:
-        import asyncio
-
-        self.kept = kept
-        self.loop = asyncio.get_running_loop()
-        self._context = copy_context()
-        self._context.run(mark_inside, key)
-        self._readers = 0
-        self._waiting: list[asyncio.Future[None]] = []
-        self._needed: asyncio.Event = asyncio.Event()
-        self._command: tuple[str, Any] | None = None
-        self._taker: asyncio.Task[None] | None = None
-        self._void = False
-
-    def start(
-        self,
-        send: Callable[[], AsyncIterator[Any]],
-        ended: Callable[[BaseException | None], Any],
-    ) -> None:
-        """Let readers take chunks from the model's stream.
-
-        Args:
-            send: called for the stream when its first chunk is taken.
-            ended: an async function, called once, with the stream's error.
-        """
-        self._taker = self.loop.create_task(self._run(send, ended), context=self._context)
-        self._wake()
-
-    def cancel(self) -> None:
-        """There will be no stream: send its followers away."""
-        self._void = self._taker is None
-        self.loop.call_soon_threadsafe(self._wake)
-
-    def enter(self) -> bool:
-        """Become a reader; False if the stream is over. The reader must then call `read`."""
-        import asyncio
-
-        if self.kept.over or self._void or asyncio.get_running_loop() is not self.loop:
-            return False
-        self._readers += 1
-        return True
-
-    async def read(self, patience: float | None = None) -> AsyncGenerator[Any, Any]:
-        """Read the stream from its start.
-
-        Args:
-            patience: seconds to wait for the first chunk.
-
-        Raises:
-            RestartError: there is no stream, or its first chunk takes too long.
-        """
-        position = 0
-        try:
-            while True:
-                if self._void and self._taker is None:
-                    raise RestartError
-                if self._command is not None or position == len(self.kept):
-                    if self.kept.over:
-                        self.kept.raise_error(position)
-                        return
-                    await self._progress(None if position else patience)
-                    continue
-                chunk = self.kept.chunk(position)
-                position += 1
-                command = None
-                try:
-                    sent = yield chunk
-                    command = None if sent is None else ("asend", sent)
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    command = ("athrow", error)
-                if command is not None:
-                    self._command, self.kept.storable = command, False
-                    position = len(self.kept)
-        finally:
-            await self._leave()
-
-    async def _progress(self, patience: float | None) -> None:
-        """Wait for a chunk, or for the end."""
-        import asyncio
-
-        future = self.loop.create_future()
-        self._waiting.append(future)
-        self._needed.set()
-        try:
-            await asyncio.wait_for(future, patience)
-        except TimeoutError:
-            raise RestartError from None
-
-    def _wake(self) -> None:
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-        self._waiting.clear()
-
-    async def _run(
-        self,
-        send: Callable[[], AsyncIterator[Any]],
-        ended: Callable[[BaseException | None], Any],
-    ) -> None:
-        """Take a chunk whenever a reader needs one."""
-        error: BaseException | None = None
-        source: Any = None
-        try:
-            await self._needed.wait()
-            source = aiter(send())
-            while True:
-                await self._needed.wait()
-                self._needed.clear()
-                command, self._command = self._command, None
-                self.kept.add(await _resume(source, command, anext))
-                self._wake()
-        except StopAsyncIteration:
-            pass
-        except BaseException as raised:
-            error = raised
-        self.kept.error, self.kept.over = error, True
-        try:
-            close = getattr(source, "aclose", None) or getattr(source, "close", None)
-            if close is not None and error is not None:
-                await close()
-        finally:
-            await ended(error)
-            self._wake()
-
-    async def _leave(self) -> None:
-        self._readers -= 1
-        if self._readers or self.kept.over or self._taker is None:
-            return
-        import asyncio
-
-        self._void = True  # nobody may become a reader of what is about to be closed
-        self._taker.cancel()
-        await asyncio.wait([self._taker])

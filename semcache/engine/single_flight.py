@@ -86,8 +86,9 @@ class InFlight:
 
     @property
     def cannot_end(self) -> bool:
-        """Whether the leader waits for what the current thread is doing."""
-        return waits_for_this_thread(*self.leader)
+        """Whether the call waits for what the current thread is doing."""
+        running = self.leader if self.stream is None else self.stream.runner(self.leader)
+        return running is not None and waits_for_this_thread(*running)
 
     @property
     def ended(self) -> bool:
@@ -130,9 +131,15 @@ class InFlight:
         """`wait` without blocking; cancelling one waiter does not affect the others."""
         import asyncio  # here, so that programs without async code do not load it
 
-        waiting = asyncio.shield(asyncio.wrap_future(self._future))
-        with suppress(TimeoutError):
-            return await asyncio.wait_for(waiting, patience)
+        deadline = math.inf if patience is None else time.monotonic() + patience
+        pause = _FIRST_LOOK
+        while (rest := deadline - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                waiting = asyncio.shield(asyncio.wrap_future(self._future))
+                return await asyncio.wait_for(waiting, min(rest, pause))
+            if self.cannot_end:
+                break
+            pause = _LATER_LOOKS
         return Abandoned()
 
 
@@ -140,7 +147,7 @@ class InFlightCalls:
     """The calls in flight in this process, by exact key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a stream that is collected as garbage ends its call
         self._calls: dict[bytes, InFlight] = {}
         self.ended = 0
         """How many calls have ended; if it has not changed, none ended in the meantime."""
@@ -185,7 +192,7 @@ class InFlightCalls:
 
     def after_fork(self) -> None:
         """In a child process: forget the calls, which belong to the parent."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._calls.clear()
 
     def end(self, call: InFlight, outcome: Outcome) -> None:

@@ -11,7 +11,6 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -22,16 +21,19 @@ from semcache.engine.call_options import CallOptions, Lead, Served, Steps
 from semcache.engine.calls import aopen_call, open_call, outcome_of
 from semcache.engine.coalescing import codec_fault, finish
 from semcache.engine.drivers import adrive, drive
-from semcache.engine.kept_chunks import Kept, RestartError
+from semcache.engine.kept_chunks import Kept
 from semcache.engine.shared_streams import (
     FIRST_CHUNK_PATIENCE,
-    AsyncSharedStream,
+    Reader,
     SharedStream,
+    diverted,
+    resume,
 )
 from semcache.engine.single_flight import Completed, inside
 from semcache.types import Query
 
 if TYPE_CHECKING:
+    from semcache.engine.async_shared_streams import AsyncReader, AsyncSharedStream
     from semcache.engine.engine import Engine
 
 
@@ -41,18 +43,16 @@ def stream(
     """The stored chunks for a request, or those of `send()` as they arrive.
 
     A stream is stored only if it is read to its end. Callers who make the same request meanwhile
-    read the same stream, each from its start.
+    read the same stream, each from its start. Who sends a value into a stream gets its own.
     """
     shared = SharedStream(query.exact_key, _kept(options))
     opening = open_call(engine, query, options, shared)
     if isinstance(opening, Served):
         if opening.lookup is not None:
             after_hit(engine, opening.lookup, partial(_collect, options, send), options)
-        yield from opening.value
-        return getattr(opening.value, "returned", None)
+        return (yield from Replay(opening.value, send))
     if isinstance(opening, Lead):
-        _lead(engine, opening, shared, send, options)
-        return (yield from shared.read())
+        return (yield from shared.start(send, _end(engine, opening, shared, options)))
     return (yield from _followed(engine, query, send, options, opening.stream))
 
 
@@ -79,10 +79,10 @@ def value_or_stream(
         if not hasattr(value, "__next__"):
             drive(finish(engine, opening, whole, value, value))
             return value
-        _lead(engine, opening, shared, lambda: value, options)
-        return ReplayedStream(shared.read(), value)
+        reader = shared.start(send, _end(engine, opening, shared, options), value)
+        return ReplayedStream(reader, value)
     if isinstance(opening, Served):
-        return ReplayedStream(chunk for chunk in opening.value)
+        return ReplayedStream(Replay(opening.value, send))
     return ReplayedStream(_followed(engine, query, send, options, opening.stream))
 
 
@@ -92,37 +92,18 @@ def _followed(
     send: Callable[[], Iterator[Any]],
     options: CallOptions,
     shared: SharedStream,
-) -> Generator[Any, Any, Any]:
+) -> Reader:
     """The stream that another caller leads; one of its own if there is none after all."""
-    try:
-        return (yield from shared.read(FIRST_CHUNK_PATIENCE))
-    except RestartError:
-        return (yield from stream(engine, query, send, replace(options, coalesce="off")))
+    alone = replace(options, coalesce="off")
+    restart = partial(stream, engine, query, send, alone)
+    return Reader(shared, patience=FIRST_CHUNK_PATIENCE, anew=send, restart=restart)
 
 
-def _lead(
-    engine: Engine,
-    lead: Lead,
-    shared: SharedStream,
-    send: Callable[[], Iterator[Any]],
-    options: CallOptions,
-) -> None:
-    """Start the stream that the caller leads, and become its first reader."""
-
-    shared.enter()
-    shared.start(
-        _deferred(send), lambda error: drive(_ended(engine, lead, shared.kept, options, error))
-    )
-
-
-def _deferred(send: Callable[[], Iterator[Any]]) -> Generator[Any, Any, Any]:
-    """The stream of `send()`, called when the first chunk is taken."""
-    source = send()
-    if isinstance(source, Generator):
-        return (yield from source)
-    closable: Any = source
-    with closing(closable) if hasattr(source, "close") else nullcontext():
-        return (yield from source)
+def _end(
+    engine: Engine, lead: Lead, shared: SharedStream, options: CallOptions
+) -> Callable[[BaseException | None], None]:
+    """What to do at the end of the stream that a caller leads."""
+    return lambda error: drive(_ended(engine, lead, shared.kept, options, error))
 
 
 def _kept(options: CallOptions) -> Kept:
@@ -194,6 +175,46 @@ class _NoResponse:
 _NO_RESPONSE = _NoResponse()
 
 
+class Replay(Generator[Any, Any, Any]):
+    """The chunks of a stored stream; like a generator in all else.
+
+    Args:
+        chunks: the chunks; a list's attribute `returned` is what the generator returned.
+        anew: returns the stream itself, for a caller who sends a value into it.
+    """
+
+    def __init__(self, chunks: list[Any], anew: Callable[[], Iterator[Any]]) -> None:
+        self._chunks = chunks
+        self._anew = anew
+        self._rest = iter(chunks)
+        self._position = 0
+        self._own: Any = None
+
+    def send(self, value: Any, /) -> Any:
+        """The next chunk; its argument is what the generator's `yield` returns."""
+        if self._own is None and value is not None:
+            self._own = diverted(self._anew, self._position)
+        if self._own is not None:
+            return resume(self._own, ("send", value), next)
+        for chunk in self._rest:
+            self._position += 1
+            return chunk
+        raise StopIteration(getattr(self._chunks, "returned", None))
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where the generator waits; return its next chunk."""
+        if self._own is not None:
+            return self._own.throw(*error)
+        self._rest = iter(())
+        return super().throw(*error)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._rest = iter(())
+        if self._own is not None and (close := getattr(self._own, "close", None)) is not None:
+            close()
+
+
 class ReplayedStream(_Replayed):
     """A stream of a blocking client."""
 
@@ -218,39 +239,34 @@ async def astream(
     engine: Engine, query: Query, send: Callable[[], AsyncIterator[Any]], options: CallOptions
 ) -> AsyncGenerator[Any, Any]:
     """`stream` for an async iterator."""
-    while True:
-        shared = AsyncSharedStream(query.exact_key, _kept(options))
-        opening = await aopen_call(engine, query, options, shared)
-        if isinstance(opening, Served):
-            if opening.lookup is not None:
-                whole = partial(_acollect, options, send)
-                aafter_hit(engine, opening.lookup, whole, options)
-            for chunk in opening.value:
-                yield chunk
-            return
-        if isinstance(opening, Lead):
-            _alead(engine, opening, shared, send, options)
-            chunks, patience = shared, None
-        else:
-            chunks, patience = opening.stream, FIRST_CHUNK_PATIENCE
-        reader = chunks.read(patience)
-        try:
-            sent: Any = None
-            while True:
-                chunk = await reader.asend(sent)
-                try:
-                    sent = yield chunk
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    chunk = await reader.athrow(error)
-                    sent = yield chunk
-        except StopAsyncIteration:
-            return
-        except RestartError:
-            options = replace(options, coalesce="off")
-        finally:
-            await reader.aclose()
+    from semcache.engine.async_shared_streams import AsyncSharedStream
+
+    shared = AsyncSharedStream(query.exact_key, _kept(options))
+    opening = await aopen_call(engine, query, options, shared)
+    if isinstance(opening, Served):
+        if opening.lookup is not None:
+            whole = partial(_acollect, options, send)
+            aafter_hit(engine, opening.lookup, whole, options)
+        reader: AsyncGenerator[Any, Any] = AsyncReplay(opening.value, send)
+    elif isinstance(opening, Lead):
+        reader = shared.start(send, _aend(engine, opening, shared, options))
+    else:
+        reader = _afollowed(engine, query, send, options, opening.stream)
+    try:
+        sent: Any = None
+        while True:
+            chunk = await reader.asend(sent)
+            try:
+                sent = yield chunk
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                chunk = await reader.athrow(error)
+                sent = yield chunk
+    except StopAsyncIteration:
+        return
+    finally:
+        await reader.aclose()
 
 
 async def avalue_or_stream(
@@ -261,6 +277,12 @@ async def avalue_or_stream(
     options: CallOptions,
 ) -> Any:
     """`value_or_stream` for an async `send`, which may return an async iterator."""
+    from semcache.engine.async_shared_streams import AsyncSharedStream
+
+    async def awaited() -> AsyncGenerator[Any, Any]:
+        async for chunk in await send():
+            yield chunk
+
     shared = AsyncSharedStream(query.exact_key, _kept(options))
     opening = await aopen_call(engine, query, options, shared)
     if isinstance(opening, Lead):
@@ -273,52 +295,72 @@ async def avalue_or_stream(
         if not hasattr(value, "__anext__"):
             await adrive(engine, finish(engine, opening, whole, value, value))
             return value
-        _alead(engine, opening, shared, lambda: value, options)
-        return AsyncReplayedStream(shared.read(), value)
+        reader = shared.start(awaited, _aend(engine, opening, shared, options), value)
+        return AsyncReplayedStream(reader, value)
     if isinstance(opening, Served):
-        return AsyncReplayedStream(_aiter(opening.value))
-    return AsyncReplayedStream(_afollowed(engine, query, send, options, opening.stream))
+        return AsyncReplayedStream(AsyncReplay(opening.value, awaited))
+    return AsyncReplayedStream(_afollowed(engine, query, awaited, options, opening.stream))
 
 
-async def _afollowed(
+def _afollowed(
     engine: Engine,
     query: Query,
-    send: Callable[[], Awaitable[Any]],
-    options: CallOptions,
-    shared: AsyncSharedStream,
-) -> AsyncGenerator[Any, Any]:
-    """`_followed` for an async `send`."""
-
-    async def awaited() -> AsyncGenerator[Any, Any]:
-        async for chunk in await send():
-            yield chunk
-
-    try:
-        async for chunk in shared.read(FIRST_CHUNK_PATIENCE):
-            yield chunk
-    except RestartError:
-        async for chunk in astream(engine, query, awaited, replace(options, coalesce="off")):
-            yield chunk
-
-
-def _alead(
-    engine: Engine,
-    lead: Lead,
-    shared: AsyncSharedStream,
     send: Callable[[], AsyncIterator[Any]],
     options: CallOptions,
-) -> None:
-    """`_lead` for an async iterator."""
+    shared: AsyncSharedStream,
+) -> AsyncReader:
+    """`_followed` for an async iterator."""
+    from semcache.engine.async_shared_streams import AsyncReader
 
-    shared.enter()
-    shared.start(
-        send, lambda error: adrive(engine, _ended(engine, lead, shared.kept, options, error))
-    )
+    alone = replace(options, coalesce="off")
+    restart = partial(astream, engine, query, send, alone)
+    return AsyncReader(shared, patience=FIRST_CHUNK_PATIENCE, anew=send, restart=restart)
 
 
-async def _aiter(chunks: list[Any]) -> AsyncGenerator[Any, None]:
-    for chunk in chunks:
-        yield chunk
+def _aend(
+    engine: Engine, lead: Lead, shared: AsyncSharedStream, options: CallOptions
+) -> Callable[[BaseException | None], Awaitable[Any]]:
+    """`_end` for an async iterator."""
+    return lambda error: adrive(engine, _ended(engine, lead, shared.kept, options, error))
+
+
+class AsyncReplay(AsyncGenerator[Any, Any]):
+    """`Replay` for an async iterator."""
+
+    def __init__(self, chunks: list[Any], anew: Callable[[], AsyncIterator[Any]]) -> None:
+        self._anew = anew
+        self._rest = iter(chunks)
+        self._position = 0
+        self._own: Any = None
+
+    async def __anext__(self) -> Any:
+        return await self.asend(None)
+
+    async def asend(self, value: Any, /) -> Any:
+        """The next chunk; its argument is what the generator's `yield` returns."""
+        if self._own is None and value is not None:
+            from semcache.engine.async_shared_streams import adiverted
+
+            self._own = await adiverted(self._anew, self._position)
+        if self._own is not None:
+            return await resume(self._own, ("asend", value), anext)
+        for chunk in self._rest:
+            self._position += 1
+            return chunk
+        raise StopAsyncIteration
+
+    async def athrow(self, *error: Any) -> Any:
+        """Raise an error where the generator waits; return its next chunk."""
+        if self._own is not None:
+            return await self._own.athrow(*error)
+        self._rest = iter(())
+        return await super().athrow(*error)
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        self._rest = iter(())
+        if self._own is not None and (close := getattr(self._own, "aclose", None)) is not None:
+            await close()
 
 
 class AsyncReplayedStream(_Replayed):

@@ -6,25 +6,25 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 from semcache.backends.retention import GivenTTL
 from semcache.decorator.bodies import (
+    BODY,
     MESSAGES_NAMES,
     PROMPT,
     PROMPT_NAMES,
     body_fields,
     gemini_contents,
 )
-from semcache.decorator.forwarding import TRANSPORT, ignorable
+from semcache.decorator.forwarding import FOR_THE_PROVIDER, ignorable, is_of_an_sdk
 from semcache.decorator.receivers import bound_receiver_json, check_method, receiver_json
-from semcache.decorator.version import code_digest
+from semcache.decorator.version import CodeVersion
 from semcache.engine.call_options import Coalesce
 from semcache.engine.record import StoragePolicy
 from semcache.errors import ConfigError, RequestError
-from semcache.keys.canonical import is_absent
+from semcache.keys.canonical import explicit_none, is_absent
 from semcache.keys.keys import KeyRules
 from semcache.keys.parse import question
 from semcache.keys.parse import request as make_request
@@ -60,7 +60,7 @@ class FunctionOptions:
     storage: StoragePolicy | None
     version: str | None
     known: dict[str, Any]
-    """(code, captured values, receiver) of the first function decorated under each default name."""
+    """What tells apart the functions that were decorated under each default name."""
     coalesce: Coalesce = "exact"
 
 
@@ -71,6 +71,7 @@ class ArgumentReader:
         self._options = options
         self._name = options.name
         self._function = function
+        self._versions: dict[type | None, CodeVersion] = {}
         self._signature = inspect.signature(function)
         self._defaults = {
             name: parameter.default
@@ -95,6 +96,7 @@ class ArgumentReader:
             None,
         )
         self._set_receiver(function)
+        self._is_of_an_sdk = is_of_an_sdk(function)
         self._ignored = ignorable(function, self._keywords) - {options.prompt}
         self._prompt_name = "" if options.key else self._find_prompt_name(function)
         names = [name for name in MESSAGES_NAMES if name in self._signature.parameters]
@@ -126,11 +128,26 @@ class ArgumentReader:
                 owner, named=options.name != f"{function.__module__}.{function.__qualname__}"
             )
 
-    @cached_property
-    def _version(self) -> str:
-        """Computed at the first call, when the global names that the function uses are known."""
-        version = self._options.version
-        return code_digest(self._function) if version is None else version
+    def _owner(self, receiver: Any) -> type | None:
+        """The class of a method's object."""
+        if self._receiver is None:
+            receiver = getattr(self._function, "__self__", None)
+        if receiver is None or isinstance(receiver, ModuleType):
+            return None
+        return receiver if isinstance(receiver, type) else type(receiver)
+
+    def _version(self, owner: type | None) -> str:
+        """Computed at the first call, when the global names that the function uses are known.
+
+        Args:
+            owner: the class of the method's object.
+        """
+        if self._options.version is not None:
+            return self._options.version
+        version = self._versions.get(owner)
+        if version is None:
+            version = self._versions[owner] = CodeVersion(self._function, owner)
+        return version()
 
     def _template(self) -> Request | None:
         """A request for plain prompts, lacking only the prompt and the parameters."""
@@ -188,13 +205,19 @@ class ArgumentReader:
             prompt = arguments.pop(self._prompt_name, None)
             if prompt is None and self._messages_name is not None:
                 prompt = arguments.pop(self._messages_name, None)
+                if isinstance(prompt, str):
+                    arguments[BODY] = self._messages_name
             prompt = self._in_its_form(prompt)
             ignored = self._ignored
             body = None if isinstance(prompt, str) else body_fields(prompt)
             if body is not None:
                 prompt = body.pop(PROMPT)
-                ignored = TRANSPORT  # what a body holds, a function of one's own may answer by
-                arguments = {**body, **arguments}
+                ignored -= FOR_THE_PROVIDER  # by these, a function of one's own may answer
+                clash = body.keys() & arguments.keys()
+                inner = {
+                    f"{self._prompt_name}.{n}" if n in clash else n: v for n, v in body.items()
+                }
+                arguments = {**inner, **arguments}
             fields = {name: arguments.pop(name) for name in _REQUEST_FIELDS & arguments.keys()}
             params = arguments
             if not ignored.isdisjoint(params):
@@ -205,7 +228,7 @@ class ArgumentReader:
                 params["@self"] = self._bound_receiver
         if self._name is not None:
             params[FUNCTION] = self._name
-            if version := self._version:
+            if version := self._version(self._owner(receiver)):
                 params[VERSION] = version
         if self._class is not None:
             params["@class"] = self._class(args)
@@ -306,7 +329,9 @@ class ArgumentReader:
             extra = arguments.pop(self._keywords)
             # A keyword may share its name with a positional-only parameter: keep them apart.
             clash = extra.keys() & arguments.keys()
-            arguments.update({self._keywords: extra} if clash else extra)
+            if not self._is_of_an_sdk:  # with **options, a function can tell None from nothing
+                extra = {n: explicit_none() if v is None else v for n, v in extra.items()}
+            arguments.update({f"**{self._keywords}": extra} if clash else extra)
         return arguments
 
 

@@ -9,6 +9,9 @@ from typing import Any
 PROMPT = "\0prompt"
 """The key of the prompt or the messages among the fields of a body."""
 
+BODY = "@body"
+"""The request parameter that says which field of which body was asked."""
+
 PROMPT_NAMES = ("prompt", "question", "query", "message", "user_message", "text")
 """Usual names of a parameter, or of a field of a body, that holds the prompt."""
 MESSAGES_NAMES = ("messages", "input", "contents")
@@ -16,9 +19,10 @@ MESSAGES_NAMES = ("messages", "input", "contents")
 
 
 def body_fields(body: Any) -> dict[str, Any] | None:
-    """The fields of a request body, such as FastAPI's, with its messages or prompt under `PROMPT`.
+    """The fields of a request body, such as FastAPI's.
 
-    None if the value is not such a body: it is text, a list of messages, or one message.
+    Its messages or prompt are under `PROMPT`; what the body is, and which of its fields these were,
+    under `BODY`. None if the value is not such a body: text, a list of messages, or one message.
     """
     if isinstance(body, Mapping):
         fields = dict(body)
@@ -29,13 +33,13 @@ def body_fields(body: Any) -> dict[str, Any] | None:
         fields = {field.name: getattr(body, field.name) for field in dataclasses.fields(body)}
     else:
         return None
-    if "role" in fields:
-        return None
     names = (*MESSAGES_NAMES, *PROMPT_NAMES)
     name = next((name for name in names if fields.get(name) is not None), None)
     if name is None:
         return None
-    return {PROMPT: fields.pop(name), **fields}
+    cls = type(body)
+    kind = "" if isinstance(body, Mapping) else f"{cls.__module__}.{cls.__qualname__}."
+    return {PROMPT: fields.pop(name), BODY: f"{kind}{name}", **fields}
 
 
 def gemini_contents(contents: Any) -> Any:

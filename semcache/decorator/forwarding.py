@@ -22,18 +22,18 @@ TRANSPORT = frozenset(
         "idempotency_key",
         "max_retries",
         "num_retries",
-        "request_id",
         "request_timeout",
-        "span_id",
         "stream",
         "stream_options",
         "timeout",
-        "trace_id",
         "traceparent",
         "tracestate",
     }
 )
 """How a call is made, not what it asks."""
+
+IDENTIFIERS = frozenset({"request_id", "span_id", "trace_id"})
+"""What a call is called, in logs and headers."""
 
 FOR_THE_PROVIDER = frozenset(
     {
@@ -72,20 +72,21 @@ def ignorable(function: Callable[..., Any], keywords: str | None) -> frozenset[s
         keywords: the name of the parameter that takes any other keyword arguments, if there is one.
     """
     if is_of_an_sdk(function):
-        return TRANSPORT | FOR_THE_PROVIDER
-    if hasattr(function, "__wrapped__"):  # a wrapper may use what the function does not
-        return TRANSPORT
+        return TRANSPORT | IDENTIFIERS | FOR_THE_PROVIDER
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
-        used = _used(tree)
+        used, told = _used(tree), _used_beside_logs(tree)
     except (OSError, TypeError, SyntaxError, ValueError):
         code = getattr(inspect.unwrap(function), "__code__", None)
         if code is None:
-            return TRANSPORT
-        used = set(_loaded(code))
-    if keywords in used or used & {"locals", "vars", "eval", "exec"}:
+            return TRANSPORT | IDENTIFIERS
+        used = told = set(_loaded(code))
+    if used & {"locals", "vars", "eval", "exec"}:
         return TRANSPORT
-    return TRANSPORT | (FOR_THE_PROVIDER - used)
+    without = TRANSPORT | (IDENTIFIERS - told)
+    if keywords in used or hasattr(function, "__wrapped__"):  # a wrapper may use the others
+        return without
+    return without | (FOR_THE_PROVIDER - used)
 
 
 def wants_raw_response(headers: Any) -> bool:
@@ -133,6 +134,39 @@ def _used(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     return names | texts
+
+
+_LOGS = frozenset(
+    {
+        "add_event", "bind", "bind_contextvars", "critical", "debug", "error", "exception", "info",
+        "log", "print", "set_attribute", "set_tag", "trace", "warn", "warning",
+    }
+)  # fmt: skip
+"""Names of functions that write logs and traces."""
+_HEADERS = frozenset({"extra", "extra_headers", "headers", "metadata"})
+"""Names of arguments that hold what a call is called."""
+
+
+def _used_beside_logs(tree: ast.AST) -> set[str]:
+    """Names and texts that the code uses other than in logs and headers, or to pass them on."""
+    return set(_beside_logs(tree))
+
+
+def _beside_logs(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Call) and _name(node.func) in _LOGS:
+        return
+    if isinstance(node, ast.keyword) and (
+        node.arg in _HEADERS or (isinstance(node.value, ast.Name) and node.arg == node.value.id)
+    ):
+        return
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        yield node.id
+    elif isinstance(node, ast.Attribute):
+        yield node.attr
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    for child in ast.iter_child_nodes(node):
+        yield from _beside_logs(child)
 
 
 def _loaded(code: CodeType) -> Iterator[str]:

@@ -12,16 +12,29 @@ import functools
 import inspect
 import operator
 import typing
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
+from types import FunctionType, SimpleNamespace
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Self,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from semcache.decorator.arguments import OWN_NAME, ArgumentReader, FunctionOptions
 from semcache.decorator.bound import BoundCached
 from semcache.decorator.forwarding import is_of_an_sdk, wants_raw_response, wants_usage
 from semcache.decorator.receivers import check_class
 from semcache.decorator.reports import CacheInfo, FunctionReport
+from semcache.decorator.version import has_canonical_form, layers
 from semcache.engine import calls, streams
 from semcache.engine.call_options import CallOptions, Codec
 from semcache.engine.engine import Engine
@@ -73,6 +86,11 @@ class Cached(Generic[P, R]):
         self._report = FunctionReport(function.__qualname__, engine.telemetry)
         self._call_options = replace(call_options, report=self._report)
         self._binds: Literal["object", "class", "nothing"] = "object"
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """That of the function: pydantic takes methods for what they are only by their class."""
+        return FunctionType if isinstance(self._function, FunctionType) else type(self)
 
     def __set_name__(self, owner: type, name: str) -> None:
         if self._reader.needs_class_check:
@@ -263,28 +281,69 @@ def _codec(annotation: Any, *, yields: bool) -> Codec:
 
 
 def _check_own_name(function: Callable[..., Any], known: dict[str, Any]) -> None:
-    """Check that two closures, lambdas or bound methods of one name do not share answers.
+    """Check that two closures, lambdas, bound methods or wrappers of one name do not share answers.
 
-    They may differ in what they capture.
+    They may differ in what they capture. Of a wrapped function, only what has no place in the
+    digest of its code is compared, and only as long as both exist: it may be decorated again.
 
     Raises:
-        ConfigError: another closure, lambda or bound method of this name was decorated before.
+        ConfigError: another function of this name, which captures other values, was decorated
+            before.
     """
     name = f"{function.__module__}.{function.__qualname__}"
-    cells = getattr(function, "__closure__", None) or ()
-    captured = [_contents(cell) for cell in cells if not isinstance(_contents(cell), Cached)]
-    code = getattr(function, "__code__", None)
-    receiver = getattr(function, "__self__", None)
-    ambiguous = "<" in function.__qualname__ or receiver is not None
-    first_code, first_captured, first_receiver = known.setdefault(name, (code, captured, receiver))
-    same = first_code == code and first_receiver is receiver
-    same = same and len(first_captured) == len(captured)
-    same = same and all(map(operator.is_, first_captured, captured))
-    if ambiguous and not same:
+    wrapped = layers(function)
+    is_local = "<" in function.__qualname__ or getattr(function, "__self__", None) is not None
+    captured = [
+        value
+        for layer in wrapped
+        for value in map(_contents, getattr(layer, "__closure__", None) or ())
+        if not isinstance(value, Cached) and not any(value is layer for layer in wrapped)
+        if is_local or not has_canonical_form(value)
+    ]
+    mine = _Own(
+        [getattr(layer, "__code__", None) for layer in wrapped],
+        captured,
+        getattr(function, "__self__", None),
+        _weakly(function),
+    )
+    first = known.setdefault(name, mine)
+    if mine.same(first):
+        return
+    if is_local or (len(wrapped) > 1 and first.function() is not None and mine.similar(first)):
         raise ConfigError(
-            f"Two functions are called {name!r} (closures, lambdas or bound methods), and may "
-            "answer differently. Give each its own name: @cache.cached(name='...')."
+            f"Two functions are called {name!r} (closures, lambdas, bound methods or wrappers), "
+            "and may answer differently. Give each its own name: @cache.cached(name='...')."
         )
+    known[name] = mine
+
+
+class _Own(NamedTuple):
+    """What tells the functions of one name apart."""
+
+    codes: list[Any]
+    captured: list[Any]
+    receiver: Any
+    function: Callable[[], Any]
+
+    def similar(self, other: _Own) -> bool:
+        """Whether both consist of the same code."""
+        return self.codes == other.codes
+
+    def same(self, other: _Own) -> bool:
+        """Whether both capture the same objects, too."""
+        return (
+            self.similar(other)
+            and self.receiver is other.receiver
+            and len(self.captured) == len(other.captured)
+            and all(map(operator.is_, self.captured, other.captured))
+        )
+
+
+def _weakly(function: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(function)
+    except TypeError:
+        return lambda: function
 
 
 def _contents(cell: Any) -> Any:

@@ -13,7 +13,7 @@ import enum
 import linecache
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import FrameType
 from typing import Any
 
@@ -45,7 +45,10 @@ def receiver_json(receiver: Any) -> JSON:
 def _has_other_attributes(receiver: Any) -> bool:
     """Whether a plain subclass of a frozen dataclass has added attributes to its objects."""
     fields = getattr(receiver, "__dataclass_fields__", None)
-    return fields is not None and bool(getattr(receiver, "__dict__", {}).keys() - fields)
+    return fields is not None and any(
+        not isinstance(getattr(type(receiver), name, None), cached_property)
+        for name in getattr(receiver, "__dict__", {}).keys() - fields
+    )
 
 
 def bound_receiver_json(receiver: Any, *, named: bool) -> JSON:

@@ -1,26 +1,34 @@
 """A digest of what a function does, so that an edited function does not serve its old answers.
 
 It covers the function's code; what it uses of its own module: functions, classes and constants, as
-they are written there; the values that it captures; and its prompt templates, that is, texts with
-spaces in them among the global names that it uses. Decorators, docstrings and comments are left
-out. So are values that are not written in the module: a key, an address or a counter may change
-with every process. A function of an SDK has no digest, so that an upgrade of the SDK leaves its
-answers valid.
+they are written there; what a method uses of its class; the wrappers around the function; the
+values that it captures; and its prompt templates, that is, texts with spaces in them among the
+global names that it uses. Docstrings and comments are left out. So are values that are not written
+in the module: a key, an address or a counter may change with every process. In a notebook, where
+each cell is a module by itself, the values of the other cells count, and the digest is made anew
+when one of them is replaced. A function of an SDK has no digest, so that an upgrade of the SDK
+leaves its answers valid.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
-import linecache
+import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property
 from hashlib import sha256
-from types import CodeType, SimpleNamespace
-from typing import Any, NamedTuple
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any
 
+from semcache.decorator.definitions import (
+    Definition,
+    definitions_around,
+    definitions_in,
+    names_of,
+    written,
+)
 from semcache.decorator.forwarding import is_of_an_sdk
 from semcache.errors import RequestError
 from semcache.keys.canonical import canonical_json
@@ -29,142 +37,199 @@ _MAX_DEPTH = 3
 """How many levels of captured functions are included."""
 
 
-def code_digest(function: Callable[..., Any]) -> str:
-    """The digest, in hexadecimal; "" for a function of an SDK."""
-    if is_of_an_sdk(function):
-        return ""
-    text = "\n".join(_described(function, _MAX_DEPTH))
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+class CodeVersion:
+    """The digest of a function.
+
+    Args:
+        function: the function.
+        owner: for a method, the class of its object.
+    """
+
+    def __init__(self, function: Callable[..., Any], owner: type | None = None) -> None:
+        self._function = function
+        self._owner = owner
+        self._digest = ""
+        self._used: dict[str, Any] | None = None
+
+    def __call__(self) -> str:
+        """The digest, in hexadecimal; "" for a function of an SDK."""
+        if self._used is None or (self._used and self._has_changed()):
+            self._digest, self._used = self._computed()
+        return self._digest
+
+    def _has_changed(self) -> bool:
+        values = self._values
+        assert self._used is not None
+        return any(values.get(name) is not value for name, value in self._used.items())
+
+    @cached_property
+    def _values(self) -> Mapping[str, Any]:
+        return getattr(inspect.unwrap(self._function), "__globals__", {})
+
+    def _computed(self) -> tuple[str, dict[str, Any]]:
+        """(the digest, the global values to watch)."""
+        if is_of_an_sdk(self._function):
+            return "", {}
+        walk = _Walk(self._owner)
+        text = "\n".join(walk.function(self._function, _MAX_DEPTH))
+        watched = {name: self._values[name] for name in walk.watched if name in self._values}
+        return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16], watched
 
 
-def _described(function: Any, depth: int) -> Iterator[str]:
-    function = inspect.unwrap(function)
-    code = getattr(function, "__code__", None)
-    if code is None:
-        yield type(function).__qualname__
-        return
-    yield _source(function) or "\n".join(_constants(code))
-    yield from _globals(code, getattr(function, "__globals__", {}))
-    cells = getattr(function, "__closure__", None) or ()
-    for name, cell in zip(code.co_freevars, cells, strict=True):
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
-        yield f"{name}:"
-        if callable(value) and depth:
-            yield from _described(value, depth - 1)
-        else:
+def layers(function: Any) -> list[Any]:
+    """A function and what it wraps, from the outermost to the innermost."""
+    found = [getattr(function, "__func__", function)]
+    while (inner := getattr(found[-1], "__wrapped__", None)) is not None and len(found) < 50:
+        found.append(getattr(inner, "__func__", inner))
+    return found
+
+
+def has_canonical_form(value: Any) -> bool:
+    """Whether a captured value is part of the digest, and not only its type."""
+    return callable(value) or " " in _value(value)
+
+
+class _Walk:
+    """One walk over what a function uses.
+
+    Args:
+        owner: for a method, the class of its object.
+    """
+
+    def __init__(self, owner: type | None) -> None:
+        self._owner = owner
+        self._package = ""
+        self.watched: set[str] = set()
+
+    def function(self, function: Any, depth: int) -> Iterator[str]:
+        """What a function consists of, with its wrappers."""
+        wrapped = layers(function)
+        package = _package(wrapped[-1])
+        self._package = self._package or package
+        for layer in wrapped:
+            if not isinstance(layer, FunctionType):
+                if len(wrapped) == 1:
+                    yield type(layer).__qualname__
+            elif layer is wrapped[-1] or _package(layer) == package:
+                yield written(layer)
+                yield from self._names(layer)
+                yield from self._captured(layer, wrapped, depth)
+            else:  # the code of a library's wrapper may change with the library
+                yield layer.__code__.co_qualname
+                yield from self._captured(layer, wrapped, depth)
+
+    def _captured(self, function: FunctionType, known: list[Any], depth: int) -> Iterator[str]:
+        cells = function.__closure__ or ()
+        for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+            if any(value is layer for layer in known):
+                continue
+            yield f"{name}:"
+            if callable(value) and depth:
+                yield from self.function(value, depth - 1)
+            else:
+                yield _value(value)
+
+    def _names(self, function: FunctionType) -> Iterator[str]:
+        """The definitions of the names that a function uses, directly or through others."""
+        values = function.__globals__
+        definitions = definitions_around(function.__code__, values)
+        in_cell = _is_of_a_cell(function)
+        waiting, seen = set(names_of(function.__code__)), set[str]()
+        while waiting:
+            name = min(waiting)
+            waiting.discard(name)
+            seen.add(name)
+            value = values.get(name)
+            if (definition := definitions.get(name)) is not None:
+                yield f"{name}: {definition.text}"
+                waiting |= definition.names - seen
+            elif in_cell and name in values:
+                yield f"{name}: "
+                yield from self._elsewhere(value, waiting, seen)
+            if in_cell and name in values and not isinstance(value, ModuleType):
+                self.watched.add(name)
+            if isinstance(value, str) and " " in value:
+                yield f"{name}={value!r}"
+            for text, names in self._members(name):
+                yield f"self.{name}: {text}"
+                waiting |= names - seen
+
+    def _elsewhere(self, value: Any, waiting: set[str], seen: set[str]) -> Iterator[str]:
+        """What another cell of a notebook says of a name."""
+        value = inspect.unwrap(value) if callable(value) else value
+        if isinstance(value, type):
+            if (found := _class_definition(value)) is not None:
+                yield found.text
+                waiting |= found.names - seen
+            else:
+                yield from _contents(value)
+        elif isinstance(value, FunctionType):
+            yield written(value)
+            waiting |= set(names_of(value.__code__)) - seen
+        elif not isinstance(value, ModuleType):
             yield _value(value)
 
-
-# ------------------------------------------------------------------------ global names
-
-
-class _Definition(NamedTuple):
-    """What a module says of one of its global names, and the names that are used there."""
-
-    text: str
-    names: frozenset[str]
-
-
-def _globals(code: CodeType, values: dict[str, Any]) -> Iterator[str]:
-    """The definitions of the global names that a function uses, directly or through others."""
-    definitions = _definitions("".join(linecache.getlines(code.co_filename, values)))
-    waiting, seen = set(_names(code)), set[str]()
-    while waiting:
-        name = min(waiting)
-        waiting.discard(name)
-        seen.add(name)
-        if (definition := definitions.get(name)) is not None:
-            yield f"{name}: {definition.text}"
-            waiting |= definition.names - seen
-        value = values.get(name)
-        if isinstance(value, str) and " " in value:
-            yield f"{name}={value!r}"
+    def _members(self, name: str) -> Iterator[tuple[str, set[str]]]:
+        """What the classes of a method's object say of one of its attributes."""
+        for cls in () if self._owner is None else self._owner.__mro__:
+            if name not in vars(cls) or _package(cls) != self._package:
+                continue
+            function = _function_of(vars(cls)[name])
+            if function is not None:
+                if _package(function) == self._package:
+                    yield written(function), set(names_of(function.__code__))
+                continue
+            definition = _class_definition(cls)
+            member = None if definition is None else definition.members.get(name)
+            if member is not None:
+                yield member.text, set(member.names)
+            value = vars(cls)[name]
+            if "<" in cls.__qualname__ or (isinstance(value, str) and " " in value):
+                yield _value(value), set()
 
 
-@lru_cache(maxsize=16)
-def _definitions(source: str) -> dict[str, _Definition]:
-    """The functions, classes and assignments of a module, by name."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return {}
-    texts: dict[str, list[ast.AST]] = {}
-    for statement in tree.body:
-        for name in _defined(statement):
-            texts.setdefault(name, []).append(statement)
-    return {name: _definition(statements) for name, statements in texts.items()}
+def _function_of(member: Any) -> FunctionType | None:
+    """The function of a method, a property or a class method; None for data."""
+    member = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
+    member = inspect.unwrap(getattr(member, "func", member))
+    return member if isinstance(member, FunctionType) else None
 
 
-def _defined(statement: ast.AST) -> list[str]:
-    """The names that a statement defines, also inside of `if` and `try`."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return [statement.name]
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return []
-    return [
-        node.id
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    ]
+def _class_definition(cls: type) -> Definition | None:
+    """What a class's source says, if it is written at the top level of its file."""
+    methods = (_function_of(value) for value in vars(cls).values())
+    own = (m for m in methods if m is not None and m.__module__ == cls.__module__)
+    for function in own:
+        found = definitions_around(function.__code__, function.__globals__).get(cls.__name__)
+        if found is not None and cls.__qualname__ == cls.__name__:
+            return found
+    with suppress(OSError, TypeError, SyntaxError):
+        source = textwrap.dedent(inspect.getsource(cls))
+        return definitions_in(source).get(cls.__name__)
+    return None
 
 
-def _definition(statements: list[ast.AST]) -> _Definition:
-    names = {
-        node.id
-        for statement in statements
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
-    text = "\n".join(ast.unparse(_Bare().visit(statement)) for statement in statements)
-    return _Definition(text, frozenset(names))
+def _contents(cls: type) -> Iterator[str]:
+    """What a class without source holds."""
+    for name, value in vars(cls).items():
+        if not name.startswith("__"):
+            function = _function_of(value)
+            yield f"{name}: {_value(value) if function is None else written(function)}"
 
 
-class _Bare(ast.NodeTransformer):
-    """Removes decorators and docstrings."""
-
-    def visit(self, node: ast.AST) -> Any:
-        node = self.generic_visit(node)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            node.decorator_list = []
-            if ast.get_docstring(node) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-        return node
+def _is_of_a_cell(function: FunctionType) -> bool:
+    """Whether a function is written in a notebook's cell, or in no file at all."""
+    module = sys.modules.get(function.__module__)
+    file = getattr(module, "__file__", None) or function.__globals__.get("__file__")
+    return file is None or function.__code__.co_filename.startswith("<")
 
 
-# --------------------------------------------------------------------- the function itself
-
-
-def _source(function: Callable[..., Any]) -> str | None:
-    """The source in normalised form; None if it is not available, as for a lambda."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return None
-    definition = tree.body[0] if len(tree.body) == 1 else None
-    if not isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef):
-        return None
-    return ast.unparse(_Bare().visit(definition))
-
-
-def _constants(code: CodeType) -> Iterator[str]:
-    """What a function without source consists of."""
-    yield code.co_code.hex()
-    yield " ".join(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _constants(constant)
-        else:
-            yield repr(constant)
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+def _package(function: Any) -> str:
+    return (getattr(function, "__module__", None) or "").partition(".")[0]
 
 
 def _value(value: Any) -> str:

@@ -267,6 +267,8 @@ class AsyncReader(AsyncGenerator[Any, Any]):
                 self._position = stream.command(command)
             while self._position == len(stream.kept):
                 if stream.kept.over:
+                    if self._leads and stream.kept.error is not None:
+                        raise stream.kept.error
                     stream.kept.raise_error(self._position)
                     raise StopAsyncIteration
                 await stream.progress(self._position, None if self._position else self._patience)

@@ -107,19 +107,38 @@ def _base64(value: bytes | bytearray) -> JSON:
     return base64.b64encode(value).decode()
 
 
-def _datetime(value: dt.datetime) -> JSON:
-    """ISO 8601; with the name of the time zone and the fold, if it has a name."""
-    zone = getattr(value.tzinfo, "key", None)
-    return [value.isoformat(), zone, value.fold] if zone else value.isoformat()
+def _time(value: dt.datetime | dt.time) -> JSON:
+    """ISO 8601; with the time zone's key, the fold and the zone's name, if it has any of them."""
+    key = getattr(value.tzinfo, "key", None)
+    name = _own_name(value.tzinfo)
+    plain = key is None and name is None and not value.fold
+    return value.isoformat() if plain else [value.isoformat(), key, value.fold, name]
 
 
-def _read_datetime(stored: Any) -> dt.datetime:
-    if isinstance(stored, str):
-        return dt.datetime.fromisoformat(stored)
-    from zoneinfo import ZoneInfo
+def _own_name(zone: dt.tzinfo | None) -> str | None:
+    """The name that was given to a zone of a fixed offset."""
+    if not isinstance(zone, dt.timezone):
+        return None
+    name = zone.tzname(None)
+    return None if name == dt.timezone(zone.utcoffset(None)).tzname(None) else name
 
-    text, zone, fold = stored
-    return dt.datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold)
+
+def _read_time(kind: Any) -> Callable[[Any], Any]:
+    def read(stored: Any) -> Any:
+        if isinstance(stored, str):
+            return kind.fromisoformat(stored)
+        text, key, fold, *name = stored
+        value = kind.fromisoformat(text)
+        zone = value.tzinfo
+        if key is not None:
+            from zoneinfo import ZoneInfo
+
+            zone = ZoneInfo(key)
+        elif name and name[0] is not None:
+            zone = dt.timezone(zone.utcoffset(None), name[0])
+        return value.replace(tzinfo=zone, fold=fold)
+
+    return read
 
 
 def _read_text_type(tag: str) -> Callable[[str], Any]:
@@ -152,9 +171,9 @@ _CONTAINERS: dict[str | None, Callable[[Any, str], JSON]] = {
 _SCALARS: dict[str, Callable[[Any], JSON]] = {
     "bytes": _base64,
     "bytearray": _base64,
-    "datetime": _datetime,
+    "datetime": _time,
     "date": dt.date.isoformat,
-    "time": dt.time.isoformat,
+    "time": _time,
     "timedelta": lambda value: [value.days, value.seconds, value.microseconds],
     "path": str,
 }
@@ -172,9 +191,9 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "frozenset": lambda stored: frozenset(map(decode, stored)),
     "bytes": base64.b64decode,
     "bytearray": lambda stored: bytearray(base64.b64decode(stored)),
-    "datetime": _read_datetime,
+    "datetime": _read_time(dt.datetime),
     "date": dt.date.fromisoformat,
-    "time": dt.time.fromisoformat,
+    "time": _read_time(dt.time),
     "timedelta": lambda stored: dt.timedelta(*stored),
     "path": Path,
     **{tag: _read_text_type(tag) for tag in _AS_TEXT},

@@ -151,14 +151,33 @@ def _check_shape(cls: type, tree: Mapping[str, Any]) -> None:
 
 def _dataclass(value: Any, where: str, inner: Encode) -> JSON:
     cls: Any = type(value)
-    names = [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
-    names += [name for name in getattr(value, "__dict__", {}) if name not in names]
+    names = [field.name for field in dataclasses.fields(value)]
+    names += [*_slots(cls), *getattr(value, "__dict__", {})]
     fields = {
         name: inner(getattr(value, name), f"{where}.{name}")
-        for name in names
-        if not _is_cached(cls, name)
+        for name in dict.fromkeys(names)
+        if hasattr(value, name) and not _is_cached(cls, name) and name != _ALIAS
     }
-    return {"$": "dataclass", "c": _reference(cls, where), "s": _shape(cls), "v": fields}
+    tree: dict[str, JSON] = {"$": "dataclass", "c": _reference(cls, where), "s": _shape(cls)}
+    if (alias := getattr(value, _ALIAS, None)) is not None:
+        tree["o"] = [
+            _reference(alias.__origin__, where),
+            [_reference(argument, where) for argument in alias.__args__],
+        ]
+    return {**tree, "v": fields}
+
+
+_ALIAS = "__orig_class__"
+"""Attribute of what `Box[int](1)` makes: the generic class with its arguments."""
+
+
+def _slots(cls: type) -> list[str]:
+    """The names of a class's slots, and of its bases'."""
+    names: list[str] = []
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        names += [slots] if isinstance(slots, str) else slots
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
 def _read_dataclass(tree: Any, inner: Decode) -> Any:
@@ -167,6 +186,8 @@ def _read_dataclass(tree: Any, inner: Decode) -> Any:
     value: Any = object.__new__(cls)
     for name, item in tree["v"].items():
         object.__setattr__(value, name, inner(item))
+    if "o" in tree:
+        object.__setattr__(value, _ALIAS, _class(tree["o"]))
     return value
 
 

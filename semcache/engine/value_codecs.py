@@ -85,7 +85,12 @@ class ValueCodec(WithoutReturn):
             return value, "text"
         if is_json(value):
             return deepcopy(value), "json"
-        if isinstance(value, Iterator | AsyncIterator | Awaitable):
+        if isinstance(value, Awaitable):
+            raise TypeError(
+                f"a {type(value).__qualname__} can be awaited only once; to cache its result, make "
+                "the function itself `async def`, and await it there"
+            )
+        if isinstance(value, Iterator | AsyncIterator):
             raise TypeError(
                 f"a {type(value).__qualname__} can be read only once; to cache it, make the "
                 "function itself a generator, or return a list"

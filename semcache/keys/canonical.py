@@ -16,7 +16,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from functools import lru_cache
+from contextlib import suppress
+from functools import cached_property, lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -44,6 +45,11 @@ def canonical_json(value: JSON, where: str = "value") -> str:
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"{where} cannot be written as JSON: {error}.") from None
+
+
+def explicit_none() -> JSON:
+    """The form of None where it is not the same as an absent value."""
+    return _Typed({"$none": True})
 
 
 _SENTINELS = frozenset({"NotGiven", "Omit"})
@@ -101,6 +107,8 @@ def plain(value: Any, where: str = "value") -> JSON:
         return _number(float(value), where)
     if isinstance(value, Mapping):
         return _object(value, where)
+    if isinstance(value, tuple) and hasattr(type(value), "_fields"):
+        return _Typed({"$type": _full_name(type(value)), "fields": plain([*value], where)})
     if isinstance(value, list | tuple):
         return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     return _special(value, where)
@@ -140,6 +148,7 @@ _TAGS = frozenset(
         "$decimal.Decimal",
         "$enum",
         "$fractions.Fraction",
+        "$none",
         "$path",
         "$set",
         "$sha256",
@@ -176,7 +185,7 @@ def _special(value: Any, where: str) -> JSON:
         return _Typed({"$set": sorted((plain(item, where) for item in value), key=_encode)})
     for kind in (dt.datetime, dt.date, dt.time):
         if isinstance(value, kind):
-            return _Typed({f"${kind.__name__}": value.isoformat()})
+            return _Typed({f"${kind.__name__}": _time(value)})
     if isinstance(value, dt.timedelta):
         return _Typed({"$timedelta": [value.days, value.seconds, value.microseconds]})
     if isinstance(value, PurePath):
@@ -190,12 +199,13 @@ def _special(value: Any, where: str) -> JSON:
         return _Typed({"$class": _full_name(value), "schema": plain(schema, where)})
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return _Typed({"$type": _full_name(type(value)), **_object(fields, where)})
+        return _instance(value, fields, getattr(value, "__dict__", {}), where)
     if hasattr(type(value), "model_fields"):
         # Not model_dump(), which omits fields that are marked with exclude=True.
         fields = {name: getattr(value, name) for name in type(value).model_fields}
         fields.update(getattr(value, "__pydantic_extra__", None) or {})
-        return _Typed({"$type": _full_name(type(value)), **_object(fields, where)})
+        private = getattr(value, "__pydantic_private__", None) or {}
+        return _instance(value, fields, {**getattr(value, "__dict__", {}), **private}, where)
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         return plain(value.item(), where)
     if hasattr(value, "tobytes") and (shape := _shape(value)) is not None:
@@ -206,6 +216,30 @@ def _special(value: Any, where: str) -> JSON:
         "cannot tell whether two calls are equal. Pass plain values, name the argument in "
         "ignore={...} if it cannot change the answer, or pass key=callable."
     )
+
+
+def _instance(
+    value: Any, fields: Mapping[str, Any], attributes: Mapping[str, Any], where: str
+) -> JSON:
+    """An object by its fields, and by those of its other attributes that have a canonical form."""
+    cls = type(value)
+    result = {"$type": _full_name(cls), **_object(fields, where)}
+    for name, item in attributes.items():
+        if name in fields or isinstance(getattr(cls, name, None), cached_property):
+            continue
+        with suppress(RequestError):
+            result[f"${name}"] = plain(item, f"{where}.{name}")
+    return _Typed(result)
+
+
+def _time(value: dt.datetime | dt.date | dt.time) -> JSON:
+    """ISO 8601; with the name of the time zone and the fold, where they are more than the text."""
+    zone = getattr(value, "tzinfo", None)
+    name = getattr(zone, "key", None) or (zone and zone.tzname(None))
+    fold = getattr(value, "fold", 0)
+    if not fold and (name is None or str(name).startswith("UTC")):
+        return value.isoformat()
+    return [value.isoformat(), name and str(name), fold]
 
 
 def _shape(value: Any) -> JSON:

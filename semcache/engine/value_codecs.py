@@ -157,17 +157,15 @@ class ChunkCodec:
         """A completion of the whole stream, from its chunks."""
         if all(kind == "text" for _, kind in kept):
             payload: Any = [text for text, _ in kept]
-            return Completion("".join(payload), payload=payload, payload_kind="chunks")
+            whole = Completion("".join(payload))
+            if _is_server_sent(payload):
+                whole = dataclasses.replace(_read(payload), text=whole.text)
+            return dataclasses.replace(whole, payload=payload, payload_kind="chunks")
         payload = [{"kind": kind, "value": value} for value, kind in kept]
-        from semcache.providers.reading import read_stream  # here: see `details`
-
-        whole = read_stream(
-            [
-                tagged_json.plain(value) if kind == "tagged" else value
-                for value, kind in kept
-                if not kind.startswith(_RETURNED)
-            ]
-        )
+        plain = [
+            _plain_chunk(value, kind) for value, kind in kept if not kind.startswith(_RETURNED)
+        ]
+        whole = _read(plain)
         return dataclasses.replace(whole, payload=payload, payload_kind="chunks")
 
     def load(self, completion: Completion) -> Chunks:
@@ -189,6 +187,25 @@ class ChunkCodec:
             else:
                 chunks.append(self._chunk.load_payload(chunk["value"], chunk["kind"]))
         return chunks
+
+
+def _read(chunks: Sequence[Any]) -> Completion:
+    from semcache.providers.reading import read_stream  # here: see `details`
+
+    return read_stream(chunks)
+
+
+def _is_server_sent(pieces: Sequence[str]) -> bool:
+    return bool(pieces) and pieces[0].startswith("data: ")
+
+
+def _plain_chunk(value: Any, kind: str) -> Any:
+    """What a chunk says, without the tags of its type."""
+    if kind != "tagged":
+        return value
+    if isinstance(value, dict) and value.get("$") == "bytes":
+        return tagged_json.decode(value)
+    return tagged_json.plain(value)
 
 
 _RETURNED = "returned:"
@@ -354,9 +371,9 @@ def split(payload: Any, kind: str) -> list[Any]:
 
 def details(source: Any, payload: Any, kind: str) -> Completion:
     """A completion with the details that an answer in a provider's format contains."""
-    from semcache.providers.reading import read_answer  # here: plain text does not need it
+    from semcache.providers.reading import read_value  # here: plain text does not need it
 
-    parsed = read_answer(source) if isinstance(source, Mapping) else None
+    parsed = read_value(source)
     completion = parsed or Completion(payload if isinstance(payload, str) else "")
     if kind == "text":
         return completion

@@ -20,11 +20,25 @@ _REASONS = {
     "eos": "stop",
     "eos_token": "stop",
     "word": "stop",
+    "finish": "stop",
+    "stop_criteria_met": "stop",
+    "length_capped": "length",
+    "token_limit": "length",
+    "time_limit": "length",
+    "not_finished": "length",
     "limit": "length",
     "max_tokens": "length",
     "incomplete": "length",
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
+    "tool_call": "tool_calls",
+    "tool-calls": "tool_calls",
+    "content_filtered": "content_filter",
+    "content-filter": "content_filter",
+    "guardrail_intervened": "content_filter",
+    "error_toxic": "content_filter",
+    "error_limit": "length",
+    "timeout": "length",
     "refusal": "content_filter",
     "safety": "content_filter",
     "recitation": "content_filter",
@@ -40,6 +54,15 @@ def finish_reason(value: Any) -> str | None:
         return None
     reason = str(getattr(value, "value", value)).lower()
     return _REASONS.get(reason, reason)
+
+
+def is_finish_reason(value: Any) -> bool:
+    """Whether this is a finish reason of some provider."""
+    reason = finish_reason(value)
+    return reason in _KNOWN
+
+
+_KNOWN = frozenset({*_REASONS.values(), "error", "function_call", "none", "null"})
 
 
 def combined_reason(reasons: Iterable[str | None]) -> str:

@@ -246,6 +246,7 @@ def completion_of(answer: Mapping[str, Any]) -> Completion | None:
     """The completion in a message of this API; None if the answer has another form."""
     content = answer.get("content")
     named = answer.get("type") == "message" and isinstance(answer.get("usage"), Mapping)
+    named = named and bool({"stop_reason", "model"} & answer.keys())
     ends = "stop_reason" in answer and all("type" in block for block in mappings(content))
     if not isinstance(content, list) or not (named or (ends and mappings(content) == content)):
         return None

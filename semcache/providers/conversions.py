@@ -39,7 +39,7 @@ def whole_of(chunks: Sequence[Mapping[str, Any]]) -> JSONObject | None:
     if not chunks:
         return None
     first, last = chunks[0], chunks[-1]
-    if str(last.get("type")) == "response.completed":
+    if str(last.get("type")) in ("response.completed", "response.incomplete"):
         return dict(mapping(last.get("response"))) or None
     if anthropic.is_event(first):
         return _message(chunks)
@@ -86,9 +86,9 @@ def _chat_completion(chunks: Sequence[Mapping[str, Any]]) -> JSONObject:
         for choice in mappings(chunk.get("choices")):
             index = choice.get("index") or 0
             _merge(choices.setdefault(index, {"index": index}), choice)
-    is_chat = whole.get("object") != "text_completion"
-    if is_chat:
-        whole["object"] = "chat.completion"
+    says_text = all("text" in choice and "delta" not in choice for choice in choices.values())
+    is_chat = whole.get("object") != "text_completion" and not (choices and says_text)
+    whole["object"] = "chat.completion" if is_chat else "text_completion"
     whole["choices"] = [_choice(choice, is_chat=is_chat) for _, choice in sorted(choices.items())]
     return whole
 
@@ -97,6 +97,8 @@ def _choice(merged: JSONObject, *, is_chat: bool) -> JSONObject:
     if not is_chat:
         return merged
     said = {k: v for k, v in mapping(merged.pop("delta", None)).items() if v is not None}
+    if "content" in said:
+        merged.pop("text", None)  # some servers send each piece twice
     message = {"role": "assistant", "content": None, **said}
     message["tool_calls"] = [
         {k: v for k, v in call.items() if k != "index"}
@@ -235,10 +237,15 @@ def _response_events(response: Mapping[str, Any]) -> Iterator[JSONObject]:
                 {"type": "response.created", "response": begun},
                 {"type": "response.in_progress", "response": begun},
                 *_item_events(mappings(response.get("output"))),
-                {"type": "response.completed", "response": dict(response)},
+                {"type": f"response.{_end_of(response)}", "response": dict(response)},
             ]
         )
     )
+
+
+def _end_of(response: Mapping[str, Any]) -> str:
+    status = response.get("status")
+    return status if status in ("incomplete", "failed") else "completed"
 
 
 def _item_events(items: Sequence[Mapping[str, Any]]) -> Iterator[JSONObject]:
@@ -246,6 +253,8 @@ def _item_events(items: Sequence[Mapping[str, Any]]) -> Iterator[JSONObject]:
         at = {"output_index": index}
         parts = mappings(item.get("content")) if item.get("type") == "message" else []
         begun = {**item, "status": "in_progress", "content": []} if parts else dict(item)
+        if item.get("type") == "function_call":
+            begun = {**item, "status": "in_progress", "arguments": ""}
         yield {"type": "response.output_item.added", "item": begun, **at}
         for number, part in enumerate(parts):
             here = {"item_id": item.get("id"), "content_index": number, **at}
@@ -257,6 +266,11 @@ def _item_events(items: Sequence[Mapping[str, Any]]) -> Iterator[JSONObject]:
                 yield {"type": "response.output_text.delta", "delta": text, **more}
                 yield {"type": "response.output_text.done", "text": text, **more}
             yield {"type": "response.content_part.done", "part": dict(part), **here}
+        if item.get("type") == "function_call":
+            arguments, here = str(item.get("arguments") or ""), {"item_id": item.get("id"), **at}
+            kind = "response.function_call_arguments"
+            yield {"type": f"{kind}.delta", "delta": arguments, **here}
+            yield {"type": f"{kind}.done", "arguments": arguments, **here}
         yield {"type": "response.output_item.done", "item": dict(item), **at}
 
 
@@ -265,7 +279,7 @@ def _item_events(items: Sequence[Mapping[str, Any]]) -> Iterator[JSONObject]:
 
 def _gemini_answer(chunks: Sequence[Mapping[str, Any]]) -> JSONObject:
     """The last chunk, with the parts of all; texts that follow one another are joined."""
-    whole = deepcopy(dict(chunks[-1]))
+    whole = {name: value for chunk in chunks for name, value in deepcopy(dict(chunk)).items()}
     candidates: dict[int, JSONObject] = {}
     for chunk in chunks:
         for position, candidate in enumerate(mappings(chunk.get("candidates"))):

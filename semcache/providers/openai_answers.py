@@ -72,10 +72,13 @@ def response_of(answer: Mapping[str, Any]) -> Completion | None:
     items = mappings(answer.get("output"))
     blocks = [block for item in items for block in mappings(item.get("content"))]
     named = answer.get("object") == "response" and isinstance(answer.get("output"), list)
-    if not named and not ("status" in answer and any(map(_is_item, items))):
+    unnamed = {"id", "status"} <= answer.keys() and any(map(_is_item, items))
+    if not named and not unnamed:
         return None
     counts = mapping(answer.get("usage"))
     status = finish_reason(answer.get("status"))
+    if status == "stop" and _is_full(answer.get("max_output_tokens"), counts):
+        status = "length"  # some servers say "completed" of what they have cut off
     refused = any(block.get("type") == "refusal" for block in blocks)
     calls = tuple(
         ToolCallPart(
@@ -94,6 +97,11 @@ def response_of(answer: Mapping[str, Any]) -> Completion | None:
         has_tool_calls=bool(calls),
         tool_calls=calls,
     )
+
+
+def _is_full(limit: Any, counts: Mapping[str, Any]) -> bool:
+    tokens = counts.get("output_tokens")
+    return isinstance(limit, int) and isinstance(tokens, int) and 0 < limit <= tokens
 
 
 _SERVER_CALLS = frozenset(

@@ -8,9 +8,10 @@ as whole, although it may have a field such as `status`, `error` or `choices`.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from semcache.providers import anthropic, gemini
 from semcache.providers import openai_answers as openai
@@ -20,6 +21,7 @@ from semcache.providers.answers import (
     ToolDelta,
     combined_reason,
     finish_reason,
+    is_finish_reason,
     mapping,
     mappings,
     usage_of,
@@ -48,11 +50,57 @@ def read_answer(answer: Mapping[str, Any]) -> Completion | None:
     return Completion("", finish_reason="error") if _is_error(answer) else None
 
 
+def read_value(value: Any) -> Completion | None:
+    """`read_answer` for any plain JSON: an answer, a list of one, or a value that holds some.
+
+    A value that holds answers, for example beside the time they took, is an own form unless one of
+    them is unmistakable and not whole.
+    """
+    if isinstance(value, Mapping):
+        if value.get("type") == "constructor" and isinstance(value.get("kwargs"), Mapping):
+            return read_value(value["kwargs"])  # LangChain's own serialisation
+        completion = read_answer(value)
+    else:
+        single = isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping)
+        completion = read_answer(value[0]) if single else None
+    if completion is not None:
+        return completion
+    reasons = [answer.finish_reason for answer in _held(value, _MAX_DEPTH)]
+    cut = combined_reason(reasons) if reasons else "stop"
+    return None if cut in ("stop", "tool_calls") else Completion("", finish_reason=cut)
+
+
+_MAX_DEPTH = 4
+"""How deep answers are looked for in a value of an application's own form."""
+
+
+def _held(value: Any, depth: int) -> Iterator[Completion]:
+    """The answers that a value holds."""
+    if not depth or not isinstance(value, Mapping | list | tuple):
+        return
+    for inner in value.values() if isinstance(value, Mapping) else value:
+        completion = read_answer(inner) if _is_unmistakable(inner) else None
+        if completion is not None:
+            yield completion
+        else:
+            yield from _held(inner, depth - 1)
+
+
+def _is_unmistakable(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    if value.get("object") in ("chat.completion", "text_completion", "response"):
+        return True
+    if value.get("type") == "message":
+        return {"content", "model", "role", "stop_reason"} <= value.keys()
+    return {"candidates", "usageMetadata"} <= value.keys()
+
+
 def read_stream(chunks: Sequence[Any]) -> Completion:
     """The whole answer from the chunks of a stream: text, or events in a provider's form."""
     answer = StreamedAnswer()
     from_provider = False
-    for chunk in chunks:
+    for chunk in chunks if (events := server_sent(chunks)) is None else events:
         if isinstance(chunk, Mapping):
             delta = _delta(chunk)
             from_provider = from_provider or (delta is not None and chunk.get("type") != "ping")
@@ -66,7 +114,27 @@ def read_stream(chunks: Sequence[Any]) -> Completion:
     return completion
 
 
-_ERROR_FIELDS = frozenset({"error", "type", "request_id", "user_id", "object", "status_code"})
+def server_sent(chunks: Sequence[Any]) -> list[Any] | None:
+    """The events of a stream that is passed on as server-sent events; None if it is not one."""
+    first = next(iter(chunks), "")
+    if not isinstance(first, str | bytes) or first[:6] not in ("data: ", b"data: "):
+        return None
+    pieces = [c.decode("utf-8", "replace") if isinstance(c, bytes) else str(c) for c in chunks]
+    lines = "".join(p if p.endswith("\n") else f"{p}\n" for p in pieces).splitlines()
+    events: list[Any] = []
+    for line in lines:
+        try:
+            event = json.loads(line.removeprefix("data: "))
+        except ValueError:
+            continue
+        if isinstance(event, Mapping):
+            events.append(event)
+    return events if any(_delta(event) is not None for event in events) else None
+
+
+_ERROR_FIELDS = frozenset(
+    {"error", "estimated_time", "object", "request_id", "status_code", "type", "user_id"}
+)
 
 
 def _is_error(answer: Mapping[str, Any]) -> bool:
@@ -74,9 +142,11 @@ def _is_error(answer: Mapping[str, Any]) -> bool:
     if answer.get("object") == "error":
         return isinstance(answer.get("message"), str)
     error = answer.get("error")
+    if not answer.keys() <= _ERROR_FIELDS or answer.get("type", "error") != "error":
+        return False
     if isinstance(error, Mapping):
-        return isinstance(error.get("message"), str) and answer.keys() <= _ERROR_FIELDS
-    return isinstance(error, str) and bool(error) and len(answer) == 1
+        return isinstance(error.get("message"), str)
+    return isinstance(error, str) and bool(error) and answer.keys() <= {"error", "estimated_time"}
 
 
 def _ollama(answer: Mapping[str, Any]) -> Completion | None:
@@ -101,39 +171,77 @@ def _ollama(answer: Mapping[str, Any]) -> Completion | None:
     )
 
 
-_OTHER_FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("output", "message", "content"), ("stopReason",)),  # Bedrock's Converse
-    (("message", "content"), ("finish_reason",)),  # Cohere
-    (("content",), ("response_metadata", "finish_reason")),  # LangChain
-    (("content",), ("response_metadata", "stop_reason")),
-    (("content",), ("response_metadata", "done_reason")),
-    (("generated_text",), ("details", "finish_reason")),  # Text Generation Inference
-    (("content",), ("stop_type",)),  # llama.cpp's own
+class _Form(NamedTuple):
+    """Where an answer's text is, where its finish reason, and fields by which it is recognised."""
+
+    text: str
+    reason: str
+    marks: frozenset[str] = frozenset()
+
+
+_OTHER_FORMS = (
+    _Form("output.message.content", "stopReason"),  # Bedrock's Converse
+    _Form("message.content", "finish_reason"),  # Cohere
+    _Form("message.tool_calls", "finish_reason"),
+    _Form("text", "finish_reason", frozenset({"generation_id"})),  # Cohere before version 2
+    _Form("results.0.outputText", "results.0.completionReason"),  # Titan
+    _Form("results.0.generated_text", "results.0.stop_reason"),  # watsonx
+    _Form("generation", "stop_reason", frozenset({"generation_token_count"})),  # Llama on Bedrock
+    _Form("outputs.0.text", "outputs.0.stop_reason"),  # Mistral on Bedrock
+    _Form("output.text", "output.finish_reason"),  # DashScope
+    _Form("output.choices.0.message.content", "output.choices.0.finish_reason"),
+    _Form("content", "response_metadata.finish_reason"),  # LangChain
+    _Form("content", "response_metadata.stop_reason"),
+    _Form("content", "response_metadata.done_reason"),
+    _Form("content", "response_metadata.stopReason"),
+    _Form("generated_text", "details.finish_reason"),  # Text Generation Inference
+    _Form("content", "stop_type"),  # llama.cpp's own
 )
-"""Other forms: where their text is, and where their finish reason."""
+"""Other forms, by paths."""
 
 
 def _other(answer: Mapping[str, Any]) -> Completion | None:
-    for text_path, reason_path in _OTHER_FORMS:
-        content = _at(answer, text_path)
-        parent = _at(answer, reason_path[:-1])
-        if not isinstance(content, str | list) or reason_path[-1] not in mapping(parent):
+    for form in _OTHER_FORMS:
+        content, reason = _at(answer, form.text), _at(answer, form.reason)
+        reason = reason[0] if isinstance(reason, list) and len(reason) == 1 else reason
+        if not form.marks <= answer.keys() or not isinstance(content, str | list):
+            continue
+        if not is_finish_reason(reason) and not (reason is None and _has(answer, form.reason)):
             continue
         text = content if isinstance(content, str) else "".join(map(_block_text, content))
-        calls = mappings(answer.get("tool_calls")) or [
-            block for block in mappings(content) if "toolUse" in block
+        calls = mappings(_at(answer, form.text.rpartition(".")[0] + ".tool_calls")) or [
+            *mappings(answer.get("tool_calls")),
+            *(block for block in mappings(content) if "toolUse" in block),
         ]
-        reason = finish_reason(mapping(parent)[reason_path[-1]])
-        if reason_path == ("stop_type",) and reason not in ("stop", "length", "none"):
-            continue
-        return Completion(text, combined_reason([reason]), has_tool_calls=bool(calls))
+        if calls and finish_reason(reason) == "stop":
+            reason = "tool_calls"
+        return Completion(
+            text, combined_reason([finish_reason(reason)]), has_tool_calls=bool(calls)
+        )
+    if answer.keys() >= _PREDICTION and answer["status"] in _UNFINISHED_PREDICTIONS:
+        return Completion("", finish_reason="error" if answer.get("error") else UNFINISHED)
     return None
 
 
-def _at(value: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        value = mapping(value).get(name)
+_PREDICTION = frozenset({"id", "input", "output", "status", "version"})
+"""Fields of a prediction of Replicate's."""
+_UNFINISHED_PREDICTIONS = ("aborted", "canceled", "failed", "processing", "starting")
+
+
+def _at(value: Any, path: str) -> Any:
+    """What is at a path of names and of places in lists; None if there is nothing."""
+    for name in path.split("."):
+        if name == "0":
+            value = value[0] if isinstance(value, list) and value else None
+        else:
+            value = mapping(value).get(name)
     return value
+
+
+def _has(value: Any, path: str) -> bool:
+    """Whether the last name of a path is there, although it may hold nothing."""
+    parent, _, name = path.rpartition(".")
+    return name in mapping(_at(value, parent) if parent else value)
 
 
 def _block_text(block: Any) -> str:
@@ -163,14 +271,18 @@ def _delta(chunk: Mapping[str, Any]) -> Delta | None:
     return Delta(finish_reason="error") if _is_error(chunk) else _other_delta(chunk)
 
 
+_LLAMA_CPP = frozenset({"generation_settings", "id_slot", "slot_id", "stop_type", "tokens"})
+"""Fields of a chunk of llama.cpp's own."""
+
+
 def _other_delta(chunk: Mapping[str, Any]) -> Delta | None:
     """A chunk of Cohere's, Bedrock's, Text Generation Inference's, llama.cpp's or LangChain's."""
     kind = str(chunk.get("type"))
     inner = mapping(chunk.get("delta"))
     if kind in ("content-delta", "message-start", "message-end") and "delta" in chunk:
-        return _piece(_at(inner, ("message", "content", "text")), inner.get("finish_reason"))
+        return _piece(_at(inner, "message.content.text"), inner.get("finish_reason"))
     if isinstance(chunk.get("contentBlockDelta"), Mapping):
-        return _piece(_at(chunk, ("contentBlockDelta", "delta", "text")), None)
+        return _piece(_at(chunk, "contentBlockDelta.delta.text"), None)
     if isinstance(chunk.get("messageStop"), Mapping):
         return _piece("", chunk["messageStop"].get("stopReason"))
     if len(chunk) == 1 and str(next(iter(chunk))).endswith("Exception"):
@@ -178,13 +290,39 @@ def _other_delta(chunk: Mapping[str, Any]) -> Delta | None:
     if isinstance(chunk.get("token"), Mapping) and "generated_text" in chunk:
         reason = mapping(chunk.get("details")).get("finish_reason")
         return _piece(chunk["token"].get("text"), reason)
-    if isinstance(chunk.get("stop"), bool) and {"content", "id_slot"} <= chunk.keys():
+    if isinstance(chunk.get("stop"), bool) and "content" in chunk and chunk.keys() & _LLAMA_CPP:
         return _piece(chunk["content"], chunk.get("stop_type") if chunk["stop"] else None)
+    if kind == "text-delta" and isinstance(chunk.get("delta"), str) and "id" in chunk:  # AI SDK
+        return _piece(chunk["delta"], None)
+    if kind == "finish" and (len(chunk) == 1 or is_finish_reason(chunk.get("finishReason"))):
+        return _piece("", chunk.get("finishReason", "stop"))
+    if kind == "error" and isinstance(chunk.get("errorText"), str):
+        return Delta(finish_reason="error")
+    if isinstance(inner_event := chunk.get("data"), Mapping) and _is_named_chunk(inner_event):
+        return _delta(inner_event)
+    if chunk.get("object") == "thread.message.delta":
+        blocks = mappings(_at(chunk, "delta.content"))
+        return _piece("".join(str(_at(block, "text.value") or "") for block in blocks), None)
+    if chunk.get("object") == "thread.run":
+        status = chunk.get("status")
+        return _piece("", status if status in _RUN_ENDS else None)
     if kind.endswith("MessageChunk") and "response_metadata" in chunk:
         metadata = mapping(chunk["response_metadata"])
         reasons = (metadata.get(name) for name in ("finish_reason", "stop_reason", "done_reason"))
         return _piece(chunk.get("content"), next((r for r in reasons if r is not None), None))
     return None
+
+
+_RUN_ENDS = ("cancelled", "completed", "expired", "failed", "incomplete")
+
+
+def _is_named_chunk(event: Mapping[str, Any]) -> bool:
+    """Whether an event that another one wraps is unmistakably a provider's."""
+    return event.get("object") in (
+        "chat.completion.chunk",
+        "thread.message.delta",
+        "thread.run",
+    ) or bool(_RESPONSE_EVENT.match(str(event.get("type"))))
 
 
 def _piece(text: Any, reason: Any) -> Delta:

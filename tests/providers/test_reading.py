@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from semcache import SemanticCache
 from semcache.engine.record import StoragePolicy
-from semcache.providers.reading import read_answer, read_stream
+from semcache.providers.reading import read_answer, read_stream, read_value
 from semcache.types import Completion
 
 JSON = dict[str, Any]
@@ -185,6 +188,132 @@ def test_an_applications_own_value_is_stored(answer: JSON) -> None:
     """Although it has a field that some provider's answers have, too."""
     assert read_answer(answer) is None
     assert read_stream([answer]).finish_reason is None
+
+
+CUT_OFF = chat(choice("x", "length"))
+
+OTHERS: dict[str, tuple[bool, Any]] = {
+    "cohere v1": (True, {"text": "x", "generation_id": "g", "finish_reason": "COMPLETE"}),
+    "cohere v1 cut": (False, {"text": "x", "generation_id": "g", "finish_reason": "MAX_TOKENS"}),
+    "cohere calls a tool": (
+        False,
+        {"message": {"tool_calls": [{"id": "a"}]}, "finish_reason": "TOOL_CALL"},
+    ),
+    "titan": (True, {"results": [{"outputText": "x", "completionReason": "FINISH"}]}),
+    "titan cut": (False, {"results": [{"outputText": "x", "completionReason": "LENGTH"}]}),
+    "llama on bedrock cut": (
+        False,
+        {"generation": "x", "generation_token_count": 3, "stop_reason": "length"},
+    ),
+    "mistral on bedrock cut": (False, {"outputs": [{"text": "x", "stop_reason": "length"}]}),
+    "watsonx cut": (False, {"results": [{"generated_text": "x", "stop_reason": "max_tokens"}]}),
+    "dashscope": (True, {"output": {"text": "x", "finish_reason": "stop"}, "request_id": "r"}),
+    "dashscope cut": (False, {"output": {"text": "x", "finish_reason": "length"}}),
+    "dashscope's message cut": (
+        False,
+        {"output": {"choices": [{"finish_reason": "length", "message": {"content": "x"}}]}},
+    ),
+    "text generation inference": (True, [{"generated_text": "x"}]),
+    "text generation inference cut": (
+        False,
+        [{"generated_text": "x", "details": {"finish_reason": "length"}}],
+    ),
+    "replicate": (
+        True,
+        {"id": "x", "version": "v", "input": {}, "output": ["x"], "status": "succeeded"},
+    ),
+    "replicate has begun": (
+        False,
+        {"id": "x", "version": "v", "input": {}, "output": None, "status": "starting"},
+    ),
+    "hugging face loads": (False, {"error": "Model is loading", "estimated_time": 20.0}),
+    "google's list of errors": (False, [{"error": {"code": 429, "message": "x"}}]),
+    "langchain on bedrock": (
+        False,
+        {"content": "x", "response_metadata": {"stopReason": ["max_tokens"]}, "type": "ai"},
+    ),
+    "langchain's own form": (
+        False,
+        {
+            "lc": 1,
+            "type": "constructor",
+            "kwargs": {"content": "x", "response_metadata": {"finish_reason": "length"}},
+        },
+    ),
+    "responses cut in silence": (
+        False,
+        {**response("completed", TEXT), "max_output_tokens": 5, "usage": {"output_tokens": 5}},
+    ),
+    "beside its time": (True, {"raw": chat(choice("x", "stop")), "ms": 12}),
+    "beside its time, cut": (False, {"raw": CUT_OFF, "ms": 12}),
+    "among several, cut": (False, [chat(choice("x", "stop")), CUT_OFF]),
+    "own invoice": (True, {"status": "incomplete", "output": [{"type": "function_call"}]}),
+    "own job": (True, {"status": "pending", "output": [{"content": [TEXT]}]}),
+    "own message": (True, {"type": "message", "content": [{"type": "text"}], "usage": {"s": 2}}),
+    "own race": (True, {"message": {"content": "x"}, "finish_reason": "crash"}),
+    "own laboratory": (True, {"generated_text": "x", "details": {"finish_reason": "n/a"}}),
+    "own explanation": (True, {"error": {"message": "KeyError"}, "type": "explanation"}),
+}
+
+
+@pytest.mark.parametrize(("whole", "value"), OTHERS.values(), ids=OTHERS)
+def test_answers_of_other_providers_and_what_looks_like_them(whole: bool, value: Any) -> None:
+    """A value of any form, as it would be stored."""
+    assert stored(read_value(value)) is whole
+
+
+def sse(*chunks: JSON | str) -> list[str]:
+    return [f"data: {c if isinstance(c, str) else json.dumps(c)}\n\n" for c in chunks]
+
+
+LLAMA = {"index": 0, "content": "x", "tokens": [1], "stop": False}
+DELTA = {"type": "text-delta", "id": "0", "delta": "x"}
+RUN_TEXT = {
+    "data": {"object": "thread.message.delta", "delta": {"content": [{"text": {"value": "x"}}]}}
+}
+OTHER_STREAMS: dict[str, tuple[bool, list[Any]]] = {
+    "server-sent events": (True, sse(piece("x"), piece("", "stop"), "[DONE]")),
+    "server-sent events cut": (False, sse(piece("x"), piece("", "length"), "[DONE]")),
+    "server-sent events broken": (False, [c.encode() for c in sse(piece("x"))]),
+    "server-sent events of one's own": (True, sse({"progress": 1}, {"text": "x"})),
+    "llama.cpp": (True, [LLAMA, {**LLAMA, "stop": True, "stop_type": "eos"}]),
+    "llama.cpp cut": (False, [LLAMA, {**LLAMA, "stop": True, "stop_type": "limit"}]),
+    "llama.cpp broken": (False, [LLAMA]),
+    "ai sdk": (True, [{"type": "start"}, DELTA, {"type": "finish"}]),
+    "ai sdk cut": (False, [DELTA, {"type": "finish", "finishReason": "length"}]),
+    "ai sdk failed": (False, [DELTA, {"type": "error", "errorText": "x"}]),
+    "wrapped": (True, [{"event": "chunk", "data": piece("x", "stop")}]),
+    "wrapped, broken": (False, [{"event": "chunk", "data": piece("x")}]),
+    "a run of an assistant": (
+        True,
+        [RUN_TEXT, {"data": {"object": "thread.run", "status": "completed"}}],
+    ),
+    "a run of an assistant cut": (
+        False,
+        [{"data": {"object": "thread.run", "status": "incomplete"}}],
+    ),
+}
+
+
+@pytest.mark.parametrize(("whole", "chunks"), OTHER_STREAMS.values(), ids=OTHER_STREAMS)
+def test_streams_of_other_forms(whole: bool, chunks: list[Any]) -> None:
+    """Likewise."""
+    assert stored(read_stream(chunks)) is whole
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_a_stream_passed_on_as_server_sent_events(cache: SemanticCache, reason: str) -> None:
+    """Stored if it is whole, and replayed as it was."""
+    pieces = sse(piece("x"), piece("", reason), "[DONE]")
+    calls: list[str] = []
+
+    @cache.cached
+    def ask(prompt: str) -> Iterator[str]:
+        calls.append(prompt)
+        yield from pieces
+
+    assert list(ask("q")) == list(ask("q")) == pieces
+    assert len(calls) == (1 if reason == "stop" else 2)
 
 
 ANTHROPIC = [

@@ -29,6 +29,7 @@ for explicit operations (opening, deleting, re-embedding) that fail.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -200,8 +201,16 @@ class RouteExhaustedError(SemcacheError):
     ) -> None:
         self.attempts = tuple(attempts)
         self.retry_after = retry_after
-        summary = "; ".join(map(_attempt_summary, self.attempts[-4:]))
+        summary = "; ".join(_summaries(self.attempts)[-4:])
         super().__init__(f"{reason} {summary}" if summary else reason)
+
+
+def _summaries(attempts: Sequence[AttemptReport]) -> list[str]:
+    """A text for each attempt; one for several in a row that failed in the same way."""
+    return [
+        text if (times := len(list(same))) == 1 else f"{text} ({times} times)"
+        for text, same in groupby(map(_attempt_summary, attempts))
+    ]
 
 
 def _attempt_summary(attempt: AttemptReport) -> str:

@@ -16,6 +16,8 @@ from semcache.verification.labels import label_of
 from semcache.verification.memory import POLICY, learned_bound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from semcache.backends.base import Backend
     from semcache.embedders.base import Embedder
     from semcache.types import Entry, Query, ServedHit
@@ -86,7 +88,7 @@ class ScopeSummary:
 
     Attributes:
         entry_id: one of its entries.
-        entries: how many of the namespace's newest 1,000 entries are in this scope.
+        entries: how many of the cache's newest 1,000 entries are in this scope.
         params: the parameters of that entry's request, shortened.
     """
 
@@ -96,17 +98,34 @@ class ScopeSummary:
     params: dict[str, str]
 
 
-def other_scopes(backend: Backend, query: Query, limit: int = 5) -> list[ScopeSummary]:
-    """Other scopes of a request's namespace, those with the most of the newest entries first.
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What is stored for other scopes than that of a lookup, among the newest entries.
+
+    Attributes:
+        same_question: entries for the same question.
+        scopes: the scopes of the namespace, those with the most entries first.
+    """
+
+    same_question: list[Entry]
+    scopes: list[ScopeSummary]
+
+
+def elsewhere(backend: Backend, query: Query) -> Elsewhere:
+    """What the newest 1,000 entries of the cache hold for other scopes.
 
     Raises:
         StoreError: the backend cannot be read.
     """
-    newest = backend.catalogue.select(
-        Selection(namespace=query.request.namespace), limit=_NEWEST_ENTRIES
-    )
+    newest = backend.catalogue.select(Selection(), limit=_NEWEST_ENTRIES)
+    others = [entry for entry in newest if entry.scope != query.scope.digest]
+    same = [e for e in others if e.question == query.question] if query.question else []
+    own = [entry for entry in others if entry.namespace == query.request.namespace]
+    return Elsewhere(same[:3], _scopes(backend, own))
+
+
+def _scopes(backend: Backend, newest: Sequence[Entry], limit: int = 5) -> list[ScopeSummary]:
     counts = collections.Counter(entry.scope for entry in newest)
-    counts.pop(query.scope.digest, None)
     examples = {entry.scope: entry for entry in newest}
     shown = [examples[scope] for scope, _ in counts.most_common(limit)]
     details = backend.catalogue.details([entry.id for entry in shown])
@@ -119,18 +138,6 @@ def other_scopes(backend: Backend, query: Query, limit: int = 5) -> list[ScopeSu
         )
         for entry in shown
     ]
-
-
-def same_question(backend: Backend, query: Query, limit: int = 3) -> list[Entry]:
-    """Entries for the same question in other scopes, among the newest 1,000 of the cache.
-
-    Raises:
-        StoreError: the backend cannot be read.
-    """
-    newest = backend.catalogue.select(Selection(), limit=_NEWEST_ENTRIES)
-    scope, question = query.scope.digest, query.question
-    found = [e for e in newest if e.question == question and e.scope != scope]
-    return found[:limit] if question else []
 
 
 def search(

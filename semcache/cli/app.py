@@ -30,6 +30,21 @@ MODULES = {
 """The modules and the commands that each defines."""
 
 
+_PANELS = {
+    "Begin": ("demo", "ask", "providers", "config"),
+    "Look": ("stats", "list", "show", "search", "explain"),
+    "Improve": ("replay", "review", "tune", "warm"),
+    "Keep in order": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
+    "Move": ("export", "import", "backup", "restore"),
+    "Run": ("batch", "webhooks"),
+}
+"""The commands as the help groups them."""
+
+
+def _panel(name: str) -> str:
+    return next(panel for panel, names in _PANELS.items() if name in names)
+
+
 def _version(requested: bool) -> None:
     if requested:
         from importlib.metadata import version
@@ -61,6 +76,8 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
         wanted = first & set(names) if first and first <= _all_names() else set(names)
         if wanted:
             _add(app, module, wanted)
+    order = [name for names in _PANELS.values() for name in names]
+    app.registered_commands.sort(key=lambda command: order.index(command.name or ""))
     return app
 
 
@@ -72,7 +89,7 @@ def _add(app: typer.Typer, module: str, wanted: set[str]) -> None:
     for command in import_module(f"semcache.cli.{module}").COMMANDS:
         name = command.__name__.rstrip("_")
         if name in wanted:
-            app.command(name=name, cls=_Command)(command)
+            app.command(name=name, cls=_Command, rich_help_panel=_panel(name))(command)
 
 
 _UsageError: Any = typer.BadParameter.__base__

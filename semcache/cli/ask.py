@@ -168,9 +168,10 @@ def providers(cache: CachePath = None, as_json: AsJson = False) -> None:
 
 
 def _show(rows: list[dict[str, Any]], routes: list[dict[str, Any]]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("provider", "address", "key", "model", "$/M tokens in, out", "limits", "breaker")
+    address = Column("address", overflow="fold")
+    table = Table("provider", address, "key", "model", "$/M tokens in, out", "limits", "breaker")
     for row in rows:
         price = row["usd_per_million_tokens"]
         limits = [

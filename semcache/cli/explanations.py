@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +94,9 @@ def print_explanation(explanation: Explanation) -> None:
     out = console()
     query, decision = explanation.query, explanation.decision
     out.print(f"[bold]question[/]   {escape(query.question or '(none)')}")
-    parts = ", ".join(f"{k}={short(json.dumps(v), 60)}" for k, v in query.scope.parts.items())
+    parts = ", ".join(
+        f"{k}={short(json.dumps(v), 60)}" for k, v in _readable(query.scope.parts).items()
+    )
     out.print(f"[bold]scope[/]      {query.scope.digest.hex()[:16]}…  {escape(parts)}")
     exact = "no entry" if explanation.exact is None else f"entry {explanation.exact.id}"
     out.print(f"[bold]exact tier[/] {query.exact_key.hex()[:16]}…  {exact}")
@@ -116,6 +118,19 @@ def print_explanation(explanation: Explanation) -> None:
             f"[bold yellow]MISS[/]       {decision.reason}: "
             + escape(detail or MISS_REASONS.get(decision.reason, ""))
         )
+
+
+def _readable(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a scope, as people name them."""
+    params = parts.get("params")
+    if not isinstance(params, Mapping):
+        return dict(parts)
+    return {**parts, "params": _of_a_function(params)}
+
+
+def _of_a_function(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a decorated function's request, without the digest of its code."""
+    return {k.removeprefix("@"): v for k, v in params.items() if k != "@version"}
 
 
 def print_same_question(entries: Sequence[Entry]) -> None:
@@ -142,7 +157,7 @@ def print_other_scopes(others: Sequence[ScopeSummary]) -> None:
     for one in others:
         name = "entry" if one.entries == 1 else "entries"
         parts = [f"model {one.model}" if one.model else "no model"]
-        parts += [f"{key}={value}" for key, value in one.params.items()]
+        parts += [f"{key}={value}" for key, value in _of_a_function(one.params).items()]
         out.print(
             f"  {one.entries} {name}: {escape(short(', '.join(parts), 90))}; look there with "
             f"--like {one.entry_id}"

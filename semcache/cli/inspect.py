@@ -43,7 +43,6 @@ from semcache.types import Selection
 
 if TYPE_CHECKING:
     from semcache.telemetry.stats import Stats
-    from semcache.types import Entry
 
 
 def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
@@ -346,24 +345,22 @@ def explain(
             key = keys.exact_key(scope.digest, query.question)
             query = type(query)(query.request, key, scope, query.question)
         explanation = semantic_cache.explain_query(query)
-    others: list[inspection.ScopeSummary] = []
-    elsewhere: list[Entry] = []
+    found = inspection.Elsewhere([], [])
     if explanation.exact is None:
         with open_existing(cache) as backend:
-            elsewhere = inspection.same_question(backend, query)
-            if not explanation.neighbours:
-                others = inspection.other_scopes(backend, query)
+            found = inspection.elsewhere(backend, query)
+    others = [] if explanation.neighbours else found.scopes
     if as_json:
         print_json(
             {
                 **explanation_json(explanation),
-                "same_question": [entry_json(entry) for entry in elsewhere],
+                "same_question": [entry_json(entry) for entry in found.same_question],
                 "other_scopes": [asdict(one) for one in others],
             }
         )
     else:
         print_explanation(explanation)
-        print_same_question(elsewhere)
+        print_same_question(found.same_question)
         print_other_scopes(others)
 
 

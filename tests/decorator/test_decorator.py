@@ -760,7 +760,7 @@ def test_a_chunk_that_its_reader_changes_is_replayed_as_it_was(cache: SemanticCa
         {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]},
         {"choices": [{"message": {"content": "x", "refusal": "no"}, "finish_reason": "stop"}]},
         {"object": "response", "status": "incomplete", "output": []},
-        {"status": "completed", "output": [{"type": "function_call"}]},
+        {"id": "r", "status": "completed", "output": [{"type": "function_call"}]},
         {"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "MAX_TOKENS"}]},
         {"message": {"content": "x"}, "done_reason": "length"},
         {"content": [{"type": "text", "text": "x"}], "stop_reason": "pause_turn"},
@@ -783,7 +783,11 @@ def test_no_providers_unfinished_answer_is_kept(cache: SemanticCache, answer: An
     "answer",
     [
         {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]},
-        {"status": "completed", "output": [{"content": [{"type": "output_text", "text": "x"}]}]},
+        {
+            "id": "r",
+            "status": "completed",
+            "output": [{"content": [{"type": "output_text", "text": "x"}]}],
+        },
         {"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}]},
         {"message": {"content": "x"}, "done_reason": "stop"},
         {"content": [{"type": "text", "text": "x"}], "stop_reason": "end_turn"},

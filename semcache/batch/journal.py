@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from semcache.errors import ConfigError
+from semcache.private_files import open_to_write
 
 _BLOCK = 65_536
 
@@ -95,8 +96,8 @@ class Journal:
         except BaseException:
             os.close(self._lock)
             raise
-        self._out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._failed = os.open(self.failures, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._out = open_to_write(target, os.O_APPEND)
+        self._failed = open_to_write(self.failures, os.O_APPEND)
 
     def _prepare(
         self,
@@ -226,7 +227,7 @@ def _open_locked(path: Path) -> int:
     Raises:
         ConfigError: another run holds the lock.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    file = open_to_write(path, os.O_RDWR)
     if sys.platform != "win32":
         import fcntl
 

@@ -24,6 +24,7 @@ from semcache.cli.common import (
     progress,
 )
 from semcache.errors import RequestError
+from semcache.private_files import text_to_write
 from semcache.types import Selection
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def export(
     selection = Selection(namespace, model, tag)
     with open_existing(cache) as backend, progress("exporting") as bar:
         total = backend.catalogue.count(selection)
-        out = sys.stdout if str(file) == "-" else file.open("w", encoding="utf-8")
+        out = sys.stdout if str(file) == "-" else text_to_write(file)
         try:
             for count, line in enumerate(export_lines(backend, selection)):
                 out.write(line + "\n")

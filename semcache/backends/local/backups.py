@@ -17,6 +17,7 @@ from semcache.backends.local.sqlite.database import read_only
 from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION
 from semcache.backends.local.sqlite.recovery import damaged
 from semcache.errors import ConfigError, StoreError, StoreVersionError
+from semcache.private_files import create, make_directory, mode_of
 
 _PAGES = 1000
 """Pages copied per step."""
@@ -40,7 +41,7 @@ def backup(directory: Path, to: Path, progress: Progress) -> int:
         raise ConfigError(f"{to} holds a cache already. Give a directory without one.")
     created = not to.exists()
     try:
-        to.mkdir(parents=True, exist_ok=True)
+        make_directory(to, mode_of(source))
     except OSError as error:
         raise StoreError(f"Cannot create {to}: {error.strerror}.") from error
     try:
@@ -135,11 +136,12 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
         progress(total - remaining, total)
 
     try:
+        create(target, mode_of(source))
         reader, writer = sqlite3.connect(source), sqlite3.connect(target, timeout=30)
         try:
             reader.backup(writer, pages=_PAGES, progress=on_step)
         finally:
             reader.close()
             writer.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StoreError(f"Cannot copy {source} to {target}: {error}.") from error

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
+from semcache.backends.local.files import DATABASE, LEASES, SNAPSHOT
 from semcache.backends.local.sqlite.store import SQLiteStore
 from semcache.backends.vectors import FORMS, Form
 from semcache.errors import ConfigError
+from semcache.private_files import FILE_MODE, GROUP_FILE_MODE, warnings_about
 
-DATABASE: Final = "semcache.db"
-SNAPSHOT: Final = "semcache.index"
-LEASES: Final = "semcache-leases.db"
+logger = logging.getLogger("semcache")
+
+__all__ = ["DATABASE", "LEASES", "SNAPSHOT", "LocalOptions", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class LocalOptions:
             None means the default of 8,192.
         index_in_background: whether large indexes are built in the background. False builds them
             inside the call that makes them due, so that equal runs give equal hits.
+        share_with_group: whether the user's group may use a cache that is created; otherwise only
+            the user may. The permissions of an existing cache stay as they are.
 
     Raises:
         ConfigError: a value is wrong.
@@ -36,6 +40,7 @@ class LocalOptions:
     busy_timeout: float = 5.0
     exact_below: int | None = None
     index_in_background: bool = True
+    share_with_group: bool = False
 
     def __post_init__(self) -> None:
         if self.vectors not in FORMS:
@@ -65,4 +70,25 @@ def open_store(
             f"There is no cache in {directory} (no {DATABASE}). Give the directory of a cache with "
             "--cache PATH or SEMCACHE_PATH."
         )
-    return SQLiteStore(database, busy_timeout=options.busy_timeout, vectors=options.vectors)
+    store = SQLiteStore(
+        database,
+        busy_timeout=options.busy_timeout,
+        vectors=options.vectors,
+        file_mode=GROUP_FILE_MODE if options.share_with_group else FILE_MODE,
+    )
+    _warn(directory, database)
+    return store
+
+
+_warned: set[Path] = set()
+
+
+def _warn(directory: Path, database: Path) -> None:
+    """Warn, once in a process, of a cache that other users of the machine can read or change."""
+    if directory not in _warned and (found := warnings_about(directory, database)):
+        _warned.add(directory)
+        logger.warning(
+            "the cache %s is open to others: %s; chmod 700 the directory, or use another one",
+            directory,
+            " and ".join(found),
+        )

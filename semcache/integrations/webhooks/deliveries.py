@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from semcache.errors import StoreError
+from semcache.private_files import create, make_directory
 
 HANDLING = 60.0
 """Seconds after which a delivery that was begun but never finished may be handled again."""
@@ -24,7 +25,8 @@ class Deliveries:
         self._path = path
         self._lock = threading.Lock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
+            create(path)
             db = sqlite3.connect(path, timeout=5.0, check_same_thread=False, isolation_level=None)
             try:
                 db.execute("PRAGMA journal_mode=WAL")

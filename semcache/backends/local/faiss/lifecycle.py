@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semcache.backends.local.base import Store
+from semcache.backends.local.files import mode_beside
+from semcache.private_files import opener
 
 if TYPE_CHECKING:
     import numpy as np
@@ -293,7 +295,8 @@ def _file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
     try:
         import fcntl
 
-        file = open(f"{path}.lock", "ab")  # noqa: SIM115 - closed below in every case
+        own = opener(mode_beside(path))
+        file = open(f"{path}.lock", "ab", opener=own)  # noqa: SIM115 - closed below in every case
     except (ImportError, OSError):
         yield True
         return

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semcache.backends.local.faiss.segment import Arrays, Segment
+from semcache.backends.local.files import mode_beside
+from semcache.private_files import opener
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,10 +80,9 @@ def write(path: Path, facts: SnapshotInfo, plan: Plan) -> None:
     Raises:
         OSError: it cannot be written; an earlier snapshot is left untouched.
     """
-    # Not `tempfile`, whose files only their owner may read: the database may be shared.
     name = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     try:
-        with open(name, "xb") as file:
+        with open(name, "xb", opener=opener(mode_beside(path))) as file:
             file.write(bytes(_PAGE))
             shapes, crc = {}, 0
             for array, shape, chunks in _parts(plan):

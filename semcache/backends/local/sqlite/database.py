@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION, migrate
 from semcache.errors import ReadOnlyError, StoreError
+from semcache.private_files import FILE_MODE, create, make_directory
 
 logger = logging.getLogger("semcache")
 
@@ -91,19 +92,29 @@ def _uri(path: Path) -> str:
     return f"file:{quote(str(path.absolute()))}"
 
 
+class Opening(TypedDict, total=False):
+    """Options of opening a file; see `Database`."""
+
+    busy_timeout: float
+    file_mode: int
+
+
 class Database:
     """A SQLite file in WAL mode, migrated to the current schema.
 
     Args:
         path: the file; created, with its directory, if it is missing.
         busy_timeout: how many seconds to wait for another process's write.
+        file_mode: permissions of a file that is created.
 
     Raises:
         StoreError: the file cannot be created, opened or read, or is not the database of a cache.
         StoreVersionError: a newer semcache wrote the file.
     """
 
-    def __init__(self, path: str | Path, *, busy_timeout: float = 5.0) -> None:
+    def __init__(
+        self, path: str | Path, *, busy_timeout: float = 5.0, file_mode: int = FILE_MODE
+    ) -> None:
         self.path = Path(path)
         self._busy_timeout = busy_timeout
         self._local = threading.local()
@@ -111,10 +122,12 @@ class Database:
         self._timeout_reduced = False
         self._closed = False
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path.parent, file_mode)
+            with suppress(PermissionError):  # which SQLite reports
+                create(self.path, file_mode)
         except OSError as error:
             raise StoreError(
-                f"Cannot create the cache directory {self.path.parent}: {error.strerror}. "
+                f"Cannot create {error.filename or self.path}: {error.strerror}. "
                 "Give a directory that this user can write to."
             ) from error
         self._mode: str | None = None

@@ -19,11 +19,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semcache.backends.local.files import mode_beside
 from semcache.backends.local.sqlite.database import ForkLock, abandon
 from semcache.errors import StoreError
+from semcache.private_files import create
 from semcache.types import LeaseHolder
 
 if TYPE_CHECKING:
@@ -232,6 +235,8 @@ class SQLiteLeases:
             self._connection.close()  # the file was deleted, and others may use a new one by now
             self._connection = None
         if self._connection is None:
+            with suppress(OSError):
+                create(Path(self._path), mode_beside(Path(self._path)))
             connection = sqlite3.connect(
                 self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )

@@ -22,6 +22,7 @@ from semcache.backends.local.sqlite.pages import Value, leaf_rows
 from semcache.backends.local.sqlite.store import SQLiteStore
 from semcache.backends.local.sqlite.store_maintenance import NEW_ID
 from semcache.errors import StoreError
+from semcache.private_files import create, mode_of
 
 _TABLES = {
     "entries": "id",
@@ -97,8 +98,9 @@ def recover(
         _remove(copy, new)
         for suffix in _SUFFIXES[:2]:
             if Path(f"{path}{suffix}").exists():
+                create(Path(f"{copy}{suffix}"), mode_of(path))
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-        SQLiteStore(new).close()
+        SQLiteStore(new, file_mode=mode_of(path)).close()
         recovery = _Recovery(copy, new, progress, known)
         recovery.run()
         for suffix in _SUFFIXES:

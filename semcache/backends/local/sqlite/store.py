@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from semcache.backends.base import EntryDetails, GroupSize, Order, Totals
 from semcache.backends.local.sqlite.ledger import LedgerTables
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from semcache.backends.local.sqlite.database import Opening
     from semcache.types import Vector
 
 _GET_EXACT = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE exact_key = ?"
@@ -87,9 +88,8 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
     """A `Store` in one file, together with its `Ledger`, `CounterStore` and `Metadata`.
 
     Args:
-        path: the file; created, with its directory, if it is missing.
-        busy_timeout: how many seconds to wait for another process's write.
         vectors: how new vectors are encoded; see `semcache.backends.vectors`.
+        opening: as of `Database`.
 
     Raises:
         StoreError: the file cannot be created, opened or read, or is not the database of a cache.
@@ -97,11 +97,11 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
     """
 
     def __init__(
-        self, path: str | Path, *, busy_timeout: float = 5.0, vectors: Form = "float32"
+        self, path: str | Path, *, vectors: Form = "float32", **opening: Unpack[Opening]
     ) -> None:
         self._form = vectors
         self._known_indexes: set[str] = set()
-        super().__init__(path, busy_timeout=busy_timeout)
+        super().__init__(path, **opening)
 
     # ----------------------------------------------------------------------- reading
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from semcache.credentials import masked, masked_text
 from semcache.errors import RequestError, SemcacheError
 from semcache.keys.parse import request
 from semcache.providers import openai_chat
@@ -121,8 +122,15 @@ def failure_line(number: int, text: bytes, error: BaseException) -> bytes:
         "status": getattr(error, "status", None),
         "retryable": isinstance(error, SemcacheError) and not isinstance(error, RequestError),
     }
-    failed_line = text.decode(errors="replace").strip()
-    return _encoded({"line": number, "error": details, "input": failed_line})
+    return _encoded({"line": number, "error": details, "input": _without_credentials(text)})
+
+
+def _without_credentials(text: bytes) -> str:
+    line = text.decode(errors="replace").strip()
+    try:
+        return json.dumps(masked(json.loads(line)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return masked_text(line)
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from semcache.cli.common import MISS_REASONS, console, entry_json, short
+from semcache.credentials import masked
 
 if TYPE_CHECKING:
     from semcache.engine.explain import Explanation
@@ -21,7 +22,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
     return {
         "question": query.question,
         "exact_key": query.exact_key.hex(),
-        "scope": {"digest": query.scope.digest.hex(), "parts": query.scope.parts},
+        "scope": {"digest": query.scope.digest.hex(), "parts": masked(query.scope.parts)},
         "exact_entry": None if explanation.exact is None else explanation.exact.id,
         "policy": explanation.policy,
         "candidates": [
@@ -122,6 +123,7 @@ def print_explanation(explanation: Explanation) -> None:
 
 def _readable(parts: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a scope, as people name them."""
+    parts = masked(parts)
     params = parts.get("params")
     if not isinstance(params, Mapping):
         return dict(parts)

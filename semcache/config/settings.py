@@ -341,5 +341,5 @@ def _masked(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "***"
     if isinstance(value, str):
-        return re.sub(r"//[^/@]*@", "//***@", value)  # a password in a URL
+        return re.sub(r"//[^/?#]*@", "//***@", value)  # a password in a URL, which may hold an @
     return str(value) if isinstance(value, Path) else value

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from semcache.credentials import HIDDEN, masked_text
 from semcache.embedders.base import CheckedEmbedder
 from semcache.embedders.vectors import unit_rows
 from semcache.errors import EmbedderError
@@ -51,6 +52,7 @@ class RemoteEmbedder(CheckedEmbedder):
     ) -> None:
         self._model = model
         self._url = base_url.rstrip("/") + "/embeddings"
+        self._key = api_key or None
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = client or httpx.Client(timeout=timeout)
         self.fingerprint = f"remote/{model}/{dimension}"
@@ -73,14 +75,21 @@ class RemoteEmbedder(CheckedEmbedder):
             response = self._client.post(
                 self._url, json={"model": self._model, "input": texts}, headers=self._headers
             )
-            response.raise_for_status()
-            data: list[dict[str, Any]] = response.json()["data"]
-            return [row["embedding"] for row in sorted(data, key=lambda row: row["index"])]
-        except httpx.HTTPStatusError as error:
-            raise EmbedderError(
-                f"{self._url} returned {error.response.status_code}: {error.response.text[:300]}"
-            ) from None
+            if response.is_success:
+                data: list[dict[str, Any]] = response.json()["data"]
+                return [row["embedding"] for row in sorted(data, key=lambda row: row["index"])]
+            problem = f"returned {response.status_code}: {response.text[:300]}"
         except httpx.HTTPError as error:
-            raise EmbedderError(f"{self._url} cannot be reached: {error!r}") from None
+            problem = f"cannot be reached: {error!r}"
         except (KeyError, TypeError, ValueError) as error:
-            raise EmbedderError(f"{self._url} returned no embeddings: {error!r}") from error
+            problem = f"returned no embeddings: {error!r}"
+        # Raised here, so that the error has no context, which may hold the key or a password.
+        raise EmbedderError(f"{self._shown_url} {masked_text(self._without_key(problem))}")
+
+    @property
+    def _shown_url(self) -> str:
+        return masked_text(self._url)
+
+    def _without_key(self, text: str) -> str:
+        """What a server says, which may repeat the key that it was sent."""
+        return text if self._key is None else text.replace(self._key, HIDDEN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from semcache.credentials import masked, masked_text
 from semcache.types import (
     MediaPart,
     Message,
@@ -19,15 +20,18 @@ _CHARS = 2_000
 
 
 def request_summary(request: Request) -> dict[str, Any]:
-    """Parameters, number of tools, shortened messages; {} for a plain question without either."""
+    """Parameters, number of tools, shortened messages; {} for a plain question without either.
+
+    What looks like a credential is left out.
+    """
     summary: dict[str, Any] = {}
     if request.params:
-        summary["params"] = {k: _short(repr(v)) for k, v in request.params.items()}
+        summary["params"] = {k: _short(repr(masked(v, k))) for k, v in request.params.items()}
     if request.tools is not None:
         summary["tools"] = len(request.tools) if hasattr(request.tools, "__len__") else 1
     if len(request.messages) > 1 or request.messages[0].role != "user":
         summary["messages"] = [
-            {"role": m.role, "text": _short(message_text(m))} for m in request.messages
+            {"role": m.role, "text": masked_text(_short(message_text(m)))} for m in request.messages
         ]
     return summary
 

@@ -79,7 +79,8 @@ class Request:
             "system".
         model: the requested model; "" if the caller names none.
         namespace: the caller's partition (a tenant, an application).
-        params: sampling parameters and anything else that changes the answer, by name.
+        params: sampling parameters and anything else that changes the answer, by name; not in its
+            repr, because there may be a credential among them.
         tools: tool definitions, in the provider's format.
         response_format: the format of the answer, in the provider's terms.
         tags: labels for `invalidate`; they are not part of any key.
@@ -89,8 +90,8 @@ class Request:
     messages: tuple[Message, ...]
     model: str = ""
     namespace: str = "default"
-    params: Mapping[str, JSON] = field(default_factory=dict)
-    tools: JSON = None
+    params: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+    tools: JSON = field(default=None, repr=False)
     response_format: JSON = None
     tags: tuple[str, ...] = ()
     task_type: str | None = None
@@ -106,7 +107,7 @@ class Scope:
     """
 
     digest: bytes
-    parts: Mapping[str, JSON]
+    parts: Mapping[str, JSON] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ The value of a setting comes from the first of these that has it:
 5. for API keys only, their usual names (`OPENAI_API_KEY`, ...) in the environment, then in `.env`;
 6. the default.
 
-Nested values are merged: a provider may have its address in the file and its key in the
-environment. A provider exists if any of its settings is given.
+Nested values are merged. A provider exists if any of its settings is given. A key from the
+environment is not sent to an address from the working directory; see `key_destinations`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from pydantic_settings import (
 
 from semcache.backends.retention import Retention
 from semcache.config.flags import DEFAULTS
+from semcache.config.key_destinations import DIRECTORY, ENVIRONMENT, PROGRAM, diverted_keys
 from semcache.config.sections import (
     BreakerSettings,
     ProviderSettings,
@@ -217,16 +218,43 @@ def load(**values: Any) -> Settings:
         values: settings given by the program itself; they take precedence.
 
     Raises:
-        ConfigError: a value is wrong or a setting unknown; the error lists all problems.
+        ConfigError: a value is wrong or a setting unknown, or a key would be sent to an address
+            that is trusted less than it; the error lists all problems.
     """
     try:
-        return Settings(**values)
+        settings = Settings(**values)
+        if problems := diverted_keys(_by_trust(values)):
+            raise ConfigError(" ".join(problems), problems=problems)
+        return settings
     except ValidationError as error:
         problems = said(error)
         message = "The settings are wrong: " + "; ".join(problems)
         raise ConfigError(message, problems=problems) from None
     except SettingsError as error:
         raise _unparsed(error) from None
+
+
+def _by_trust(values: Mapping[str, Any]) -> list[tuple[str, int, dict[str, Any]]]:
+    """(name, trust, values) of each source, those of the program first."""
+    trusted = {"environment"}
+    if os.environ.get(f"{PREFIX}CONFIG"):
+        trusted.add(str(config_file()))
+    return [
+        ("program", PROGRAM, _flat(_plain(values))),
+        *(
+            (name, ENVIRONMENT if name in trusted else DIRECTORY, _flat(source()))
+            for name, source in _sources(Settings)
+        ),
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Sections as mappings of the settings that were given."""
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in value.model_fields_set}
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return value
 
 
 def _unparsed(error: SettingsError) -> ConfigError:

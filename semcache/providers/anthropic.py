@@ -92,7 +92,7 @@ class Anthropic(base.HTTPProvider):
         price_list: str | None = None,
         version: str = VERSION,
     ) -> None:
-        own = base_url.startswith(ANTHROPIC_URL)
+        own = f"{base_url}/".startswith(f"{ANTHROPIC_URL}/")
         super().__init__(
             name=name,
             base_url=base_url.rstrip("/").removesuffix("/v1"),

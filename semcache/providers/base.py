@@ -116,7 +116,7 @@ class HTTPProvider:
     @property
     def address(self) -> str:
         """The base URL with any credentials in it replaced by `***`, so that it can be shown."""
-        return re.sub(r"//[^/@]*@", "//***@", self.base_url)
+        return re.sub(r"//[^/?#]*@", "//***@", self.base_url)
 
     @property
     def has_key(self) -> bool:

@@ -92,7 +92,7 @@ class Gemini(base.HTTPProvider):
         headers: Mapping[str, str | SecretStr] | None = None,
         price_list: str | None = None,
     ) -> None:
-        own = base_url.startswith(GEMINI_URL)
+        own = f"{base_url}/".startswith(f"{GEMINI_URL}/")
         super().__init__(
             name=name,
             base_url=base_url.rstrip("/").removesuffix("/v1beta"),

@@ -158,7 +158,7 @@ def snapshots(path: Path, told: Connection, rng: random.Random) -> None:
 
 def imports(path: Path, told: Connection, rng: random.Random) -> None:
     """Exports of other caches come in."""
-    from semcache.tools.transfer import export_lines, import_lines
+    from semcache.tools.transfer import ImportOptions, export_lines, import_lines
 
     with tempfile.TemporaryDirectory(dir=path.parent) as other, opened(Path(other)) as source:
         start = rng.randrange(10**9)
@@ -167,13 +167,16 @@ def imports(path: Path, told: Connection, rng: random.Random) -> None:
             put(source, question)
         lines = list(export_lines(backend_of(source)))
     told.send(("ready",))
-    repository = repository_of(opened(path))
+    target = opened(path)
+    repository, metadata = repository_of(target), backend_of(target).metadata
     embedder = FunctionEmbedder(vectors, name="a", dimension=DIMENSION)
     import_lines(
-        lines,
+        lambda: lines,
         repository,
         lambda: embedder,
+        metadata,
         fingerprint=embedder.fingerprint,
+        options=ImportOptions(trust=True),
         progress=lambda done, _: told.send(("put", questions[done - 1])),
     )
     time.sleep(60)

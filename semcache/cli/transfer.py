@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from shutil import copyfileobj
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -62,14 +66,38 @@ def import_(
     file: Annotated[Path, typer.Argument(help="The file to read; - for standard input.")],
     cache: CachePath = None,
     embedder_name: EmbedderName = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Take scopes and vectors as they are in the file. Whoever wrote it can then put "
+            "answers under any question, of any namespace.",
+        ),
+    ] = False,
+    reembed: Annotated[bool, typer.Option("--reembed", help="Embed every question again.")] = False,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", help="Put all entries into this namespace."),
+    ] = None,
+    skip_bad_lines: Annotated[
+        bool,
+        typer.Option("--skip-bad-lines", help="Import the others if some lines cannot be."),
+    ] = False,
 ) -> None:
-    """Store the entries of an export, replacing those for the same requests."""
+    """Store the entries of an export, replacing those for the same requests.
+
+    Lines that this cache has exported itself are taken as they are. Of others, the questions are
+    embedded again, and only scopes that are a namespace and a model are accepted, unless --trust.
+    """
     from semcache.assembly.embedding import choose_embedder
     from semcache.backends.retention import Retention
-    from semcache.tools.transfer import import_lines
+    from semcache.keys.parse import name_of
+    from semcache.tools.transfer import ImportOptions, import_lines
 
-    if str(file) != "-" and not file.exists():
+    if str(file) != "-" and not file.is_file():
         raise RequestError(f"There is no file {file}.")
+    to = None if namespace is None else name_of(namespace, "namespace", "")
+    options = ImportOptions(trust, reembed, to, skip_bad_lines)
     backend = open_backend(location(cache))
     stored_by = backend.embedder  # imported vectors of this embedder are stored unchanged
 
@@ -86,20 +114,45 @@ def import_(
             clock=time.time,
             fault=fault,
         )
-        with progress("importing") as bar:
-            source = sys.stdin if str(file) == "-" else file.open(encoding="utf-8")
-            with source as lines:
-                count = import_lines(
-                    lines,
-                    entries,
-                    chosen,
-                    fingerprint=stored_by,
-                    dimension=int(backend.metadata.meta("dimension") or 0) or None,
-                    progress=bar,
-                )
+        with progress("importing") as bar, _rereadable(file) as source:
+            report = import_lines(
+                lambda: _lines(source),
+                entries,
+                chosen,
+                backend.metadata,
+                fingerprint=stored_by,
+                dimension=int(backend.metadata.meta("dimension") or 0) or None,
+                options=options,
+                progress=bar,
+            )
     finally:
         backend.close()
-    typer.echo(f"imported {count:,} entries")
+    for problem in report.problems:
+        console(stderr=True).print(f"not imported: {problem}", markup=False)
+    typer.echo(f"imported {report.imported:,} entries")
+
+
+@contextmanager
+def _rereadable(file: Path) -> Iterator[IO[bytes]]:
+    """A file that can be read twice; standard input is copied to a temporary one."""
+    if str(file) != "-":
+        with file.open("rb") as source:
+            yield source
+        return
+    with TemporaryFile() as copy:
+        copyfileobj(sys.stdin.buffer, copy)
+        yield copy
+
+
+def _lines(source: IO[bytes]) -> Iterator[str]:
+    """The lines from the start; a byte that is not UTF-8 becomes half of a surrogate pair."""
+    source.seek(0)
+    while line := source.readline(_LONGEST_LINE):
+        yield line.decode("utf-8", "surrogateescape")
+
+
+_LONGEST_LINE = 256 * 1024 * 1024
+"""Bytes of a line that are read at once."""
 
 
 def backup(

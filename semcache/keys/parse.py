@@ -32,7 +32,7 @@ from semcache.types import (
 MAX_PROMPT_CHARS = 8_000_000
 """Maximum length of a request in characters: about twice a context of a million tokens."""
 _LONGEST_NAME = 1000
-"""Longest name, in characters, that is normalised: a long run of accents would take minutes."""
+"""Longest name, in characters: to normalise a long run of accents would take minutes."""
 
 _MESSAGE_KEYS = {
     "role",
@@ -152,26 +152,46 @@ def _check_length(chars: int) -> None:
 
 
 def name_of(value: str | None, what: str, default: str) -> str:
-    """The name of a model, namespace or tag, as it is stored: stripped, and in Unicode NFC.
+    """The name of a model, namespace or tag.
 
-    A name that looks the same selects the same entries, however it was typed.
+    Namespaces and models that look the same must be the same: one with white space around it, or in
+    another form than Unicode NFC, is refused, so that it is neither mistaken for the other nor
+    merged with it. Tags, which only select, are stripped and normalised.
 
     Raises:
-        RequestError: the name is not a string, or is an empty namespace.
+        RequestError: the name is not a string, or not in its normal form, or an empty namespace.
     """
     if value is None:
         return default
     if not isinstance(value, str):
         raise RequestError(f"{what} is a {type(value).__name__}, not a string.")
-    name = valid_text(value, what).strip()
-    if not name.isascii() and len(name) <= _LONGEST_NAME:
-        name = unicodedata.normalize("NFC", name)
+    name = valid_text(value, what)
+    if what == "tag" and len(name) <= _LONGEST_NAME:
+        name = unicodedata.normalize("NFC", name.strip())
+    if name != name.strip() or any(map(_is_control, name[:_LONGEST_NAME])):
+        raise RequestError(
+            f"{what} {name[:100]!r} has white space around it, or control characters in it; "
+            "strip it where it comes from."
+        )
+    if len(name) > _LONGEST_NAME:
+        raise RequestError(
+            f"{what} is {len(name):,} characters long; the limit is {_LONGEST_NAME:,}."
+        )
+    if not name.isascii() and name != unicodedata.normalize("NFC", name):
+        raise RequestError(
+            f"{what} {name[:100]!r} is not in Unicode's form NFC; normalise it where it comes "
+            "from, with unicodedata.normalize('NFC', name)."
+        )
     if what == "namespace" and not name:
         raise RequestError(
             'namespace is an empty string. Leave it out for the namespace "default": an empty '
             "tenant name is more often a bug in the caller than a tenant."
         )
     return name
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Zl", "Zp")
 
 
 def tags_of(tags: Iterable[str]) -> tuple[str, ...]:

@@ -1,22 +1,32 @@
 """Exports entries to JSON Lines and imports them again.
 
-The first line names the format and the embedder that made the vectors; every further line is
-an entry. Vectors are included (base64 of float32), so that a cache with the same embedder
-imports the file without embedding anything; any other cache embeds the questions again.
+The first line names the format and the embedder that made the vectors; every further line is an
+entry, signed with a secret of the cache that wrote it. Whoever can write an export can put an
+answer under any question of any scope, so a line without a signature of this cache is not taken at
+its word: its exact key and, where that is possible, its scope are computed again, and its question
+is embedded again. `trust=True` says that the file is trusted.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
+import math
+import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from semcache.backends.base import Backend, Entries, EntryDetails, Progress
+from semcache.backends.base import Backend, Entries, EntryDetails, Metadata, Progress
 from semcache.embedders.base import Embedder
-from semcache.errors import EmbedderError, RequestError
+from semcache.errors import EmbedderError, ReadOnlyError, RequestError
 from semcache.keys.keys import KEY_VERSION, exact_key
+from semcache.keys.keys import query as query_of
+from semcache.keys.parse import name_of
+from semcache.keys.parse import request as make_request
 from semcache.types import Completion, Entry, NewEntry, Selection, Usage
 
 if TYPE_CHECKING:
@@ -24,21 +34,44 @@ if TYPE_CHECKING:
 
 FORMAT = "semcache-export-1"
 _PAGE = 500
+_SECRET = "export_secret"
+_MAX_CHARS = 64 * 1024 * 1024
+"""Characters of the longest line that is read."""
 
 EmbedderOf = Callable[[], Embedder]
 
 
 def export_lines(backend: Backend, selection: Selection = Selection()) -> Iterator[str]:
     """Yield the lines of an export without line ends, oldest entry first."""
-    catalogue = backend.catalogue
+    catalogue, key = backend.catalogue, _secret(backend.metadata, create=True)
     yield json.dumps({"format": FORMAT, "embedder": backend.embedder})
     last = 0
     while page := catalogue.page_after(last, selection, _PAGE):
         details = catalogue.details([entry.id for entry in page])
         for entry in page:
             if entry.id in details:  # otherwise it has just been deleted
-                yield json.dumps(_entry_json(entry, details[entry.id]), ensure_ascii=False)
+                fields = _entry_json(entry, details[entry.id])
+                if key is not None:
+                    fields["signature"] = _signature(fields, key)
+                yield json.dumps(fields, ensure_ascii=False)
         last = page[-1].id
+
+
+def _secret(metadata: Metadata, *, create: bool) -> bytes | None:
+    """The secret with which a cache signs what it exports; None if there is none."""
+    stored = metadata.meta(_SECRET)
+    if stored is None and create:
+        try:
+            metadata.set_meta(_SECRET, secrets.token_hex(32))
+        except ReadOnlyError:
+            return None
+        stored = metadata.meta(_SECRET)
+    return None if stored is None else stored.encode()
+
+
+def _signature(fields: dict[str, Any], key: bytes) -> str:
+    text = json.dumps(fields, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def _entry_json(entry: Entry, details: EntryDetails) -> dict[str, Any]:
@@ -63,81 +96,134 @@ def _entry_json(entry: Entry, details: EntryDetails) -> dict[str, Any]:
     }
 
 
+class ImportOptions(NamedTuple):
+    """How lines are imported.
+
+    Attributes:
+        trust: take scopes and vectors from any file as they are.
+        reembed: embed every question again.
+        namespace: put all entries into this namespace; only those whose scope is a namespace, a
+            model and nothing else can be moved.
+        skip: import the other lines if some cannot be; otherwise nothing is imported then.
+    """
+
+    trust: bool = False
+    reembed: bool = False
+    namespace: str | None = None
+    skip: bool = False
+
+
+class ImportReport(NamedTuple):
+    """What became of the lines of an import.
+
+    Attributes:
+        imported: how many entries were stored.
+        problems: why each other line was not, with its number.
+    """
+
+    imported: int
+    problems: list[str]
+
+
 def import_lines(
-    lines: Iterable[str],
+    lines: Callable[[], Iterable[str]],
     entries: Entries,
     embedder: EmbedderOf,
+    metadata: Metadata,
     *,
     fingerprint: str | None,
     dimension: int | None = None,
+    options: ImportOptions = ImportOptions(),
     progress: Progress = lambda done, total: None,  # noqa: ARG005 - no report
-) -> int:
+) -> ImportReport:
     """Store the entries of an export; each replaces a stored entry for the same request.
 
+    All lines are checked before the first is stored.
+
     Args:
+        lines: returns the lines; called twice.
         embedder: returns the cache's embedder; called only if its fingerprint or new vectors
             are needed.
+        metadata: of the cache, with the secret of its own exports.
         fingerprint: fingerprint of the cache's embedder, whose vectors are imported as they are;
             None means that of `embedder()`.
         dimension: length of those vectors; None if unknown.
-        progress: called with the number of entries imported so far, and 0 as the total, which
-            is unknown.
-
-    Returns:
-        The number of entries imported.
+        progress: called with the number of entries imported so far, and how many there are.
 
     Raises:
-        RequestError: a line is malformed; the message names the line. The entries before it
-            have been imported.
+        RequestError: the file is not an export; or lines cannot be imported, which are named, and
+            none was.
         StoreError: the backend failed.
         EmbedderError: the embedder failed.
     """
-    numbered = enumerate(lines, start=1)
-    number, first = next(numbered, (0, ""))
-    header = _parsed(first, number)
+    reader = _Reader(options, _secret(metadata, create=False), dimension)
+    header = _parsed(next(iter(lines()), ""), 1)
     if header.get("format") != FORMAT:
         raise RequestError(
             f"The file is not a semcache export: its first line must have format {FORMAT!r}."
         )
     source = header.get("embedder")
-    usable = source is not None and source == (fingerprint or embedder().fingerprint)
+    usable = isinstance(source, str) and not options.reembed
+    usable = usable and source == (fingerprint or embedder().fingerprint)
+    found, problems = 0, list[str]()
+    for _, outcome in reader.read(lines(), usable=usable):
+        found += not isinstance(outcome, str)
+        problems += [outcome] if isinstance(outcome, str) else []
+    if problems and not options.skip:
+        raise RequestError(
+            f"Nothing was imported: {_listed(problems)} To import the other {found:,}, give "
+            "--skip-bad-lines."
+        )
     done = 0
-    for number, line in numbered:
-        if line.strip():
-            fields = _parsed(line, number)
-            _import(fields, number, entries, None if usable else embedder, dimension)
+    for _, outcome in reader.read(lines(), usable=usable):
+        if not isinstance(outcome, str):
+            entry, vector = outcome
+            entries.record(entry, _embedded(entry, embedder) if vector is _EMBED else vector)
             done += 1
-            progress(done, 0)
-    return done
+            progress(done, found)
+    return ImportReport(done, problems)
 
 
-class _VectorError(Exception):
-    """A vector in the file cannot be used."""
+def _listed(problems: list[str], most: int = 5) -> str:
+    more = len(problems) - most
+    return " ".join(problems[:most]) + (f" ... and {more:,} more." if more > 0 else "")
 
 
-def _parsed(line: str, number: int) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise RequestError(f"Line {number} is not JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise RequestError(f"Line {number} is not a JSON object.")
-    return value
+class _Reader:
+    """Reads and checks lines.
 
+    Args:
+        key: the secret of this cache's own exports.
+        dimension: length of the cache's vectors; None if unknown.
+    """
 
-def _import(
-    fields: dict[str, Any],
-    number: int,
-    entries: Entries,
-    embedder: EmbedderOf | None,
-    dimension: int | None,
-) -> None:
-    try:
-        blob = fields.pop("vector", None)
-        answer = fields.pop("completion")
+    def __init__(self, options: ImportOptions, key: bytes | None, dimension: int | None) -> None:
+        self._options = options
+        self._key = key
+        self._dimension = dimension
+
+    def read(
+        self, lines: Iterable[str], *, usable: bool
+    ) -> Iterator[tuple[int, str | tuple[NewEntry, _Stored]]]:
+        """(number, what is wrong with the line; or its entry and its vector) of each line.
+
+        Args:
+            usable: whether the vectors were made by the cache's embedder.
+        """
+        for number, line in enumerate(lines, start=1):
+            if number == 1 or not line.strip():
+                continue
+            try:
+                yield number, self._entry(_parsed(line, number), usable=usable)
+            except RequestError as error:
+                yield number, f"{error}"
+            except Exception as error:  # of any value in the file
+                yield number, f"Line {number} is not an entry of an export: {_short(error)}."
+
+    def _entry(self, fields: dict[str, Any], *, usable: bool) -> tuple[NewEntry, _Stored]:
+        own = self._is_own(fields)
+        blob, answer = fields.pop("vector", None), fields.pop("completion")
         scope, key = _key(fields.pop("scope")), _key(fields.pop("exact_key"))
-        if fields["key_version"] == 1:
-            key, fields["key_version"] = exact_key(scope, fields["question"]), KEY_VERSION
         entry = NewEntry(
             exact_key=key,
             scope=scope,
@@ -145,11 +231,89 @@ def _import(
             tags=tuple(fields.pop("tags", ())),
             **fields,
         )
-        vector = None if blob is None else _vector(entry, blob, embedder, dimension)
-        _check_types(entry)
-    except (KeyError, TypeError, ValueError, AttributeError, _VectorError) as error:
-        raise RequestError(f"Line {number} is not an entry of an export: {error!r}.") from None
-    entries.record(entry, vector)
+        if entry.key_version == 1:
+            entry = replace(
+                entry, exact_key=exact_key(scope, entry.question), key_version=KEY_VERSION
+            )
+        _check_values(entry)
+        entry = self._in_its_scope(entry, trusted=own or self._options.trust)
+        if not usable or not (own or self._options.trust):
+            return entry, _EMBED
+        return entry, None if blob is None else _vector(blob, self._dimension)
+
+    def _is_own(self, fields: dict[str, Any]) -> bool:
+        """Whether this cache has written the line, and nobody has changed it."""
+        given = fields.pop("signature", None)
+        if self._key is None or not isinstance(given, str):
+            return False
+        return hmac.compare_digest(given.encode(), _signature(fields, self._key).encode())
+
+    def _in_its_scope(self, entry: NewEntry, *, trusted: bool) -> NewEntry:
+        """The entry, if its scope is that of its namespace as far as can be known.
+
+        Raises:
+            ValueError: it is not, or that cannot be known and the file is not trusted.
+        """
+        plain = _plain(entry, entry.namespace)
+        is_plain = plain is not None and plain.scope == entry.scope
+        if self._options.namespace is not None:
+            moved = _plain(entry, self._options.namespace)
+            if not is_plain or moved is None:
+                raise ValueError(
+                    "its scope is more than a namespace and a model, so that it cannot be moved to "
+                    "another namespace"
+                )
+            return moved
+        if entry.question is not None and exact_key(entry.scope, entry.question) != entry.exact_key:
+            raise ValueError("its exact key is not that of its question")
+        if is_plain or trusted:
+            return entry
+        raise ValueError(
+            "whether its scope belongs to its namespace cannot be told, and this cache has not "
+            "written the line; if you trust the file, give --trust"
+        )
+
+
+_Stored = Any
+"""The vector that an entry is stored with: None for none, `_EMBED` for one to be computed."""
+_EMBED = object()
+
+
+def _plain(entry: NewEntry, namespace: str) -> NewEntry | None:
+    """The entry in the scope of a namespace and its model alone; None if it has no question."""
+    if entry.question is None:
+        return None
+    query = query_of(
+        make_request(prompt=entry.question, model=entry.model or None, namespace=namespace)
+    )
+    return replace(entry, namespace=namespace, scope=query.scope.digest, exact_key=query.exact_key)
+
+
+def _parsed(line: str, number: int) -> dict[str, Any]:
+    if len(line) > _MAX_CHARS:
+        raise RequestError(f"Line {number} is longer than {_MAX_CHARS:,} characters.")
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"Line {number} is not UTF-8, at character {error.start}.") from None
+    try:
+        value = json.loads(line, parse_constant=_not_json)
+    except ValueError as error:
+        raise RequestError(f"Line {number} is not JSON: {_short(error)}.") from None
+    except RecursionError:
+        raise RequestError(f"Line {number} is nested too deeply.") from None
+    if not isinstance(value, dict):
+        raise RequestError(f"Line {number} is not a JSON object.")
+    return value
+
+
+def _not_json(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _short(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
 
 
 _TYPES: dict[str, Any] = {
@@ -163,17 +327,36 @@ _TYPES: dict[str, Any] = {
     "sliding": int | float | None,
     "last_hit_at": int | float | None,
     "hits": int,
+    "summary": dict,
 }
+_DATES = ("created_at", "expires_at", "stale_at", "last_hit_at")
+_LATEST = 253_402_300_799.0
+"""The end of the year 9999, in seconds since 1970."""
 
 
-def _check_types(entry: NewEntry) -> None:
+def _check_values(entry: NewEntry) -> None:
     for name, kind in _TYPES.items():
-        if not isinstance(getattr(entry, name), kind):
-            raise TypeError(f"{name} has the wrong type: {getattr(entry, name)!r}")
+        value = getattr(entry, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{name} has the wrong type: {value!r:.50}")
+    for name in (*_DATES, "sliding"):
+        value = getattr(entry, name)
+        if value is not None and not (math.isfinite(value) and 0 <= value <= _LATEST):
+            raise ValueError(f"{name} is {value!r:.50}, which is not a time")
+    if entry.created_at > time.time() + 86_400:
+        raise ValueError("created_at is in the future")
+    if entry.key_version != KEY_VERSION:
+        raise ValueError(f"key_version is {entry.key_version}, which is not known here")
+    if entry.hits < 0:
+        raise ValueError("hits is negative")
     if not isinstance(entry.completion.text, str):
-        raise TypeError(f"the answer's text is not a string: {entry.completion.text!r}")
-    if not all(isinstance(tag, str) for tag in entry.tags):
-        raise TypeError(f"tags are not all strings: {entry.tags!r}")
+        raise TypeError("the answer's text is not a string")
+    names = [("namespace", entry.namespace), ("model", entry.model)]
+    for what, value in (*names, *(("tag", tag) for tag in entry.tags)):
+        if value != "" and name_of(value, what, "") != value:
+            raise ValueError(f"{what} {value!r:.50} is not in its normal form")
+    if not entry.namespace:
+        raise ValueError("namespace is empty")
 
 
 def _key(text: str) -> bytes:
@@ -183,22 +366,25 @@ def _key(text: str) -> bytes:
     return key
 
 
-def _vector(
-    entry: NewEntry, blob: str, embedder: EmbedderOf | None, dimension: int | None
-) -> Vector | None:
+def _vector(blob: str, dimension: int | None) -> Vector:
     import numpy as np
 
-    if embedder is None:
-        from semcache.embedders.vectors import unit_rows
+    from semcache.embedders.vectors import unit_rows
 
-        raw = np.frombuffer(base64.b64decode(blob, validate=True), np.float32)
-        try:
-            imported: Vector = unit_rows(raw[None], 1, dimension, "the export")[0]
-        except EmbedderError as error:
-            raise _VectorError(str(error)) from None
-        return imported
-    model, question = embedder(), entry.question or ""
-    if model.window is not None and model.count_tokens(question) > model.window:
+    raw = np.frombuffer(base64.b64decode(blob, validate=True), np.float32)
+    try:
+        vector: Vector = unit_rows(raw[None], 1, dimension, "the export")[0]
+    except EmbedderError as error:
+        raise ValueError(str(error)) from None
+    return vector
+
+
+def _embedded(entry: NewEntry, embedder: EmbedderOf) -> Vector | None:
+    """The vector of an entry's question; None if there is none, or it is too long."""
+    if entry.question is None:
+        return None
+    model = embedder()
+    if model.window is not None and model.count_tokens(entry.question) > model.window:
         return None  # truncated, the vector would stand for a different question
-    vector: Vector = model.embed([question])[0]
+    vector: Vector = model.embed([entry.question])[0]
     return vector

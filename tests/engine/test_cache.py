@@ -426,10 +426,24 @@ def test_an_entry_larger_than_the_quota_is_not_kept(tmp_path: Path) -> None:
         assert cache.stats().not_stored == {"too_large": 1}
 
 
-def test_invalidation_spells_names_as_they_are_stored(cache: SemanticCache) -> None:
+def test_invalidation_spells_tags_as_they_are_stored(cache: SemanticCache) -> None:
     """Unicode form and blanks at the ends do not matter."""
-    cache.put("hello", "Hi", tags=["e\u0301 "], model="gpt ", namespace=" n")
-    assert cache.invalidate(tag="\u00e9", model="gpt", namespace="n ") == 1
+    cache.put("hello", "Hi", tags=["e\u0301 "], model="gpt", namespace="n")
+    assert cache.invalidate(tag="\u00e9", model="gpt", namespace="n") == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["n ", " n", "n\xa0", "\u3000n", "e\u0301", "n\n", "a\x00b", "a\u2028b"]
+)
+@pytest.mark.parametrize("what", ["namespace", "model"])
+def test_names_that_are_not_in_their_normal_form_are_refused(
+    cache: SemanticCache, what: str, name: str
+) -> None:
+    """They are never merged with those that look the same."""
+    with pytest.raises(RequestError, match=what):
+        cache.put("hello", "Hi", **{what: name})
+    with pytest.raises(RequestError, match=what):
+        cache.get("hello", **{what: name})
 
 
 def test_developer_messages_are_instructions(cache: SemanticCache) -> None:

@@ -123,7 +123,7 @@ def test_an_export_of_0_1_0_is_imported(
     """With its vectors, so that nothing is embedded again."""
     unpack("export.jsonl", tmp_path / "export.jsonl")
     where = str(tmp_path / "new")
-    arguments = ["import", str(tmp_path / "export.jsonl"), "--cache", where]
+    arguments = ["import", str(tmp_path / "export.jsonl"), "--cache", where, "--trust"]
     done = CliRunner().invoke(application(arguments), arguments)
     assert done.exit_code == 0, done.output
     with SemanticCache(where, threshold=0.9, embedder=embedder) as imported:

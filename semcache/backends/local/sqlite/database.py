@@ -123,12 +123,19 @@ class Database:
         self._closed = False
         try:
             make_directory(self.path.parent, file_mode)
-            with suppress(PermissionError):  # which SQLite reports
-                create(self.path, file_mode)
         except OSError as error:
             raise StoreError(
-                f"Cannot create {error.filename or self.path}: {error.strerror}. "
+                f"Cannot create the cache directory {self.path.parent}: {error.strerror}. "
                 "Give a directory that this user can write to."
+            ) from error
+        try:
+            create(self.path, file_mode)
+        except PermissionError:
+            pass  # which SQLite reports
+        except OSError as error:
+            raise StoreError(
+                f"Cannot create {self.path}: {error.strerror}. A cache's files are not created "
+                "through symbolic links."
             ) from error
         self._mode: str | None = None
         with self._store_errors("open"):

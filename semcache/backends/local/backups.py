@@ -14,6 +14,7 @@ from pathlib import Path
 from semcache.backends.base import Progress
 from semcache.backends.local.opening import DATABASE, open_store
 from semcache.backends.local.sqlite.database import read_only
+from semcache.backends.local.sqlite.known_schema import unknown_parts
 from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION
 from semcache.backends.local.sqlite.recovery import damaged
 from semcache.errors import ConfigError, StoreError, StoreVersionError
@@ -79,6 +80,11 @@ def restore(source: Path, directory: Path, progress: Progress) -> int:
             f"semcache check --fix --cache {source}"
         )
     verified_entry_count(database)
+    if unknown := unknown_parts(database):
+        raise StoreError(
+            f"{database} was not restored: it has {', '.join(unknown[:3])}, which semcache has not "
+            "made and which could change what is served. Nothing was changed."
+        )
     if source.resolve() == directory.resolve():
         raise ConfigError(f"{source} is the cache itself. Give the directory of a backup.")
     open_store(directory).close()
@@ -102,6 +108,8 @@ def database_of(source: Path) -> Path:
     database = source / DATABASE
     if not database.exists():
         raise ConfigError(f"There is no cache in {source} (no {DATABASE}).")
+    if not database.is_file():
+        raise ConfigError(f"{database} is not a file.")
     return database
 
 

@@ -47,6 +47,11 @@ class LocalMaintenance:
             store.mend()
             remaining = store.problems()
             mended += [problem for problem in problems if problem not in remaining]
+        planted = store.planted()
+        problems += planted
+        if planted and fix:
+            store.delete_planted()
+            mended += [problem for problem in planted if problem not in store.planted()]
         repository = self._repository()
         if (reason := unusable_snapshot(self._directory, store)) is not None:
             problems.append(reason)

@@ -209,6 +209,7 @@ class Database:
             factory=_Connection,
         )
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA cache_size=-4000")  # kB
         # Without this, REPLACE would not fire the triggers that log deletions.
         connection.execute("PRAGMA recursive_triggers=ON")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from semcache.errors import StoreVersionError
@@ -63,6 +64,21 @@ def _migrate(connection: sqlite3.Connection, where: str) -> None:
     database = Database(connection)
     _migrations().apply(database)
     connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def states(connection: sqlite3.Connection) -> Iterator[str]:
+    """Apply the migrations to an empty database, one by one; yields the name of each."""
+    from sqlite_utils import Database
+
+    database, migrations = Database(connection), _migrations()
+    names = [migration.name for migration in migrations.pending(database)]
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        migrations.apply(database, stop_before=following)
+        yield name
+    connection.execute(  # made while a cache is embedded anew
+        "CREATE TABLE embeddings_next (entry_id INTEGER PRIMARY KEY, scope BLOB, vector BLOB)"
+    )
+    yield "embeddings_next"
 
 
 def _migrations() -> Migrations:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from semcache.errors import StoreError
 from semcache.types import NO_USAGE, Completion, Entry, NewEntry, ToolCallPart, Usage
+
+logger = logging.getLogger("semcache")
 
 ENTRY_COLUMNS = (
     "id, exact_key, scope, namespace, model, question, text, extra, prompt_tokens,"
@@ -13,8 +18,81 @@ ENTRY_COLUMNS = (
 )
 
 
+_TEXT: frozenset[type] = frozenset({str})
+_BLOB: frozenset[type] = frozenset({bytes})
+_INTEGER: frozenset[type] = frozenset({int})
+_REAL: frozenset[type] = frozenset({float, int})
+_OPTIONAL: frozenset[type] = frozenset({type(None)})
+COLUMNS: tuple[tuple[str, frozenset[type]], ...] = (
+    ("id", _INTEGER),
+    ("exact_key", _BLOB),
+    ("scope", _BLOB),
+    ("namespace", _TEXT),
+    ("model", _TEXT),
+    ("question", _TEXT | _OPTIONAL),
+    ("text", _TEXT),
+    ("extra", _TEXT | _OPTIONAL),
+    ("prompt_tokens", _INTEGER | _OPTIONAL),
+    ("completion_tokens", _INTEGER | _OPTIONAL),
+    ("cost_usd", _REAL | _OPTIONAL),
+    ("created_at", _REAL),
+    ("expires_at", _REAL | _OPTIONAL),
+    ("last_hit_at", _REAL | _OPTIONAL),
+    ("hits", _INTEGER),
+    ("stale_at", _REAL | _OPTIONAL),
+    ("sliding", _REAL | _OPTIONAL),
+)
+"""The columns of an entry, and the types that their values may have."""
+_sound: set[tuple[type, ...]] = set()
+"""The types of rows that have been found to be sound."""
+
+
+def _check(row: tuple[Any, ...]) -> None:
+    """Raises `DamagedRowError` if a value has a type that its column never gets."""
+    types = tuple(map(type, row))
+    if types in _sound:
+        return
+    for (name, allowed), found in zip(COLUMNS, types, strict=True):
+        if found not in allowed:
+            raise DamagedRowError(row[0], f"its {name} is of the type {found.__name__}")
+    _sound.add(types)
+
+
+class DamagedRowError(StoreError):
+    """A row of the database does not hold an entry."""
+
+    def __init__(self, entry_id: Any, reason: str) -> None:
+        super().__init__(
+            f"Entry {entry_id!r:.20} is damaged: {reason}. `semcache check --fix` deletes such "
+            "entries."
+        )
+
+
+def entries_from_rows(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Entry, tuple[Any, ...]]]:
+    """(entry, row) of each row; damaged ones are left out, with a warning in the log."""
+    for row in rows:
+        try:
+            yield entry_from_row(row), row
+        except DamagedRowError as error:
+            logger.warning("%s", error)
+
+
 def entry_from_row(row: tuple[Any, ...]) -> Entry:
-    """The entry of a row that begins with `ENTRY_COLUMNS`."""
+    """The entry of a row that begins with `ENTRY_COLUMNS`.
+
+    Raises:
+        DamagedRowError: the row does not hold an entry.
+    """
+    _check(row[:17])
+    try:
+        return _entry(row)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedRowError(
+            row[0], f"its answer cannot be read ({type(error).__name__})"
+        ) from None
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
     (entry_id, key, scope, namespace, model, question, text, extra, *usage) = row[:11]
     return Entry(
         entry_id,

@@ -1,6 +1,7 @@
 """The `Store` in a SQLite file.
 
 Migrations use sqlite-utils; statements here use plain `sqlite3`, which caches prepared ones.
+One module, because all statements about entries are read beside one another.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from semcache.backends.base import EntryDetails, GroupSize, Order, Totals
 from semcache.backends.local.sqlite.ledger import LedgerTables
-from semcache.backends.local.sqlite.rows import ENTRY_COLUMNS, entry_from_row, row_from_entry
+from semcache.backends.local.sqlite.rows import (
+    ENTRY_COLUMNS,
+    entries_from_rows,
+    entry_from_row,
+    row_from_entry,
+)
 from semcache.backends.local.sqlite.store_maintenance import StoreMaintenance
 from semcache.backends.vectors import Form, batched, decode_rows, decoded, encoded, is_vector
 from semcache.errors import IndexMismatchError, StoreError
@@ -111,11 +117,11 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
 
     def get_many(self, ids: Sequence[int]) -> dict[int, Entry]:
         rows = self._read(_for_ids(_GET_SOME, len(ids)), tuple(ids))
-        return {row[0]: entry_from_row(row) for row in rows}
+        return {entry.id: entry for entry, _ in entries_from_rows(rows)}
 
     def get_with_vectors(self, ids: Sequence[int]) -> dict[int, tuple[Entry, bytes | None]]:
         rows = self._read(_for_ids(_GET_WITH_VECTORS, len(ids)), tuple(ids))
-        return {row[0]: (entry_from_row(row), row[-1]) for row in rows}
+        return {entry.id: (entry, row[-1]) for entry, row in entries_from_rows(rows)}
 
     def revision(self) -> int:
         revision: int = self._read("PRAGMA data_version")[0][0]
@@ -210,14 +216,17 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         )
         limit = -1 if limit is None else limit
         rows = self._read(sql, (*values, limit, offset))
-        return [entry_from_row(row) for row in rows]
+        return [entry for entry, _ in entries_from_rows(rows)]
 
     def page_after(self, last: int, selection: Selection, limit: int) -> list[Entry]:
         """Selected entries with an id above `last`, smallest id first."""
         where, values = _where(selection)
         sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id > ? AND {where} ORDER BY id LIMIT ?"
-        rows = self._read(sql, (last, *values, limit))
-        return [entry_from_row(row) for row in rows]
+        while rows := self._read(sql, (last, *values, limit)):
+            if page := [entry for entry, _ in entries_from_rows(rows)]:
+                return page
+            last = rows[-1][0]
+        return []
 
     def count(self, selection: Selection = Selection()) -> int:
         where, values = _where(selection)

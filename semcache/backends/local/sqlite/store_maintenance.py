@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from semcache.backends.local.sqlite.database import Database
+from semcache.backends.local.sqlite.rows import COLUMNS
 from semcache.backends.vectors import lengths
+from semcache.keys.keys import KEY_VERSION, exact_key
 
 NEW_ID = "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'"
 
@@ -42,7 +45,46 @@ class StoreMaintenance(Database):
             problems.append("the embedder of the vectors is unknown: run semcache reembed")
         if malformed := len(self._malformed_vectors()):
             problems.append(f"{malformed} vectors have a length that does not fit the dimension")
+        if damaged := len(self._damaged_entries()):
+            problems.append(f"{damaged} entries hold values that no version of semcache has stored")
         return problems
+
+    def _damaged_entries(self) -> list[int]:
+        """The ids of entries that cannot be read."""
+        wrong = " OR ".join(
+            f"typeof({name}) NOT IN ({', '.join(repr(kind) for kind in _kinds(types))})"
+            for name, types in COLUMNS
+        )
+        sql = (
+            f"SELECT id FROM entries WHERE {wrong} OR length(exact_key) != 32"
+            " OR length(scope) != 32 OR (extra IS NOT NULL AND NOT json_valid(extra))"
+            " OR typeof(summary) != 'text' OR NOT json_valid(summary)"
+            " OR abs(coalesce(expires_at, 0)) > 1e300"
+        )
+        return [row[0] for row in self._read(sql)]
+
+    def planted(self) -> list[str]:
+        """Signs that entries were written by something else than semcache."""
+        found = []
+        connection = self._reader()
+        connection.create_function("key_of", 2, _key_of, deterministic=True)
+        with self._store_errors("check"):
+            keys = connection.execute(f"SELECT count(*) {_WRONG_KEY}").fetchone()[0]
+            mixed = connection.execute(_MIXED).fetchone()[0]
+        if keys:
+            found.append(f"{keys} entries have another exact key than that of their question")
+        if mixed:
+            found.append(
+                f"{mixed} scopes hold entries of several namespaces: clear these namespaces, or "
+                "restore a backup"
+            )
+        return found
+
+    def delete_planted(self) -> None:
+        """Delete the entries whose exact key is not that of their scope and question."""
+        with self._transaction("repair") as db:
+            db.create_function("key_of", 2, _key_of, deterministic=True)
+            db.execute(f"DELETE {_WRONG_KEY}")
 
     def _malformed_vectors(self) -> list[int]:
         """The ids of entries with a malformed vector."""
@@ -53,12 +95,17 @@ class StoreMaintenance(Database):
         return [row[0] for row in self._read(sql, lengths(dimension))]
 
     def mend(self) -> None:
-        """Delete rows that belong to no entry and malformed vectors; correct the totals."""
+        """Delete what cannot be served: orphaned rows, malformed vectors, damaged entries.
+
+        Then correct the totals.
+        """
+        damaged = [(entry_id,) for entry_id in self._damaged_entries()]
         malformed = [(entry_id,) for entry_id in self._malformed_vectors()]
         with self._transaction("repair") as db:
             for table in ("embeddings", "tags"):
                 db.execute(f"DELETE FROM {table} WHERE entry_id NOT IN (SELECT id FROM entries)")
             db.executemany("DELETE FROM embeddings WHERE entry_id = ?", malformed)
+            db.executemany("DELETE FROM entries WHERE id = ?", damaged)
             db.execute(
                 "UPDATE totals SET entries = (SELECT count(*) FROM entries),"
                 " bytes = (SELECT coalesce(sum(bytes), 0) FROM entries)"
@@ -142,3 +189,25 @@ class StoreMaintenance(Database):
         """Give the store a new id, which invalidates all existing indexes and snapshots."""
         with self._transaction("write to") as db:
             db.execute(NEW_ID)
+
+
+_WRONG_KEY = (
+    f"FROM entries WHERE key_version = {KEY_VERSION} AND question IS NOT NULL"
+    " AND exact_key IS NOT key_of(scope, question)"
+)
+_MIXED = (
+    "SELECT count(*) FROM"
+    " (SELECT scope FROM entries GROUP BY scope HAVING count(DISTINCT namespace) > 1)"
+)
+_SQL_TYPES = {str: "text", bytes: "blob", int: "integer", float: "real", type(None): "null"}
+
+
+def _kinds(types: frozenset[type]) -> list[str]:
+    """SQLite's names of types."""
+    return [_SQL_TYPES[kind] for kind in types]
+
+
+def _key_of(scope: Any, question: Any) -> bytes | None:
+    if not isinstance(scope, bytes) or not isinstance(question, str):
+        return None
+    return exact_key(scope, question)

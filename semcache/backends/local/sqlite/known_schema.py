@@ -1,0 +1,49 @@
+"""Which tables, indexes and triggers the database of a cache may have.
+
+A trigger, a view or a generated column of somebody else's could rewrite what is served, so a backup
+is only restored if it has nothing but what some version of semcache has made.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+
+from semcache.backends.local.sqlite.database import read_only
+from semcache.backends.local.sqlite.migrations import states
+
+_ROWS = "SELECT type, name, coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+
+
+def unknown_parts(database: Path) -> list[str]:
+    """What a database has that no version of semcache has made, in words.
+
+    Raises:
+        sqlite3.Error: the file cannot be read.
+    """
+    known = _known()
+    with closing(read_only(database)) as connection:
+        return [
+            f"the {kind} {name!r:.60}"
+            for kind, name, sql in connection.execute(_ROWS)
+            if (kind, name, _normalised(sql)) not in known
+        ]
+
+
+@cache
+def _known() -> frozenset[tuple[str, str, str]]:
+    """Every part that a migration has made, in each of its forms."""
+    found = set()
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for _ in states(connection):
+            rows = connection.execute(_ROWS).fetchall()
+            found |= {(kind, name, _normalised(sql)) for kind, name, sql in rows}
+    return frozenset(found)
+
+
+def _normalised(sql: str) -> str:
+    """A statement without its quotes and white space, which differ between versions of SQLite."""
+    return re.sub(r"[\s\"'`\[\]]+", "", sql).lower()

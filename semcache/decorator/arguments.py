@@ -104,6 +104,7 @@ class ArgumentReader:
         self._takes_contents = "contents" in (self._prompt_name, self._messages_name)
         self._embeds = _EMBEDDINGS.match(function.__qualname__) is not None
         self._may_stream = "stream" in self._signature.parameters
+        self._stream_is_plain = False
         self._plain_template = self._template()
 
     def _set_receiver(self, function: Callable[..., Any]) -> None:
@@ -221,7 +222,9 @@ class ArgumentReader:
             fields = {name: arguments.pop(name) for name in _REQUEST_FIELDS & arguments.keys()}
             params = arguments
             if not ignored.isdisjoint(params):
-                params = {n: v for n, v in params.items() if n not in ignored}
+                params = {n: v for n, v in params.items() if n not in ignored or _counts(n, v)}
+            if self._stream_is_plain and arguments.get("stream") is True:
+                params["stream"] = True
             if self.needs_receiver:
                 params["@self"] = receiver_json(receiver)
             if self._bound_receiver is not None:
@@ -308,6 +311,14 @@ class ArgumentReader:
             return kwargs["stream"] is True
         return self._may_stream and (self._bound(args, kwargs).get("stream") is True)
 
+    def streams_no_more(self) -> bool:
+        """The function has returned a whole value although it was asked to stream.
+
+        From now on, its argument `stream` counts as any other does. Returns whether it did before.
+        """
+        before, self._stream_is_plain = self._stream_is_plain, True
+        return before
+
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raises `TypeError` if the function cannot be called with these arguments."""
         self._signature.bind(*args, **kwargs)
@@ -333,6 +344,11 @@ class ArgumentReader:
                 extra = {n: explicit_none() if v is None else v for n, v in extra.items()}
             arguments.update({f"**{self._keywords}": extra} if clash else extra)
         return arguments
+
+
+def _counts(name: str, value: Any) -> bool:
+    """Whether an argument that is left out as a rule is something else here."""
+    return name == "stream" and value is not None and not isinstance(value, bool)
 
 
 def class_name(args: tuple[Any, ...]) -> str:

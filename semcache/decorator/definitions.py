@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import inspect
 import linecache
 import textwrap
@@ -53,11 +54,24 @@ def _defined(statement: ast.AST) -> list[str]:
         return [statement.name]
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return []
-    return [
-        node.id
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    ]
+    names = []
+    for node in ast.walk(statement):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+        elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+            names += _root(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            names += _root(node.func)  # `RULES.append(...)` changes RULES
+    return names
+
+
+def _root(node: ast.expr) -> list[str]:
+    """The name in which `a.b[c]` begins."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return [node.id] if isinstance(node, ast.Name) else []
 
 
 def _definition(statements: list[ast.stmt]) -> Definition:
@@ -76,13 +90,18 @@ def _loaded(tree: ast.AST) -> Iterator[str]:
             yield node.attr
 
 
+def _caches(decorator: ast.expr) -> bool:
+    call = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(call, ast.Attribute) and call.attr == "cached"
+
+
 class _Bare(ast.NodeTransformer):
-    """Removes decorators and docstrings."""
+    """Removes docstrings, and the decorators that cache, whose options change no answer."""
 
     def visit(self, node: ast.AST) -> Any:
         node = self.generic_visit(node)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            node.decorator_list = []
+            node.decorator_list = [d for d in node.decorator_list if not _caches(d)]
             if ast.get_docstring(node) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
         return node
@@ -106,8 +125,15 @@ def _compiled(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _compiled(constant)
+        elif isinstance(constant, frozenset):  # whose order differs between processes
+            yield f"frozenset({sorted(map(repr, constant))})"
         else:
             yield repr(constant)
+
+
+def names_assigned(code: CodeType) -> set[str]:
+    """The global names that a function assigns to, such as a counter."""
+    return {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_GLOBAL"}
 
 
 def names_of(code: CodeType) -> Iterator[str]:

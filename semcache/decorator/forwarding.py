@@ -54,15 +54,13 @@ _MODEL_CALLS = frozenset(
         "acompletion",
         "aresponses",
         "completion",
-        "create",
         "generate_content",
         "generate_content_stream",
-        "parse",
-        "responses",
-        "stream",
     }
 )
 """Names of functions that call a model."""
+_RESOURCES = frozenset({"chat", "completions", "embeddings", "messages", "responses"})
+"""Resources of clients, whose functions `create`, `parse` and `stream` call a model."""
 
 
 def ignorable(function: Callable[..., Any], keywords: str | None) -> frozenset[str]:
@@ -83,10 +81,9 @@ def ignorable(function: Callable[..., Any], keywords: str | None) -> frozenset[s
         used = told = set(_loaded(code))
     if used & {"locals", "vars", "eval", "exec"}:
         return TRANSPORT
-    without = TRANSPORT | (IDENTIFIERS - told)
-    if keywords in used or hasattr(function, "__wrapped__"):  # a wrapper may use the others
-        return without
-    return without | (FOR_THE_PROVIDER - used)
+    if keywords in used or hasattr(function, "__wrapped__"):  # which may use any of the others
+        return TRANSPORT
+    return TRANSPORT | (IDENTIFIERS - told) | (FOR_THE_PROVIDER - used)
 
 
 def wants_raw_response(headers: Any) -> bool:
@@ -117,7 +114,7 @@ def _used(tree: ast.AST) -> set[str]:
     passed_on = {
         id(keyword.value)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and _name(node.func) in _MODEL_CALLS
+        if isinstance(node, ast.Call) and _calls_a_model(node.func)
         for keyword in node.keywords
         if isinstance(keyword.value, ast.Name) and keyword.arg in (None, keyword.value.id)
     }
@@ -143,6 +140,8 @@ _LOGS = frozenset(
     }
 )  # fmt: skip
 """Names of functions that write logs and traces."""
+_TRACES = frozenset({"span_id", "trace_id"})
+"""What a function of one's own, too, only writes to a trace if it gets it by name."""
 _HEADERS = frozenset({"extra", "extra_headers", "headers", "metadata"})
 """Names of arguments that hold what a call is called."""
 
@@ -153,10 +152,11 @@ def _used_beside_logs(tree: ast.AST) -> set[str]:
 
 
 def _beside_logs(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Call) and _name(node.func) in _LOGS:
+    if isinstance(node, ast.Call) and (_name(node.func) in _LOGS or _calls_a_model(node.func)):
         return
     if isinstance(node, ast.keyword) and (
-        node.arg in _HEADERS or (isinstance(node.value, ast.Name) and node.arg == node.value.id)
+        node.arg in _HEADERS
+        or (isinstance(node.value, ast.Name) and node.arg == node.value.id and node.arg in _TRACES)
     ):
         return
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -178,6 +178,13 @@ def _loaded(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _loaded(constant)
+
+
+def _calls_a_model(function: ast.expr) -> bool:
+    name = _name(function)
+    if name in ("create", "parse", "stream"):
+        return isinstance(function, ast.Attribute) and _name(function.value) in _RESOURCES
+    return name in _MODEL_CALLS
 
 
 def _name(function: ast.expr) -> str:

@@ -183,12 +183,16 @@ class Cached(Generic[P, R]):
             return call()
         if self._may_stream and self._reader.asks_for_stream(args, kwargs):
             chunked = replace(options, codec=ChunkCodec(usage=wants_usage(kwargs)), streams=True)
-            return self._value_or_stream(self._engine, query, call, options, chunked)
+            return self._value_or_stream(
+                self._engine, query, call, options, chunked, self._reader.streams_no_more
+            )
         return self._answer(self._engine, query, call, options)
 
     _answer: Callable[[Engine, Query, Any, CallOptions], Any]
     """How a call of this kind of function goes through the engine."""
-    _value_or_stream: Callable[[Engine, Query, Any, CallOptions, CallOptions], Any]
+    _value_or_stream: Callable[
+        [Engine, Query, Any, CallOptions, CallOptions, Callable[[], bool]], Any
+    ]
     """Likewise, if it is asked to return a stream."""
     _may_stream = False
 

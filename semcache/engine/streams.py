@@ -57,7 +57,12 @@ def stream(
 
 
 def value_or_stream(
-    engine: Engine, query: Query, send: Callable[[], Any], whole: CallOptions, options: CallOptions
+    engine: Engine,
+    query: Query,
+    send: Callable[[], Any],
+    whole: CallOptions,
+    options: CallOptions,
+    returned_whole: Callable[[], bool],
 ) -> Any:
     """What `send()` returns if it is a whole value; else its stream, as `stream` yields it.
 
@@ -66,6 +71,7 @@ def value_or_stream(
     Args:
         whole: the options of a whole value.
         options: the options of a stream.
+        returned_whole: called if `send()` returned a whole value; whether it may be stored.
     """
     shared = SharedStream(query.exact_key, _kept(options))
     opening = open_call(engine, query, options, shared)
@@ -77,7 +83,10 @@ def value_or_stream(
             engine.in_flight.end(opening.call, outcome_of(error))
             raise
         if not hasattr(value, "__next__"):
-            drive(finish(engine, opening, whole, value, value))
+            if returned_whole():
+                drive(finish(engine, opening, whole, value, value))
+            else:
+                engine.in_flight.end(opening.call, Completed(None, kept=False))
             return value
         reader = shared.start(send, _end(engine, opening, shared, options), value)
         return ReplayedStream(reader, value)
@@ -275,6 +284,7 @@ async def avalue_or_stream(
     send: Callable[[], Awaitable[Any]],
     whole: CallOptions,
     options: CallOptions,
+    returned_whole: Callable[[], bool],
 ) -> Any:
     """`value_or_stream` for an async `send`, which may return an async iterator."""
     from semcache.engine.async_shared_streams import AsyncSharedStream
@@ -293,7 +303,10 @@ async def avalue_or_stream(
             engine.in_flight.end(opening.call, outcome_of(error))
             raise
         if not hasattr(value, "__anext__"):
-            await adrive(engine, finish(engine, opening, whole, value, value))
+            if returned_whole():
+                await adrive(engine, finish(engine, opening, whole, value, value))
+            else:
+                engine.in_flight.end(opening.call, Completed(None, kept=False))
             return value
         reader = shared.start(awaited, _aend(engine, opening, shared, options), value)
         return AsyncReplayedStream(reader, value)

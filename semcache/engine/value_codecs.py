@@ -60,7 +60,7 @@ class ValueCodec(WithoutReturn):
 
     def dump(self, value: Any) -> Completion:
         """Raises `TypeError` for a value that would not come back unchanged."""
-        if type(value) is str:
+        if type(value) is str and self._keeps_text(value):
             return Completion(value)
         if self._annotation is Completion and isinstance(value, Completion):
             return value
@@ -81,7 +81,7 @@ class ValueCodec(WithoutReturn):
 
     def dump_payload(self, value: Any) -> tuple[Any, str]:
         """(JSON, its kind), after a check that loading it gives an equal value."""
-        if type(value) is str:
+        if type(value) is str and self._keeps_text(value):
             return value, "text"
         if is_json(value):
             return deepcopy(value), "json"
@@ -102,6 +102,15 @@ class ValueCodec(WithoutReturn):
             if typed is None:
                 raise
             return typed, "typed"
+
+    def _keeps_text(self, text: str) -> bool:
+        """Whether text comes back as text, and not as the type that is annotated."""
+        if self._annotation in (str, Any, object) or self._adapter is None:
+            return True
+        try:
+            return _same(self.load_payload(text, "text"), text)
+        except ValueError:
+            return False
 
     def _typed(self, value: Any) -> Any:
         """The value as converted by the annotation; None if it would not come back unchanged."""

@@ -113,7 +113,7 @@ def request(
         model=name_of(model, "model", ""),
         namespace=name_of(namespace, "namespace", "default"),
         params={k: v for k, v in params.items() if v is not None} if params else {},
-        tools=tools or None,
+        tools=tools,
         response_format=response_format,
         tags=tags_of(tags),
         task_type=name_of(task_type, "task_type", "") or None,

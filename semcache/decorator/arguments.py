@@ -41,7 +41,7 @@ _EMBEDDINGS = re.compile(r"(Async)?Embeddings\.create")
 FUNCTION = "@function"
 """The request parameter that holds the function's name; no argument can have this name."""
 VERSION = "@version"
-"""The request parameter that holds its version, or the digest of its code."""
+"""The request parameter that holds the function's version, or the digest of its code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class FunctionOptions:
     storage: StoragePolicy | None
     version: str | None
     known: dict[str, Any]
-    """What tells apart the functions that were decorated under each default name."""
+    """For each default name, the function decorated under it; see `_check_own_name`."""
     coalesce: Coalesce = "exact"
 
 
@@ -108,10 +108,10 @@ class ArgumentReader:
         self._plain_template = self._template()
 
     def _set_receiver(self, function: Callable[..., Any]) -> None:
-        """Find out what tells the receivers of a method apart.
+        """Determine how the receivers of a method are told apart.
 
         Raises:
-            ConfigError: it is a method, and nothing does.
+            ConfigError: the function is a method whose receivers cannot be told apart.
         """
         options = self._options
         first = self._positional[0] if self._positional else ""
@@ -138,7 +138,7 @@ class ArgumentReader:
         return receiver if isinstance(receiver, type) else type(receiver)
 
     def _version(self, owner: type | None) -> str:
-        """Computed at the first call, when the global names that the function uses are known.
+        """The version, computed at the first call, when the globals that it depends on exist.
 
         Args:
             owner: the class of the method's object.
@@ -213,7 +213,7 @@ class ArgumentReader:
             body = None if isinstance(prompt, str) else body_fields(prompt)
             if body is not None:
                 prompt = body.pop(PROMPT)
-                ignored -= FOR_THE_PROVIDER  # by these, a function of one's own may answer
+                ignored -= FOR_THE_PROVIDER  # an application's own function may depend on these
                 clash = body.keys() & arguments.keys()
                 inner = {
                     f"{self._prompt_name}.{n}" if n in clash else n: v for n, v in body.items()
@@ -287,17 +287,17 @@ class ArgumentReader:
         )
 
     def _in_its_form(self, prompt: Any) -> Any:
-        """A prompt that needs its parameter's or function's name to be understood."""
+        """The prompt in the form that the name of its parameter or function implies."""
         if self._takes_contents:
             return gemini_contents(prompt)
         if self._embeds and isinstance(prompt, str):
-            return [prompt]  # a text to be embedded has no paraphrases
+            return [prompt]  # a list: texts to embed must match exactly
         return prompt
 
     def _called(
         self, function: Callable[..., Any], option: str, args: Any, kwargs: Mapping[str, Any]
     ) -> Any:
-        """What the caller's own function returns for a call."""
+        """Call the function that was given as an option with the arguments of a call."""
         try:
             return function(*args, **kwargs)
         except Exception as error:
@@ -306,7 +306,7 @@ class ArgumentReader:
             ) from error
 
     def asks_for_stream(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a call sets the function's argument `stream`."""
+        """Whether a call passes `stream=True` to the function."""
         if "stream" in kwargs:
             return kwargs["stream"] is True
         return self._may_stream and (self._bound(args, kwargs).get("stream") is True)
@@ -340,7 +340,7 @@ class ArgumentReader:
             extra = arguments.pop(self._keywords)
             # A keyword may share its name with a positional-only parameter: keep them apart.
             clash = extra.keys() & arguments.keys()
-            if not self._is_of_an_sdk:  # with **options, a function can tell None from nothing
+            if not self._is_of_an_sdk:  # **options can tell None from an absent value
                 extra = {n: explicit_none() if v is None else v for n, v in extra.items()}
             arguments.update({f"**{self._keywords}": extra} if clash else extra)
         return arguments

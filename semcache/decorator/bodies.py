@@ -1,4 +1,4 @@
-"""Arguments that need a look inside: bodies of requests, and the contents of a Gemini call."""
+"""Arguments with a structure of their own: request bodies and the contents of a Gemini call."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ PROMPT = "\0prompt"
 """The key of the prompt or the messages among the fields of a body."""
 
 BODY = "@body"
-"""The request parameter that says which field of which body was asked."""
+"""The request parameter that holds the body's type and the name of its prompt field."""
 
 PROMPT_NAMES = ("prompt", "question", "query", "message", "user_message", "text")
 """Usual names of a parameter, or of a field of a body, that holds the prompt."""
 MESSAGES_NAMES = ("messages", "input", "contents")
-"""Names that the APIs of OpenAI, Anthropic and Gemini have for what they are asked."""
+"""Names of the parameter that holds the input in OpenAI's, Anthropic's and Gemini's APIs."""
 
 
 def body_fields(body: Any) -> dict[str, Any] | None:
     """The fields of a request body, such as FastAPI's.
 
-    Its messages or prompt are under `PROMPT`; what the body is, and which of its fields these were,
-    under `BODY`. None if the value is not such a body: text, a list of messages, or one message.
+    `PROMPT` maps to the messages or the prompt, and `BODY` to the body's type and the name of the
+    field that held them. Returns None for text, a list of messages, or a single message.
     """
     if isinstance(body, Mapping):
         fields = dict(body)

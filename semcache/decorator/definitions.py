@@ -1,4 +1,4 @@
-"""What a module's source says of its global names, without comments and docstrings."""
+"""The definitions of a module's global names in its source, without comments and docstrings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Definition(NamedTuple):
     """The source of one name, normalised, and the names and attributes that it uses.
 
     Attributes:
-        members: likewise for what a class defines.
+        members: for a class, the definitions in its body, by name.
     """
 
     text: str
@@ -32,7 +32,7 @@ def definitions_around(code: CodeType, names: dict[str, Any]) -> dict[str, Defin
 
 @lru_cache(maxsize=16)
 def definitions_in(source: str) -> dict[str, Definition]:
-    """Likewise of a text."""
+    """The functions, classes and assignments in a source text."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -49,7 +49,7 @@ def _by_name(statements: list[ast.stmt]) -> dict[str, Definition]:
 
 
 def _defined(statement: ast.AST) -> list[str]:
-    """The names that a statement defines, also inside of `if` and `try`."""
+    """The names that a statement defines, assigns or changes, also inside `if` and `try`."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
     if isinstance(statement, ast.Import | ast.ImportFrom):

@@ -1,9 +1,9 @@
 """Arguments that cannot change the answer, and so do not split the scope.
 
-Some never do: timeouts, headers, trace ids. Others, such as `user`, do not if they are only
-information for the provider; but a function of one's own may well answer by them. So these are left
-out only if the function makes no use of them, or passes them on, under the same name, to a function
-that is called like those of the SDKs.
+Some never do, such as timeouts. Identifiers, such as trace ids, are left out if the function only
+logs them, puts them in headers or passes them on. Others, such as `user`, inform the provider, but
+an application's own function may depend on them. They are left out only if the function does not
+use them, or passes them on, under the same name, to a function named like an SDK's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TRANSPORT = frozenset(
 """How a call is made, not what it asks."""
 
 IDENTIFIERS = frozenset({"request_id", "span_id", "trace_id"})
-"""What a call is called, in logs and headers."""
+"""Identifiers of a call in logs and headers."""
 
 FOR_THE_PROVIDER = frozenset(
     {
@@ -46,7 +46,7 @@ FOR_THE_PROVIDER = frozenset(
         "user",
     }
 )
-"""Information for the provider, which leaves the answer as it is."""
+"""Information for the provider that does not change the answer."""
 
 
 _MODEL_CALLS = frozenset(
@@ -106,11 +106,11 @@ def is_of_an_sdk(function: Callable[..., Any]) -> bool:
 
 
 _SDKS = frozenset({"anthropic", "cohere", "groq", "litellm", "mistralai", "ollama", "openai"})
-"""Packages of SDKs. An application may be installed, too: its place on the disk says nothing."""
+"""Packages of SDKs. Not recognised by location: an application may be installed there, too."""
 
 
 def _used(tree: ast.AST) -> set[str]:
-    """Names and texts that the code does more with than pass them on to a call of a model."""
+    """Names and strings that the code uses other than to pass them on to a model call."""
     passed_on = {
         id(keyword.value)
         for node in ast.walk(tree)
@@ -143,11 +143,11 @@ _LOGS = frozenset(
 _TRACES = frozenset({"span_id", "trace_id"})
 """What a function of one's own, too, only writes to a trace if it gets it by name."""
 _HEADERS = frozenset({"extra", "extra_headers", "headers", "metadata"})
-"""Names of arguments that hold what a call is called."""
+"""Names of arguments that hold identifiers of a call."""
 
 
 def _used_beside_logs(tree: ast.AST) -> set[str]:
-    """Names and texts that the code uses other than in logs and headers, or to pass them on."""
+    """Names and strings that the code uses other than to log, send as headers or pass them on."""
     return set(_beside_logs(tree))
 
 
@@ -170,7 +170,7 @@ def _beside_logs(node: ast.AST) -> Iterator[str]:
 
 
 def _loaded(code: CodeType) -> Iterator[str]:
-    """The names and texts that compiled code reads: of a function without source."""
+    """The names and strings that compiled code loads, for a function without source."""
     for instruction in dis.get_instructions(code):
         value = instruction.argval
         if instruction.opname.startswith("LOAD_"):

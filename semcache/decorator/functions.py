@@ -56,7 +56,7 @@ NOT_PART_OF_THE_ANSWER = "__semcache_ignore__"
 class Cached(Generic[P, R]):
     """A decorated function, called like the function itself, with the same types.
 
-    It passes for the function: to `inspect`, copied, pickled by its name, bound to an object.
+    `inspect`, copying, pickling (by name) and binding treat it as the function itself.
 
     Attributes:
         __wrapped__: the undecorated function.
@@ -89,7 +89,7 @@ class Cached(Generic[P, R]):
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """That of the function: pydantic takes methods for what they are only by their class."""
+        """The function's class, because pydantic recognises methods only by their class."""
         return FunctionType if isinstance(self._function, FunctionType) else type(self)
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -198,8 +198,8 @@ class Cached(Generic[P, R]):
 
 
 _RAW = (
-    "a call by with_raw_response or with_streaming_response is not cached, because its result "
-    "holds an open connection; call the function itself"
+    "a call through with_raw_response or with_streaming_response is not cached, because its "
+    "result holds an open connection; call the function itself"
 )
 
 
@@ -264,7 +264,7 @@ def decorate(function: Callable[P, R], engine: Engine, options: FunctionOptions)
         _check_own_name(function, options.known)
     elif (
         options.version is None
-    ):  # functions of one explicit name share answers, whatever their code
+    ):  # functions with the same explicit name share answers, whatever their code
         options = replace(options, version="")
     call_options = CallOptions(
         codec=_codec(annotation, yields=yields),
@@ -287,8 +287,8 @@ def _codec(annotation: Any, *, yields: bool) -> Codec:
 def _check_own_name(function: Callable[..., Any], known: dict[str, Any]) -> None:
     """Check that two closures, lambdas, bound methods or wrappers of one name do not share answers.
 
-    They may differ in what they capture. Of a wrapped function, only what has no place in the
-    digest of its code is compared, and only as long as both exist: it may be decorated again.
+    They may capture different values. Of a wrapped function, only captured values that its code
+    digest omits are compared, and only while both functions exist: it may be decorated again.
 
     Raises:
         ConfigError: another function of this name, which captures other values, was decorated
@@ -374,7 +374,7 @@ def _wrapper_of(function: Callable[..., Any]) -> tuple[type[Cached[Any, Any]], A
 def _return_type(function: Callable[..., Any]) -> Any:
     try:
         return typing.get_type_hints(function).get("return", Any)
-    except Exception:  # of other parameters: names that only a type checker can resolve
+    except Exception:  # another annotation may need names that only a type checker can resolve
         return _return_type_alone(inspect.unwrap(function))
 
 

@@ -27,10 +27,10 @@ KEY = "__semcache_key__"
 
 
 def receiver_json(receiver: Any) -> JSON:
-    """What tells a receiver from others, in canonical form.
+    """What distinguishes a receiver from others of its class, in canonical form.
 
     Raises:
-        RequestError: nothing does.
+        RequestError: nothing distinguishes it.
     """
     cls = type(receiver)
     key = getattr(receiver, KEY, None)
@@ -52,12 +52,12 @@ def _has_other_attributes(receiver: Any) -> bool:
 
 
 def bound_receiver_json(receiver: Any, *, named: bool) -> JSON:
-    """`receiver_json` for a method that is decorated as one of its object.
+    """`receiver_json` for a bound method, that is, one decorated on its object.
 
     Clients of SDKs are told apart by the address that they call.
 
     Args:
-        named: whether the caller has named the function, and so its answers.
+        named: whether the function has an explicit name; if so, no key is needed.
 
     Raises:
         ConfigError: nothing tells the object from others of its class.
@@ -93,8 +93,8 @@ def check_method(function: Callable[..., Any]) -> bool:
 
     Inside the body of a class, its base classes and decorators are not known yet.
 
-    Returns whether the class must be checked, too, by `check_class`. The first call checks the
-    rest.
+    Returns whether `check_class` must check the class, too. Whatever it leaves open is checked at
+    the first call.
 
     Raises:
         ConfigError: nothing tells the receivers of this function apart.

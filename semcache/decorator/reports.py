@@ -1,8 +1,8 @@
 """What became of the calls of one decorated function: its counts, and warnings.
 
-That nothing of a function is ever stored must not go unnoticed: the first fault of each kind, and
-the first answer that is not stored for each reason, is reported with the function's name and what
-to do about it.
+It must not go unnoticed that a function's answers are never stored. So the first fault of each
+kind, and the first answer not stored for each reason, is reported with the function's name and
+what to do about it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from semcache.telemetry.telemetry import Telemetry
 
 _EXPECTED = frozenset({"store_if", "caching_off", "fault", "read_only"})
-"""Reasons that the caller has chosen, or that are reported otherwise."""
+"""Reasons that the caller has chosen, or that are reported elsewhere."""
 
 
 class CacheInfo(NamedTuple):

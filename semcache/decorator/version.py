@@ -1,13 +1,13 @@
 """A digest of what a function does, so that an edited function does not serve its old answers.
 
-It covers the function's code; what it uses of its own module: functions, classes and constants, as
-they are written there; what a method uses of its class; the wrappers around the function; the
-values that it captures; and its prompt templates, that is, texts with spaces in them among the
-global names that it uses. Docstrings and comments are left out. So are values that are not written
-in the module: a key, an address or a counter may change with every process. In a notebook, where
-each cell is a module by itself, the values of the other cells count, and the digest is made anew
-when one of them is replaced. A function of an SDK has no digest, so that an upgrade of the SDK
-leaves its answers valid.
+It covers the source of the function; of the functions, classes and constants of its own module that
+it uses; and of the members of its class that a method uses. It also covers the wrappers around the
+function, the values that it captures, and its prompt templates: the globals that it uses whose
+value is a string with a space in it. Docstrings and comments are left out. So are other values that
+are not written in the module, since a key, an address or a counter may change with every process.
+In a notebook, where each cell is a module of its own, values from the other cells are included, and
+the digest is recomputed when one of them is replaced. A function of an SDK has no digest, so that
+an upgrade of the SDK leaves its answers valid.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def layers(function: Any) -> list[Any]:
 
 
 def has_canonical_form(value: Any) -> bool:
-    """Whether a captured value is part of the digest, and not only its type."""
+    """Whether the digest includes a captured value itself, rather than only its type."""
     return callable(value) or " " in _value(value)
 
 
 class _Walk:
-    """One walk over what a function uses.
+    """Collects the source and the values that a function depends on.
 
     Args:
         owner: for a method, the class of its object.
@@ -114,7 +114,7 @@ class _Walk:
                 yield written(layer)
                 yield from self._names(layer)
                 yield from self._captured(layer, wrapped, depth)
-            else:  # the code of a library's wrapper may change with the library
+            else:  # a library's wrapper: its code may change with each release
                 yield layer.__code__.co_qualname
                 yield from self._captured(layer, wrapped, depth)
 
@@ -159,7 +159,7 @@ class _Walk:
                 waiting |= names - seen
 
     def _elsewhere(self, value: Any, waiting: set[str], seen: set[str]) -> Iterator[str]:
-        """What another cell of a notebook says of a name."""
+        """The definition of a name in another cell of a notebook."""
         value = inspect.unwrap(value) if callable(value) else value
         if isinstance(value, type):
             if (found := _class_definition(value)) is not None:
@@ -174,7 +174,7 @@ class _Walk:
             yield _value(value)
 
     def _members(self, name: str) -> Iterator[tuple[str, set[str]]]:
-        """What the classes of a method's object say of one of its attributes."""
+        """How a method's class and its bases define one attribute."""
         for cls in () if self._owner is None else self._owner.__mro__:
             if name not in vars(cls) or _package(cls) != self._package:
                 continue
@@ -200,7 +200,7 @@ def _function_of(member: Any) -> FunctionType | None:
 
 
 def _class_definition(cls: type) -> Definition | None:
-    """What a class's source says, if it is written at the top level of its file."""
+    """The definition in a class's source; None if the source is not available."""
     methods = (_function_of(value) for value in vars(cls).values())
     own = (m for m in methods if m is not None and m.__module__ == cls.__module__)
     for function in own:
@@ -214,7 +214,7 @@ def _class_definition(cls: type) -> Definition | None:
 
 
 def _contents(cls: type) -> Iterator[str]:
-    """What a class without source holds."""
+    """The members of a class whose source is not available."""
     for name, value in vars(cls).items():
         if not name.startswith("__"):
             function = _function_of(value)

@@ -15,7 +15,7 @@ from semcache.engine.single_flight import mark_inside
 
 
 class AsyncSharedStream:
-    """A stream of an async iterator, for readers of one event loop.
+    """A shared stream whose source is an async iterator, for readers in one event loop.
 
     One task takes the chunks, so that the model's stream runs in one task from start to end; it
     takes one only when a reader needs it.
@@ -46,10 +46,10 @@ class AsyncSharedStream:
         ended: Callable[[BaseException | None], Any],
         source: Any = None,
     ) -> AsyncReader:
-        """Let readers take chunks from the model's stream, and become the leading one.
+        """Attach the model's stream, so that chunks can be taken, and become the leading reader.
 
         Args:
-            send: called for the stream when its first chunk is taken.
+            send: called to open the stream when its first chunk is taken.
             ended: an async function, called once, with the stream's error.
             source: the stream itself, if there is one already.
         """
@@ -65,19 +65,19 @@ class AsyncSharedStream:
         return (leader[0], self._taker) if self._taking else None
 
     def cancel(self) -> None:
-        """There will be no stream: send its followers away."""
+        """Record that no stream will start, so that its followers stop waiting."""
         self._void = self._taker is None
         self._in_loop(self._wake)
 
     def enter(self) -> bool:
-        """Become a reader; False if the stream is over. The caller must then read or leave it."""
+        """Become a reader, who must read or leave; False if it has ended or uses another loop."""
         if self.kept.over or self._void or asyncio.get_running_loop() is not self.loop:
             return False
         self._readers += 1
         return True
 
     def drain(self) -> None:
-        """Take the rest of the stream soon, for a caller who waits for the whole answer."""
+        """Have the stream read to its end, for a caller who waits for the whole answer."""
 
         def start() -> None:
             if not (self._draining or self._void or self.kept.over):
@@ -88,7 +88,7 @@ class AsyncSharedStream:
         self._in_loop(start)
 
     def command(self, command: tuple[str, Any]) -> int:
-        """Do something with the generator when it is resumed next; return that chunk's place."""
+        """Set the method for the generator's next resumption; return the index of its chunk."""
         self._command, self.kept.storable = command, False
         return len(self.kept)
 
@@ -125,14 +125,14 @@ class AsyncSharedStream:
                 raise error
 
     def forsake(self) -> None:
-        """`leave`, from any thread, for a reader that has been dropped."""
+        """`leave`, from any thread, for a reader that was garbage-collected unclosed."""
         self._in_loop(self._left_by_last)
 
     def _left_by_last(self) -> bool:
         self._readers -= 1
         if self._readers or self.kept.over or self._taker is None:
             return False
-        self._void = True  # nobody may become a reader of what is about to be closed
+        self._void = True  # admit no new readers: the stream is about to be closed
         if self._taking:
             self._taker.cancel()
         self._needed.set()
@@ -191,14 +191,14 @@ class AsyncSharedStream:
 
 
 class AsyncReader(AsyncGenerator[Any, Any]):
-    """One caller's reading of a stream: an async iterator, and like a generator in all else.
+    """One caller's view of a shared stream, with all the methods of an async generator.
 
     Args:
         stream: a stream of which the caller has become a reader.
-        patience: seconds to wait for the first chunk; `RestartError` is raised then.
-        anew: for a caller who is not the leader: returns a stream of its own, for what it sends
-            into the stream.
-        restart: returns the stream to read where `RestartError` would be raised.
+        patience: seconds to wait for the first chunk before raising `RestartError`.
+        anew: opens a stream of the caller's own, for a follower that sends a value; None if
+            there can be none.
+        restart: returns the stream to read instead of raising `RestartError`.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class AsyncReader(AsyncGenerator[Any, Any]):
         return await self.asend(None)
 
     async def asend(self, value: Any, /) -> Any:
-        """The next chunk; its argument is what the generator's `yield` returns."""
+        """Return the next chunk; the generator's `yield` evaluates to `value`."""
         if self._own is not None:
             return await resume(self._own, ("asend", value), anext)
         if value is None or self._left:
@@ -235,7 +235,7 @@ class AsyncReader(AsyncGenerator[Any, Any]):
         return await self._next(("asend", value))
 
     async def athrow(self, *error: Any) -> Any:
-        """Raise an error where the generator waits; return its next chunk."""
+        """Raise an error where the generator is paused; return its next chunk."""
         raised = error[0] if len(error) == 1 else error[1] or error[0]
         raised = raised() if isinstance(raised, type) else raised
         if self._own is not None:
@@ -287,13 +287,13 @@ class AsyncReader(AsyncGenerator[Any, Any]):
 
 
 async def adiverted(anew: Callable[[], AsyncIterator[Any]] | None, position: int) -> Any:
-    """A stream of one's own, advanced to where the shared one was read to.
+    """A stream of the caller's own, advanced to the position reached in the shared one.
 
     Raises:
         TypeError: nothing can be sent into this stream.
     """
     if anew is None:
-        raise TypeError("nothing can be sent into a stream that others read")
+        raise TypeError("a value cannot be sent into a stream that other callers read too")
     own = aiter(anew())
     for _ in range(position):
         await anext(own)

@@ -31,7 +31,7 @@ Whole = tuple[Any, Any]
 AsyncSend = Callable[[], Awaitable[Whole]]
 
 _MAX_PENDING = 8
-"""Pending calls of one engine: queued for its thread, or tasks."""
+"""The most calls queued for an engine's thread, and the most that run as its tasks."""
 
 
 class Background:

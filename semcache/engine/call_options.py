@@ -31,7 +31,7 @@ class Codec(Protocol):
         ...
 
     def keep_returned(self, value: Any) -> Any:
-        """What `dump` needs from the return value of a generator, as the last of its list.
+        """What `dump` needs from a generator's return value, as the last item of its list.
 
         Raises:
             TypeError: the value cannot be stored.
@@ -47,7 +47,7 @@ class Codec(Protocol):
         ...
 
     def load(self, completion: Completion) -> Any:
-        """Convert back to a value, which belongs to the caller.
+        """Convert back to a value that the caller may modify.
 
         Raises:
             TypeError, ValueError: the completion does not hold a value of this kind.
@@ -59,7 +59,7 @@ class WithoutReturn:
     """For codecs whose streams return nothing."""
 
     def keep_returned(self, value: Any) -> Any:
-        raise TypeError(f"a stream here cannot return a value, but it returned {value!r:.100}")
+        raise TypeError(f"this stream cannot return a value, but it returned {value!r:.100}")
 
 
 class CompletionCodec(WithoutReturn):
@@ -111,7 +111,7 @@ TEXT_CHUNKS = TextChunks()
 
 
 class Report(Protocol):
-    """Is told what became of a call."""
+    """Receives the outcome of a call."""
 
     def lookup(self, lookup: Lookup) -> None:
         """The call has been looked up."""
@@ -122,7 +122,7 @@ class Report(Protocol):
         ...
 
     def recorded(self, reason: str) -> None:
-        """The answer was stored, or was not, for this reason."""
+        """The answer was stored (reason "stored"), or was not stored for this reason."""
         ...
 
 
@@ -139,7 +139,7 @@ class CallOptions:
         coalesce: which calls in flight to wait for: "exact" for those with an equal request,
             "semantic" also for those whose answer may be served to this request, or "off".
         refresh: ask the model even if an answer is stored, and replace that answer.
-        report: is told what became of the call.
+        report: receives the outcome of the call.
     """
 
     codec: Codec = COMPLETIONS
@@ -169,7 +169,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The call is answered with this value. `lookup` is a hit to audit or refresh, if any."""
+    """The value that answers the call. `lookup` is the hit, if it may need an audit or refresh."""
 
     value: Any
     lookup: Lookup | None = None

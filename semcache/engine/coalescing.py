@@ -1,8 +1,8 @@
 """After a miss: wait for another caller's answer to the same request, or lead the call.
 
-Of concurrent equal requests, one calls the model and the others wait: within a process for its
-call in flight, across processes for its lease. After waiting, they look up again. If
-leases fail, callers proceed without coalescing, which only costs additional calls.
+Of concurrent equal requests, one calls the model and the others wait: within a process for the
+call in flight, across processes for the lease of that call. After waiting for a lease, they look
+up again. If leases fail, callers proceed without coalescing, which only costs extra calls.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def join(
 
 
 def _may_follow(stream: Any) -> bool:
-    """Become a reader of a stream, if it can be read from here and is not over."""
+    """Become a reader of a stream, unless it has ended or belongs to another event loop."""
     return stream is not None and bool(stream.enter())
 
 
@@ -162,8 +162,8 @@ def take_lease(
 ) -> Generator[Step, Any, Literal["nobody", "us", "another"]]:
     """Become the leader across processes, or wait until another process's call has ended.
 
-    Returns who holds the lease: "us", if the caller leads now; "another", if that process ended
-    without an answer or the wait took too long; "nobody", if there are no leases or they fail.
+    Returns who holds the lease: "us" if the caller leads now, "another" if that process ended
+    without storing its answer or the wait took too long, "nobody" if leases are off or fail.
     A holder stores its answer before it releases the lease.
     """
     leases, key = engine.leases, lookup.query.exact_key
@@ -196,9 +196,9 @@ def take_lease(
 def _take(
     leases: Leases, call: InFlight, scope: bytes, vector: Vector | None
 ) -> LeaseHolder | None:
-    """Take the lease for a call; return its holder if that is another process.
+    """Take the lease for a call; return the holder if another process has it.
 
-    The lease is attached to the call right here, because the caller may be cancelled meanwhile.
+    The lease is attached here, not by the caller, which may be cancelled before it gets the lease.
     """
     lease = leases.take(call.key, scope, vector)
     if isinstance(lease, LeaseHolder):

@@ -1,9 +1,9 @@
-"""Finds out that a call in flight cannot end, because its leader waits for one that waits for it.
+"""Detects a call in flight that can never end, because its leader waits for the current thread.
 
-It happens when a function asks itself by way of a pool or a thread: the inner call would wait for
-the answer of the outer one, which waits for the inner one. The threads' stacks tell: a thread that
-works for a pool has a future, and one that waits for that future has it among the local variables
-of the standard library's function that waits.
+This happens when a function calls itself through a thread or a pool: the inner call would wait for
+the answer of the outer one, which waits for the inner one. The threads' stacks reveal it: a thread
+that works for a pool has a future, and a thread that waits for that future holds it in a local
+variable of the standard library function that blocks.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 _WAITING = ("concurrent/futures/_base.py", "concurrent/futures/thread.py", "/threading.py")
 _INNERMOST = 25
-"""How many frames of a waiting thread are looked at."""
+"""How many of a waiting thread's innermost frames are inspected."""
 
 
 def waits_for_this_thread(thread: int, task: Any) -> bool:
     """Whether a thread, or an asyncio task, waits for work that the current thread is doing.
 
-    It may wait for another thread that does.
+    The wait may be indirect, through other threads.
 
     Args:
         thread: the thread's identifier.
@@ -49,7 +49,7 @@ def waits_for_this_thread(thread: int, task: Any) -> bool:
 
 
 def _work(frame: FrameType | None, thread: threading.Thread) -> Iterator[int]:
-    """What others may wait for while a thread works: the ids of the thread and of its futures."""
+    """The ids of what others wait for while a thread works: the thread and its futures."""
     yield id(thread)
     while frame is not None:
         if frame.f_code.co_name == "run":
@@ -60,7 +60,7 @@ def _work(frame: FrameType | None, thread: threading.Thread) -> Iterator[int]:
 
 
 def _waits_for(frame: FrameType, awaited: set[int]) -> bool:
-    """Whether a thread waits for any of these, itself or as a task that it runs to its end."""
+    """Whether a thread waits for any of these objects, directly or in a task that it runs."""
     return not awaited.isdisjoint(_held(frame)) or any(
         _task_waits_for(task, awaited) for task in _run_to_the_end(frame)
     )
@@ -75,7 +75,7 @@ def _run_to_the_end(frame: FrameType | None) -> Iterator[Any]:
 
 
 def _held(frame: FrameType | None) -> Iterator[int]:
-    """The ids of what the waiting functions of a thread hold."""
+    """The ids of the local variables of a thread's blocking functions, and of their items."""
     for _ in range(_INNERMOST):
         if frame is None:
             return
@@ -88,7 +88,7 @@ def _held(frame: FrameType | None) -> Iterator[int]:
 
 
 def _task_waits_for(task: Any, awaited: set[int]) -> bool:
-    """Whether an asyncio task awaits one of these futures of a pool, wrapped by the event loop."""
+    """Whether an asyncio task awaits one of these pool futures, as wrapped by the event loop."""
     waiting = [getattr(task, "_fut_waiter", None)]
     while waiting:
         future = waiting.pop()

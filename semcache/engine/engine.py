@@ -38,7 +38,7 @@ class Engine(Managed):
 
     Args:
         backend: closed with the engine.
-        entries: the serving path of the backend.
+        entries: looks up and stores the backend's entries.
         leases: coalesces calls across processes; None disables that.
         embedder: the embedder of the semantic tier; None means exact tier only.
         embedding: turns questions into vectors with it; None means exact tier only.
@@ -51,7 +51,7 @@ class Engine(Managed):
         clock: returns seconds since the epoch.
         draw: returns uniform random numbers in [0, 1).
         audit: share of the semantic hits that are audited.
-        policy: the options that decide what is served, as JSON; kept for the command line.
+        policy: the options that decide what is served, as JSON; stored for the command line.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Engine(Managed):
         self._threads = Threads("semcache")
 
     def _keep_policy(self, policy: str | None) -> None:
-        """Write down what decides, for those who look into the cache from outside."""
+        """Store the serving policy, so that another process that inspects the cache can show it."""
         if policy is not None and self.backend.metadata.meta(POLICY) != policy:
             self.backend.metadata.set_meta(POLICY, policy)
 

@@ -1,4 +1,4 @@
-"""The chunks of a stream that have come, for its readers and for the store."""
+"""The chunks received so far from a stream, for its readers and for the store."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 
 class RestartError(Exception):
-    """There is no stream to follow, and the reader has got nothing of it yet."""
+    """There is no stream to follow, and the reader has received nothing: it can start again."""
 
 
 class Kept:
-    """The chunks of a stream that have come.
+    """The chunks received so far from a stream.
 
     Attributes:
-        storable: whether the whole stream may be stored: every chunk has a form that can be, and
-            no reader has sent anything into the stream.
+        storable: whether the stream may be stored: the codec could convert every chunk, and no
+            reader has sent a value or an error into the stream.
         seen: the chunks as the model sent them, for `store_if`.
         returned: the return value of the generator.
         fault: why a chunk cannot be stored.
@@ -53,7 +53,7 @@ class Kept:
         self._chunks.append((chunk, False))
 
     def chunk(self, position: int) -> Any:
-        """A chunk: itself for the first who asks for it, copies for the others."""
+        """A chunk: the original for the first reader that asks, a copy for each later one."""
         try:
             return self._originals.pop(position)
         except KeyError:
@@ -65,8 +65,8 @@ class Kept:
         """Raise the error with which the stream ended, if there is one.
 
         Raises:
-            RestartError: the reader who took the chunks was interrupted, and this one has got
-                nothing yet.
+            RestartError: the reader that took the chunks was interrupted, and this reader has
+                received nothing yet.
         """
         if self.error is None:
             return
@@ -78,5 +78,5 @@ class Kept:
 
     @property
     def whole(self) -> list[Any] | None:
-        """What the codec has kept of the whole stream; None if it cannot be stored."""
+        """What `keep` returned for every chunk; None if the stream cannot be stored."""
         return [kept for kept, _ in self._chunks] if self.storable else None

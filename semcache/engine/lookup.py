@@ -181,7 +181,7 @@ class Lookups:
         else:
             counters.increment(Counter.EXPLORATION)
 
-    # --------------------------------------------------------------- lookups that count nothing
+    # --------------------------------------------------------------- lookups that are not counted
 
     def fresh_exact(self, query: Query) -> Entry | None:
         """The entry for exactly this request, if it is neither expired nor stale."""
@@ -193,7 +193,7 @@ class Lookups:
         return entry if entry is not None and entry.fresh(now) and not entry.stale(now) else None
 
     def fresh_semantic(self, lookup: Lookup) -> Entry | None:
-        """The entry that may be served now to a question that was looked up before."""
+        """The entry that may now be served for a question that was looked up earlier."""
         if lookup.vector is None:
             return None
         try:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from semcache.verification.base import Verification
 
 WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"})
-"""Finish reasons of whole answers; any other means that it was cut off, filtered or refused.
+"""Finish reasons of whole answers; any other means that the answer was cut off or refused.
 
-None stands for an answer that has no finish reason by its nature, such as plain text.
+None stands for an answer that cannot have a finish reason, such as plain text.
 """
 
 _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
@@ -72,7 +72,7 @@ class Recorder:
         telemetry: events and counters.
         retention: TTLs of new entries.
         policy: which answers are stored.
-        audit: share of the semantic hits that are audited, where the model can be asked.
+        audit: share of the semantic hits to audit, for calls that can ask the model.
         draw: returns uniform random numbers in [0, 1).
         first: called before the first answer is stored.
     """

@@ -1,13 +1,13 @@
 """A stream in flight that several callers read, each from its start and at its own pace.
 
-The first caller leads: it has called the model. Chunks are kept as they come, so that a caller who
-joins later gets those that there are at once, and then each as it comes. The first reader of a
-chunk gets the chunk itself, the others get copies, made by the codec.
+The first caller leads: it has called the model. Chunks are kept as they arrive, so that a caller
+who joins later gets the earlier ones at once and every later one as it arrives. The first reader of
+a chunk gets the chunk itself; the others get copies made by the codec.
 
-The leader takes the chunks, where it reads them, as if there were no cache: a generator may rely on
-its thread and its context. Only if others need a chunk for which the leader does not come, because
-it reads slowly or has gone, a thread of the stream's own takes the rest; so a generator changes its
-thread once at most. The model's stream is closed when its last reader has gone.
+The leader takes chunks in its own thread and context, as if there were no cache, because a
+generator may rely on both. If others need a chunk that the leader does not take, because it reads
+slowly or has left, a thread of the stream's own takes the rest; so a generator changes threads at
+most once. The model's stream is closed when its last reader has left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LEADER_PATIENCE = 0.25
 
 
 class SharedStream:
-    """A stream of a blocking iterator.
+    """A shared stream whose source is a blocking iterator.
 
     Args:
         key: the exact key of the call.
@@ -59,11 +59,11 @@ class SharedStream:
         ended: Callable[[BaseException | None], None],
         source: Any = None,
     ) -> Reader:
-        """Let readers take chunks from the model's stream, and become the leading one.
+        """Attach the model's stream, so that chunks can be taken, and become the leading reader.
 
         Args:
-            send: called for the stream when its first chunk is taken.
-            ended: called once, with the stream's error; `GeneratorExit` if all readers have gone.
+            send: called to open the stream when its first chunk is taken.
+            ended: called once, with the stream's error; `GeneratorExit` if all readers have left.
             source: the stream itself, if there is one already.
         """
         with self._changed:
@@ -75,10 +75,10 @@ class SharedStream:
         return Reader(self, leads=True)
 
     def runner(self, leader: tuple[int, Any]) -> tuple[int, Any] | None:
-        """The thread that the model's stream is running in now, with its asyncio task, if any.
+        """The thread, and the asyncio task if any, that the model's stream runs in; None if idle.
 
         Args:
-            leader: those of the call, which are running until there is a stream.
+            leader: the thread and task that run the call until there is a stream.
         """
         if self._open is None:
             return leader
@@ -87,13 +87,13 @@ class SharedStream:
         return self._taking_thread, None
 
     def cancel(self) -> None:
-        """There will be no stream: send its followers away."""
+        """Record that no stream will start, so that its followers stop waiting."""
         with self._changed:
             self._void = self._open is None
             self._changed.notify_all()
 
     def enter(self) -> bool:
-        """Become a reader; False if the stream is over. The caller must then read or leave it."""
+        """Become a reader, who must read the stream or leave it; False if the stream has ended."""
         with self._changed:
             if self.kept.over or self._void:
                 return False
@@ -101,7 +101,7 @@ class SharedStream:
             return True
 
     def drain(self) -> None:
-        """Take the rest of the stream soon, for a caller who waits for the whole answer."""
+        """Have the stream read to its end, for a caller who waits for the whole answer."""
         with self._changed:
             if self.kept.over or self._void or self._wanted == math.inf:
                 return
@@ -113,10 +113,10 @@ class SharedStream:
     def take(
         self, position: int, command: tuple[str, Any] | None, patience: float | None, *, leads: bool
     ) -> None:
-        """Take the next chunk, or wait until another has taken it.
+        """Take the next chunk, or wait until another reader has taken it.
 
         Args:
-            position: the place of the chunk.
+            position: the index of the chunk.
             command: what to do with the generator instead of advancing it; for the leader only.
             patience: seconds to wait.
 
@@ -136,12 +136,12 @@ class SharedStream:
         except BaseException as error:
             self._over(error)
             if not isinstance(error, Exception):
-                raise  # an interruption concerns this reader only
+                raise  # KeyboardInterrupt and the like: for this reader only
         finally:
             self._free()
 
     def leads_still(self) -> bool:
-        """Whether the leader, and no thread of the stream's own, takes the chunks."""
+        """Whether the leader still takes the chunks, rather than the stream's own thread."""
         return self._led and not self._pumped
 
     def leave(self, *, leads: bool) -> None:
@@ -152,14 +152,14 @@ class SharedStream:
             self._changed.notify_all()
             if self._readers or self.kept.over or self._open is None:
                 return
-            self._void = True  # nobody may become a reader of what is about to be closed
+            self._void = True  # admit no new readers: the stream is about to be closed
             if self._pumped:
                 return  # closed by the thread that takes the chunks
         with inside(self._key):
             self._close()
 
     def _may_take(self, position: int, patience: float | None, *, leads: bool) -> bool:
-        """Wait for the chunk, or for the reader's turn to take it; False if it has come."""
+        """Wait for the chunk, or for the reader's turn to take it; False if the chunk is there."""
 
         def came() -> bool:
             return position < len(self.kept) or self.kept.over
@@ -202,7 +202,7 @@ class SharedStream:
             self._pump.start()
 
     def _take_the_rest(self) -> None:
-        """Take the chunks that readers need and for which the leader does not come."""
+        """Take the chunks that readers need and the leader does not take."""
         while self._needs_pump():
             try:
                 self.kept.add(self._context.run(self._advance, None))
@@ -216,7 +216,7 @@ class SharedStream:
             self._context.run(self._close)
 
     def _needs_pump(self) -> bool:
-        """Wait until a chunk is needed; False if there is nothing to take any more."""
+        """Wait until this thread must take a chunk; False if there are no more to take."""
 
         def needed() -> bool:
             return len(self.kept) < self._wanted and self._open is not None
@@ -236,7 +236,7 @@ class SharedStream:
                 return True
 
     def _leader_is_gone(self, count: int) -> bool:
-        """Whether the leader takes no chunk, for a while or for good."""
+        """Wait briefly; whether the leader takes no chunk in that time, or has left."""
 
         def moved() -> bool:
             return self.kept.over or len(self.kept) > count or not (self._led or self._taking)
@@ -245,7 +245,7 @@ class SharedStream:
         return not self._taking and not (came and (self.kept.over or len(self.kept) > count))
 
     def _over(self, error: BaseException | None, returned: Any = None) -> None:
-        """The stream has come to its end."""
+        """Record that the stream has ended."""
         kept = self.kept
         if kept.over:
             return
@@ -258,7 +258,7 @@ class SharedStream:
             self._ended(error)
 
     def _close(self) -> None:
-        """All readers have gone."""
+        """Close the stream after its last reader has left."""
         try:
             self._close_source()
         finally:
@@ -276,14 +276,14 @@ def _nothing(_: BaseException | None) -> None:
 
 
 class Reader(Generator[Any, Any, Any]):
-    """One caller's reading of a stream: an iterator, and like a generator in all else.
+    """One caller's view of a shared stream, with all the methods of a generator.
 
     Args:
         stream: a stream of which the caller has become a reader.
-        patience: seconds to wait for the first chunk; `RestartError` is raised then.
-        anew: for a caller who is not the leader: returns a stream of its own, for what it sends
-            into the stream.
-        restart: returns the stream to read where `RestartError` would be raised.
+        patience: seconds to wait for the first chunk before raising `RestartError`.
+        anew: opens a stream of the caller's own, for a follower that sends a value; None if
+            there can be none.
+        restart: returns the stream to read instead of raising `RestartError`.
     """
 
     def __init__(
@@ -305,7 +305,7 @@ class Reader(Generator[Any, Any, Any]):
         self._left = False
 
     def send(self, value: Any, /) -> Any:
-        """The next chunk; its argument is what the generator's `yield` returns."""
+        """Return the next chunk; the generator's `yield` evaluates to `value`."""
         if self._own is not None:
             return resume(self._own, ("send", value), next)
         if value is None or self._left:
@@ -317,7 +317,7 @@ class Reader(Generator[Any, Any, Any]):
         return self._next(("send", value))
 
     def throw(self, *error: Any) -> Any:
-        """Raise an error where the generator waits; return its next chunk."""
+        """Raise an error where the generator is paused; return its next chunk."""
         raised = error[0] if len(error) == 1 else error[1] or error[0]
         raised = raised() if isinstance(raised, type) else raised
         if self._own is not None:
@@ -367,13 +367,13 @@ class Reader(Generator[Any, Any, Any]):
 
 
 def diverted(anew: Callable[[], Any] | None, position: int) -> Any:
-    """A stream of one's own, advanced to where the shared one was read to.
+    """A stream of the caller's own, advanced to the position reached in the shared one.
 
     Raises:
         TypeError: nothing can be sent into this stream.
     """
     if anew is None:
-        raise TypeError("nothing can be sent into a stream that others read")
+        raise TypeError("a value cannot be sent into a stream that other callers read too")
     own = iter(anew())
     for _ in range(position):
         next(own)
@@ -381,11 +381,11 @@ def diverted(anew: Callable[[], Any] | None, position: int) -> Any:
 
 
 def resume(source: Any, command: tuple[str, Any] | None, advance: Callable[[Any], Any]) -> Any:
-    """Take the next chunk, or do what a reader has asked of the generator.
+    """Take the next chunk, or call a method of the generator for a reader.
 
     Args:
-        command: the name of a generator's method, and its argument. A source without that method
-            is only advanced, and what is thrown into it comes back.
+        command: the name of a generator's method, and its argument. If the source lacks it, an
+            error is raised as it is, and any other value is dropped and the source advanced.
         advance: `next` or `anext`.
     """
     if command is None:

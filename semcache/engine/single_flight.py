@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from semcache.backends.base import Lease
 
 _FIRST_LOOK, _LATER_LOOKS = 0.05, 0.5
-"""Seconds after which a waiting caller looks whether the call can end at all."""
+"""Seconds before a waiting caller first checks for a deadlock, and between later checks."""
 
 _inside: ContextVar[frozenset[bytes]] = ContextVar("semcache_inside", default=frozenset())
 
@@ -69,7 +69,7 @@ class InFlight:
         self.key = key
         self.lookup = lookup
         self.stream = stream
-        """The stream that its followers can read while it comes; see `shared_streams`."""
+        """The stream that followers can read while it arrives; see `shared_streams`."""
         self._lease: Lease | None = None
         self.leader = _caller()
         self._future: Future[Outcome] = Future()
@@ -86,7 +86,7 @@ class InFlight:
 
     @property
     def cannot_end(self) -> bool:
-        """Whether the call waits for what the current thread is doing."""
+        """Whether the call is deadlocked: it waits for work that the current thread is doing."""
         running = self.leader if self.stream is None else self.stream.runner(self.leader)
         return running is not None and waits_for_this_thread(*running)
 
@@ -114,8 +114,8 @@ class InFlight:
     def wait(self, patience: float | None) -> Outcome:
         """Block until the call has ended.
 
-        Returns `Abandoned` after `patience` seconds, or as soon as the call is found to be unable
-        to end.
+        Returns `Abandoned` after `patience` seconds, or as soon as a check finds that the call is
+        deadlocked.
         """
         deadline = math.inf if patience is None else time.monotonic() + patience
         pause = _FIRST_LOOK
@@ -147,10 +147,10 @@ class InFlightCalls:
     """The calls in flight in this process, by exact key."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a stream that is collected as garbage ends its call
+        self._lock = threading.RLock()  # reentrant: garbage collection may end a call
         self._calls: dict[bytes, InFlight] = {}
         self.ended = 0
-        """How many calls have ended; if it has not changed, none ended in the meantime."""
+        """How many calls have ended. Two equal readings mean that none ended in between."""
 
     def join(
         self, key: bytes, lookup: Lookup | None = None, stream: Any = None
@@ -158,7 +158,7 @@ class InFlightCalls:
         """Return (call, whether the caller leads it).
 
         Args:
-            lookup: `near` compares other lookups to it.
+            lookup: the lookup that `near` compares others with.
             stream: the stream of the call, if the caller will lead it.
         """
         if is_inside(key):

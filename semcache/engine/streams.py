@@ -43,7 +43,7 @@ def stream(
     """The stored chunks for a request, or those of `send()` as they arrive.
 
     A stream is stored only if it is read to its end. Callers who make the same request meanwhile
-    read the same stream, each from its start. Who sends a value into a stream gets its own.
+    read the same stream, each from its start. A follower that sends a value into it gets its own.
     """
     shared = SharedStream(query.exact_key, _kept(options))
     opening = open_call(engine, query, options, shared)
@@ -102,7 +102,7 @@ def _followed(
     options: CallOptions,
     shared: SharedStream,
 ) -> Reader:
-    """The stream that another caller leads; one of its own if there is none after all."""
+    """A reader of another caller's stream; it opens its own if that stream never starts."""
     alone = replace(options, coalesce="off")
     restart = partial(stream, engine, query, send, alone)
     return Reader(shared, patience=FIRST_CHUNK_PATIENCE, anew=send, restart=restart)
@@ -111,19 +111,19 @@ def _followed(
 def _end(
     engine: Engine, lead: Lead, shared: SharedStream, options: CallOptions
 ) -> Callable[[BaseException | None], None]:
-    """What to do at the end of the stream that a caller leads."""
+    """The callback for the end of a stream that this caller leads."""
     return lambda error: drive(_ended(engine, lead, shared.kept, options, error))
 
 
 def _kept(options: CallOptions) -> Kept:
-    """No chunks yet."""
+    """An empty list of chunks for a new stream."""
     return Kept(options.codec, keep_seen=options.store_if is not None)
 
 
 def _ended(
     engine: Engine, lead: Lead, kept: Kept, options: CallOptions, error: BaseException | None
 ) -> Steps:
-    """Store a stream that came to its end, and end the call in flight."""
+    """Store the stream if it ended without an error, and end the call in flight."""
     if error is not None:
         engine.in_flight.end(lead.call, outcome_of(error))
         return
@@ -149,10 +149,10 @@ def _to_store(engine: Engine, kept: Kept, options: CallOptions) -> Whole:
 
 
 class _Replayed:
-    """An iterator over a stream that stands for the object that an SDK returns for one.
+    """Takes the place of the stream object that an SDK returns.
 
     Args:
-        chunks: the chunks.
+        chunks: an iterator over the chunks.
         source: the SDK's object, whose other attributes can be read; None for a stored stream.
     """
 
@@ -185,11 +185,11 @@ _NO_RESPONSE = _NoResponse()
 
 
 class Replay(Generator[Any, Any, Any]):
-    """The chunks of a stored stream; like a generator in all else.
+    """Replays the chunks of a stored stream, with all the methods of a generator.
 
     Args:
-        chunks: the chunks; a list's attribute `returned` is what the generator returned.
-        anew: returns the stream itself, for a caller who sends a value into it.
+        chunks: the chunks; their attribute `returned`, if any, is the generator's return value.
+        anew: calls the function for a live stream, for a caller who sends a value.
     """
 
     def __init__(self, chunks: list[Any], anew: Callable[[], Iterator[Any]]) -> None:
@@ -200,7 +200,7 @@ class Replay(Generator[Any, Any, Any]):
         self._own: Any = None
 
     def send(self, value: Any, /) -> Any:
-        """The next chunk; its argument is what the generator's `yield` returns."""
+        """Return the next chunk; the generator's `yield` evaluates to `value`."""
         if self._own is None and value is not None:
             self._own = diverted(self._anew, self._position)
         if self._own is not None:
@@ -211,7 +211,7 @@ class Replay(Generator[Any, Any, Any]):
         raise StopIteration(getattr(self._chunks, "returned", None))
 
     def throw(self, *error: Any) -> Any:
-        """Raise an error where the generator waits; return its next chunk."""
+        """Raise an error where the generator is paused; return its next chunk."""
         if self._own is not None:
             return self._own.throw(*error)
         self._rest = iter(())
@@ -350,7 +350,7 @@ class AsyncReplay(AsyncGenerator[Any, Any]):
         return await self.asend(None)
 
     async def asend(self, value: Any, /) -> Any:
-        """The next chunk; its argument is what the generator's `yield` returns."""
+        """Return the next chunk; the generator's `yield` evaluates to `value`."""
         if self._own is None and value is not None:
             from semcache.engine.async_shared_streams import adiverted
 
@@ -363,7 +363,7 @@ class AsyncReplay(AsyncGenerator[Any, Any]):
         raise StopAsyncIteration
 
     async def athrow(self, *error: Any) -> Any:
-        """Raise an error where the generator waits; return its next chunk."""
+        """Raise an error where the generator is paused; return its next chunk."""
         if self._own is not None:
             return await self._own.athrow(*error)
         self._rest = iter(())
@@ -397,7 +397,7 @@ class AsyncReplayedStream(_Replayed):
 
 
 def _collect(options: CallOptions, send: Callable[[], Iterator[Any]]) -> Whole:
-    """Read a whole stream that only the cache needs."""
+    """Read a whole stream for a refresh, with no caller waiting."""
     kept = _kept(options)
     for chunk in send():
         kept.add(chunk)

@@ -6,9 +6,9 @@ JSON values stand for themselves. Any other value is an object whose key "$" nam
     {"$": "model", "c": "openai.types.chat.chat_completion:Choice", "v": {"index": 0, ...}}
 
 Dataclasses and pydantic models are written field by field, and restored without running their
-constructors, validators or serializers. So an answer comes back as the SDK built it, which may not
-be what its own schema allows, and with the same fields set. Private attributes, such as the request
-id of an SDK, are included.
+constructors, validators or serializers. So an answer comes back as the SDK built it, even if its
+own schema would reject it, and with the same fields set. Private attributes, such as the request id
+that an SDK adds, are included.
 
 Stored data never causes an import or a call: a class is restored only if the program has imported
 it, and if it is a dataclass, a pydantic model, a named tuple or an enumeration.
@@ -57,10 +57,10 @@ def encode(value: Any, where: str = "answer") -> JSON:
 
 
 def decode(tree: JSON) -> Any:
-    """The value of what `encode` returned.
+    """The value that `encode` was given, from what it returned.
 
     Raises:
-        TypeError, ValueError: the form is unknown, or a class is missing or has other fields now.
+        TypeError, ValueError: the form is unknown, or a class is missing or its fields changed.
     """
     if isinstance(tree, list):
         return [decode(item) for item in tree]
@@ -73,7 +73,7 @@ def decode(tree: JSON) -> Any:
 
 
 def plain(tree: JSON) -> JSON:
-    """Tagged JSON without its tags: objects are mappings from the names of the fields set."""
+    """Tagged JSON without its tags: an object becomes a mapping of the fields that were set."""
     if isinstance(tree, list):
         return [plain(item) for item in tree]
     if not isinstance(tree, dict):
@@ -116,7 +116,7 @@ def _time(value: dt.datetime | dt.time) -> JSON:
 
 
 def _own_name(zone: dt.tzinfo | None) -> str | None:
-    """The name that was given to a zone of a fixed offset."""
+    """The name given to a fixed-offset zone; None if it has only the default name."""
     if not isinstance(zone, dt.timezone):
         return None
     name = zone.tzname(None)

@@ -95,7 +95,7 @@ def _class(reference: JSON) -> type:
     """The class of a reference, which the program must have imported.
 
     Raises:
-        TypeError: it has not, or the name is not one of a class of values.
+        TypeError: the program has not imported it, or it is not a kind of class that is restored.
     """
     if reference is None:
         return type(None)
@@ -109,7 +109,7 @@ def _class(reference: JSON) -> type:
 
 
 def found(reference: str) -> Any:
-    """What a program has imported under a "module:qualified.name"; None if it has not."""
+    """The object that has been imported as "module:qualified.name"; None if there is none."""
     module, _, name = reference.partition(":")
     value: Any = sys.modules.get(module)
     for part in name.split("."):
@@ -118,7 +118,7 @@ def found(reference: str) -> Any:
 
 
 def _is_known(cls: Any) -> bool:
-    """Whether this is a class of values, or may be the argument of a generic one."""
+    """Whether this class can be restored, or may be a type argument of one that can."""
     if not isinstance(cls, type):
         return isinstance(cls, TypeVar)
     return (
@@ -168,7 +168,7 @@ def _dataclass(value: Any, where: str, inner: Encode) -> JSON:
 
 
 _ALIAS = "__orig_class__"
-"""Attribute of what `Box[int](1)` makes: the generic class with its arguments."""
+"""Attribute that `Box[int](1)` sets on its object: the generic class with its arguments."""
 
 
 def _slots(cls: type) -> list[str]:
@@ -217,7 +217,7 @@ def _model(value: Any, where: str, inner: Encode) -> JSON:
 
 
 def _private(value: Any, where: str, inner: Encode) -> dict[str, JSON]:
-    """The private attributes, without those that only a default factory can make."""
+    """The private attributes; those that cannot be stored are left to their default factories."""
     result = {}
     for name, item in value.__pydantic_private__.items():
         try:
@@ -273,9 +273,9 @@ def _read_private(cls: Any, stored: dict[str, Any]) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=1024)
 def _constructs(cls: Any) -> bool:
-    """Whether a class builds its values without validation, as those of the SDKs do.
+    """Whether a class builds its objects without validation, as the SDKs' classes do.
 
-    Such a class gets new fields with every release, and its values may lack any.
+    Such a class gets new fields with every release, and its objects may lack any of them.
     """
     from pydantic import BaseModel
 
@@ -285,7 +285,7 @@ def _constructs(cls: Any) -> bool:
 
 
 def _is_cached(cls: type, name: str) -> bool:
-    """Whether an attribute is computed from the others, and only remembered."""
+    """Whether an attribute is a cached property, which can be computed again."""
     return isinstance(getattr(cls, name, None), cached_property)
 
 
@@ -295,7 +295,7 @@ _BINARY = "HttpxBinaryResponseContent"
 
 
 def _array(value: Any, where: str) -> JSON:
-    """A NumPy array, or one of its numbers: (dtype, shape or None, base64 of its bytes)."""
+    """A NumPy array or scalar: (dtype, shape or None for a scalar, base64 of its bytes)."""
     if value.dtype.kind not in "biufc":
         raise TypeError(f"{where} is an array of {value.dtype}; return an array of numbers")
     is_array = hasattr(value, "flags") and type(value).__name__ == "ndarray"

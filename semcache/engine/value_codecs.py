@@ -120,7 +120,7 @@ class ValueCodec(WithoutReturn):
             payload = self._adapter.dump_python(value, mode="json", by_alias=True, warnings=False)
             restored = self.load_payload(json.loads(json.dumps(payload, allow_nan=False)), "typed")
             return payload if _same(restored, value) else None
-        except Exception:  # of any type's own serializers and comparison
+        except Exception:  # a type's own serializer or comparison may raise anything
             return None
 
     def load_payload(self, payload: Any, kind: str) -> Any:
@@ -209,7 +209,7 @@ def _is_server_sent(pieces: Sequence[str]) -> bool:
 
 
 def _plain_chunk(value: Any, kind: str) -> Any:
-    """What a chunk says, without the tags of its type."""
+    """The content of a chunk without type tags, for `read_stream`."""
     if kind != "tagged":
         return value
     if isinstance(value, dict) and value.get("$") == "bytes":
@@ -218,7 +218,7 @@ def _plain_chunk(value: Any, kind: str) -> Any:
 
 
 _RETURNED = "returned:"
-"""Before the kind of a value that is not a chunk, but was returned by the generator."""
+"""Prefix of the kind of a value that the generator returned rather than yielded."""
 
 
 class Chunks(list[Any]):
@@ -228,10 +228,10 @@ class Chunks(list[Any]):
 
 
 def with_usage(chunks: Chunks, *, wanted: bool) -> Chunks:
-    """A stream of OpenAI's chat with or without the chunk of its usage, as the call asks.
+    """A stream in OpenAI's chat format, with or without its usage chunk, as the call asks.
 
     Raises:
-        OtherShapeError: the usage is wanted, and is not known.
+        OtherShapeError: the usage is wanted, but the stored stream has none.
     """
     choices = [_field(chunk, "choices") for chunk in chunks]
     if not chunks or any(choice is None for choice in choices):
@@ -332,7 +332,7 @@ def _class_of(kind: str) -> type:
 
 
 class OtherShapeError(TypeError):
-    """A stream is stored where a single value is wanted, or the reverse, and it cannot be made."""
+    """A stream is stored where a single value is wanted, or vice versa, and cannot be converted."""
 
 
 def joined(chunks: Any) -> Any:

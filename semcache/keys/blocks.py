@@ -24,7 +24,7 @@ from semcache.types import (
 _IRRELEVANT = frozenset(
     {"type", "cache_control", "id", "timestamp", "created_at", "metadata", "logprobs"}
 )
-"""Fields of a block that cannot change the answer, or that have been looked at."""
+"""Fields of a block that cannot change the answer, or that its reader has already used."""
 
 
 def content_parts(content: Any, where: str) -> tuple[Part, ...]:
@@ -50,10 +50,10 @@ def has_content(part: Part) -> bool:
 
 
 def as_mapping(raw: Any, where: str) -> Mapping[str, Any]:
-    """A block or a message as a mapping; those of SDKs are objects.
+    """A block or a message as a mapping; SDK objects are converted.
 
     Raises:
-        RequestError: it is neither.
+        RequestError: it is neither a mapping nor such an object.
     """
     if hasattr(raw, "model_dump"):
         raw = raw.model_dump(exclude_none=True, warnings=False)

@@ -53,7 +53,7 @@ def explicit_none() -> JSON:
 
 
 _SENTINELS = frozenset({"NotGiven", "Omit"})
-"""Names of the classes by whose values the SDKs mark an argument that is absent."""
+"""Names of the classes whose instances the SDKs use to mark an absent argument."""
 
 
 def is_absent(value: object) -> bool:
@@ -68,7 +68,7 @@ def _is_sentinel(cls: Any) -> bool:
 
 
 def valid_text(text: str, where: str = "text") -> str:
-    """`text` as it is, in time linear in its length.
+    """Check that `text` is valid Unicode and return it unchanged, in linear time.
 
     Raises:
         RequestError: the text contains a lone surrogate.
@@ -91,7 +91,7 @@ def plain(value: Any, where: str = "value") -> JSON:
 
     Besides JSON types, this supports dataclasses, pydantic models, enums, dates, times, UUIDs,
     paths, decimals, fractions, bytes, sets, NumPy arrays and scalars, and PIL images. The type is
-    included, so that a set and a list with the same members differ, and a date and its text.
+    included, so that a set differs from a list with the same members, and a date from its text.
     """
     if value is None or value is True or value is False:
         return value
@@ -161,7 +161,7 @@ _TAGS = frozenset(
 
 
 def _escaped(value: JSON) -> JSON:
-    """A value whose own keys differ from the tags of typed values: {"$set": [1]} is not a set."""
+    """The value with keys that look like type tags escaped: a dict {"$set": [1]} is not a set."""
     if isinstance(value, list):
         return [_escaped(item) for item in value]
     if not isinstance(value, dict):
@@ -221,7 +221,7 @@ def _special(value: Any, where: str) -> JSON:
 def _instance(
     value: Any, fields: Mapping[str, Any], attributes: Mapping[str, Any], where: str
 ) -> JSON:
-    """An object by its fields, and by those of its other attributes that have a canonical form."""
+    """An object's fields, and those of its other attributes that have a canonical form."""
     cls = type(value)
     result = {"$type": _full_name(cls), **_object(fields, where)}
     for name, item in attributes.items():
@@ -233,7 +233,7 @@ def _instance(
 
 
 def _time(value: dt.datetime | dt.date | dt.time) -> JSON:
-    """ISO 8601; with the name of the time zone and the fold, where they are more than the text."""
+    """ISO 8601, with the time zone's name and the fold where the text does not imply them."""
     zone = getattr(value, "tzinfo", None)
     name = getattr(zone, "key", None) or (zone and zone.tzname(None))
     fold = getattr(value, "fold", 0)
@@ -243,7 +243,7 @@ def _time(value: dt.datetime | dt.date | dt.time) -> JSON:
 
 
 def _shape(value: Any) -> JSON:
-    """What the bytes of a NumPy array or a PIL image mean; None for anything else."""
+    """The type and shape of a NumPy array, or the mode and size of a PIL image; else None."""
     if hasattr(value, "dtype") and value.dtype.kind != "O":
         return [str(value.dtype), list(value.shape)]
     if hasattr(value, "mode") and hasattr(value, "size"):

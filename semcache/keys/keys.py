@@ -12,10 +12,10 @@ The question is hashed as it is sent, character by character. The rest is hashed
 (see `canonical`), with messages stripped of surrounding white space, since frameworks add and
 remove it.
 
-Two requests have the same exact key only if they have the same scope and question. A change of
-either form must increase its version, so that digests of different forms are never compared;
-`KEY_VERSION` is stored with each entry. In version 1 the question was stripped and in Unicode NFC;
-entries of that version get new keys when a newer version opens or imports them.
+Two requests have the same exact key only if they have the same scope and question. Whoever changes
+how a scope or a key is computed must increase its version, so that digests of different versions
+are never compared; `KEY_VERSION` is stored with each entry. Version 1 stripped the question and
+normalised it to NFC; its entries get new keys when a newer version opens or imports them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Context = Literal["full", "none"]
 
 @dataclass(frozen=True, slots=True)
 class KeyRules:
-    """What to leave out of the scope, because the caller vouches that it changes no answer.
+    """What to leave out of the scope, because the caller says that no answer depends on it.
 
     Attributes:
         ignore: names of parameters to leave out, or "model", "system", "tools",

@@ -57,7 +57,7 @@ def _is_langchain(fields: Mapping[str, Any]) -> bool:
 
 
 def _from_langchain(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A LangChain message, without what describes the call that it came from."""
+    """A LangChain message, without the metadata of the call that produced it."""
     kind = str(fields["type"])
     role = {"AIMessageChunk": "assistant", "HumanMessageChunk": "user"}.get(kind)
     kept = {name: fields[name] for name in _LANGCHAIN_FIELDS if fields.get(name) is not None}
@@ -65,7 +65,7 @@ def _from_langchain(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def item_message(fields: Mapping[str, Any], where: str) -> Message | None:
-    """The message of an item without a role, of OpenAI's responses API; None if it is none.
+    """The message for an item without a role, as in OpenAI's responses API; else None.
 
     Raises:
         RequestError: the item is malformed.

@@ -3,11 +3,11 @@
 The format is recognised message by message and block by block, so a list may even mix formats. The
 result is the same for all: equal conversations have equal keys, whichever client they were written
 for. What cannot change the answer, such as a message's id or a mark for the provider's prompt
-cache, is left out; a field that semcache does not know counts. Text is kept as written, including
+cache, is left out; unknown fields become part of the key. Text is kept as written, including
 white space, because it may be sent to a provider; `keys` strips all but the question before
 hashing.
 
-`blocks` reads the contents of a message; `message_forms` reads messages that have no role.
+`blocks` reads the contents of a message; `message_forms` reads other forms of messages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from semcache.types import (
 MAX_PROMPT_CHARS = 8_000_000
 """Maximum length of a request in characters: about twice a context of a million tokens."""
 _LONGEST_NAME = 1000
-"""Longest name, in characters: to normalise a long run of accents would take minutes."""
+"""Longest accepted name, in characters: normalising a long run of accents takes minutes."""
 
 _MESSAGE_KEYS = {
     "role",
@@ -154,12 +154,12 @@ def _check_length(chars: int) -> None:
 def name_of(value: str | None, what: str, default: str) -> str:
     """The name of a model, namespace or tag.
 
-    Namespaces and models that look the same must be the same: one with white space around it, or in
-    another form than Unicode NFC, is refused, so that it is neither mistaken for the other nor
-    merged with it. Tags, which only select, are stripped and normalised.
+    Namespaces and models that look the same must be the same. So a name that has surrounding white
+    space or is not in Unicode form NFC is rejected, neither accepted as a second name nor silently
+    changed. Tags, which only select entries, are stripped and normalised instead.
 
     Raises:
-        RequestError: the name is not a string, or not in its normal form, or an empty namespace.
+        RequestError: the name is not a string, not normalised, too long, or an empty namespace.
     """
     if value is None:
         return default
@@ -170,8 +170,8 @@ def name_of(value: str | None, what: str, default: str) -> str:
         name = unicodedata.normalize("NFC", name.strip())
     if name != name.strip() or any(map(_is_control, name[:_LONGEST_NAME])):
         raise RequestError(
-            f"{what} {name[:100]!r} has white space around it, or control characters in it; "
-            "strip it where it comes from."
+            f"{what} {name[:100]!r} has white space around it or contains control characters; "
+            "clean it up at its source."
         )
     if len(name) > _LONGEST_NAME:
         raise RequestError(
@@ -179,8 +179,8 @@ def name_of(value: str | None, what: str, default: str) -> str:
         )
     if not name.isascii() and name != unicodedata.normalize("NFC", name):
         raise RequestError(
-            f"{what} {name[:100]!r} is not in Unicode's form NFC; normalise it where it comes "
-            "from, with unicodedata.normalize('NFC', name)."
+            f"{what} {name[:100]!r} is not in Unicode form NFC; normalise it at its source "
+            "with unicodedata.normalize('NFC', name)."
         )
     if what == "namespace" and not name:
         raise RequestError(

@@ -20,9 +20,9 @@ _CHARS = 2_000
 
 
 def request_summary(request: Request) -> dict[str, Any]:
-    """Parameters, number of tools, shortened messages; {} for a plain question without either.
+    """Parameters, number of tools, shortened messages; {} for a plain question without these.
 
-    What looks like a credential is left out.
+    Anything that looks like a credential is masked.
     """
     summary: dict[str, Any] = {}
     if request.params:

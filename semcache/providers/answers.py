@@ -170,7 +170,7 @@ class StreamedAnswer:
         self._text.append(delta.text)
         self._reason = delta.finish_reason or self._reason
         for choice, reason in delta.choices:
-            if self._choices.get(choice) in (None, "stop"):  # a refusal stays one
+            if self._choices.get(choice) in (None, "stop"):  # any reason but "stop" is final
                 self._choices[choice] = reason or self._choices.get(choice)
         self._usage = _merged(self._usage, delta.usage)
         self._model = delta.model or self._model

@@ -70,7 +70,7 @@ _UNSUPPORTED = frozenset(
         "verbosity",
     }
 )
-"""OpenAI's parameters that this API rejects. They are left out, so that a fallback works."""
+"""OpenAI's parameters that this API rejects: translated or left out, so that a fallback works."""
 
 
 class Anthropic(base.HTTPProvider):

@@ -42,7 +42,7 @@ def secret(key: str | SecretStr | None) -> SecretStr | None:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigError(
             "The API key contains a space, a line break or a non-ASCII character; check that "
-            "exactly the key was copied. (It is not shown here.)"
+            "only the key was copied. (It is not shown here.)"
         )
     return SecretStr(text) if text else None
 
@@ -70,7 +70,7 @@ class HTTPProvider:
         model: the model for requests and routes that name none.
         models: patterns of the models it offers; requests that name one are sent to it.
         headers: sent with each request; values that are `SecretStr` are never shown.
-        price_list: its id in genai-prices.
+        price_list: the provider's id in genai-prices.
 
     Raises:
         ConfigError: the name, the address, the key or a header is invalid.
@@ -176,7 +176,7 @@ class HTTPProvider:
         if completion is None:
             names = ", ".join(sorted(body)[:8]) or "no fields"
             raise UnavailableError(
-                f"the JSON contains no answer (it has {names})",
+                f"the JSON contains no answer (its fields: {names})",
                 provider=self.name,
                 status=reply.status,
             )

@@ -1,7 +1,7 @@
 """Converts answers in providers' formats between whole and streamed.
 
-A whole answer becomes the chunks or events that its API would have sent, and these become a whole
-answer. Values are plain JSON; `sdk_objects` makes objects of the SDKs from them.
+A whole answer becomes the chunks or events that its API would have sent, and vice versa. Values
+are plain JSON; `sdk_objects` turns them into objects of the SDKs.
 
 Sources: OpenAI API reference, "Chat streaming" and "Responses streaming"; Anthropic API reference,
 "Streaming"; Gemini API reference, "Generating content"; Ollama API, "Chat".
@@ -35,7 +35,7 @@ def chunks_of(answer: Mapping[str, Any]) -> list[JSONObject] | None:
 
 
 def whole_of(chunks: Sequence[Mapping[str, Any]]) -> JSONObject | None:
-    """The whole answer of a stream that came to its end; None if its format is unknown."""
+    """The whole answer from the chunks of a complete stream; None if its format is unknown."""
     if not chunks:
         return None
     first, last = chunks[0], chunks[-1]
@@ -75,7 +75,7 @@ def _chat_chunks(answer: Mapping[str, Any]) -> Iterator[JSONObject]:
 
 
 _PIECES = ("choices", "obfuscation")
-"""Fields of a chunk that say nothing of the whole answer."""
+"""Fields of a chunk that are not copied to the whole answer; choices are merged instead."""
 
 
 def _chat_completion(chunks: Sequence[Mapping[str, Any]]) -> JSONObject:
@@ -126,11 +126,11 @@ _APPENDED = frozenset(
         "transcript",
     }
 )
-"""Fields whose texts come in pieces; of others, a later chunk repeats or replaces the value."""
+"""Fields whose text arrives in pieces; in any other, the value of a later chunk replaces it."""
 
 
 def _merge(merged: JSONObject, delta: Mapping[str, Any]) -> None:
-    """Add a delta to what has been merged of the earlier ones."""
+    """Merge a delta into the result of merging the earlier ones."""
     for name, value in delta.items():
         earlier = merged.get(name)
         if value is None and name in merged:
@@ -141,7 +141,7 @@ def _merge(merged: JSONObject, delta: Mapping[str, Any]) -> None:
             _merge(earlier, value)
         elif isinstance(value, list) and isinstance(earlier, list):
             _merge_lists(earlier, value)
-        elif name == "content" and earlier and value:  # some servers send blocks now and then
+        elif name == "content" and earlier and value:  # some servers mix text and blocks
             merged[name] = [*_blocks(earlier), *_blocks(value)]
         else:
             merged[name] = deepcopy(value)
@@ -278,7 +278,7 @@ def _item_events(items: Sequence[Mapping[str, Any]]) -> Iterator[JSONObject]:
 
 
 def _gemini_answer(chunks: Sequence[Mapping[str, Any]]) -> JSONObject:
-    """The last chunk, with the parts of all; texts that follow one another are joined."""
+    """The latest value of each field, with the parts of all chunks; adjacent texts are joined."""
     whole = {name: value for chunk in chunks for name, value in deepcopy(dict(chunk)).items()}
     candidates: dict[int, JSONObject] = {}
     for chunk in chunks:

@@ -94,7 +94,7 @@ def kind_of(status: int, code: str | None) -> type[ProviderError]:
 def failure_in(
     value: Mapping[str, Any], provider: str, secrets: Iterable[Any] = ()
 ) -> ProviderError | None:
-    """The error that a body with status 200, or an event of a stream, reports; None if none."""
+    """The error reported by a body with status 200 or by an event of a stream; None if none is."""
     if not value.get("error"):
         return None
     detail, code = message_and_code(value)
@@ -193,7 +193,7 @@ def _from_body(body: Any) -> float | None:
 
 
 def _from_resets(headers: Mapping[str, str], now: float) -> float | None:
-    """The last reset among the limits that are used up; None if there is none."""
+    """Seconds until all limits that are used up have been reset; None if unknown."""
     waits = []
     for name, value in headers.items():
         if (

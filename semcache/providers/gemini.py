@@ -56,7 +56,7 @@ _CONFIG = {
 }
 """The names in `generationConfig` for other providers' parameters."""
 _TOP_LEVEL = frozenset({"safetySettings", "safety_settings", "cachedContent", "cached_content"})
-"""Parameters that belong next to `generationConfig`, not into it."""
+"""Parameters that belong next to `generationConfig`, not in it."""
 _UNSUPPORTED = frozenset(
     {
         "logit_bias",
@@ -75,7 +75,7 @@ _UNSUPPORTED = frozenset(
         "verbosity",
     }
 )
-"""Other providers' parameters that this API rejects. Left out, so that a fallback works."""
+"""Other providers' parameters that this API rejects: left out, so that a fallback works."""
 
 
 class Gemini(base.HTTPProvider):
@@ -130,7 +130,7 @@ class Gemini(base.HTTPProvider):
         calls = 0
 
         def numbered_delta(chunk: Mapping[str, Any]) -> Delta:
-            """Number the tool calls: each comes whole, and without an index."""
+            """Number the tool calls, which arrive whole and without an index."""
             nonlocal calls
             delta = delta_of(chunk, first=calls)
             calls += len(delta.tools)

@@ -25,7 +25,7 @@ from semcache.types import NO_USAGE, Completion, ToolCallPart, Usage
 def completion_of(answer: Mapping[str, Any]) -> Completion | None:
     """The completion in a chat or text completion; None if the answer has another form.
 
-    An application's own value may hold a list of choices, too.
+    An application's own format may have `choices` too, so each choice is checked.
     """
     choices = mappings(answer.get("choices"))
     if not choices or not (_named(answer) or all(map(_is_choice, choices))):
@@ -78,7 +78,7 @@ def response_of(answer: Mapping[str, Any]) -> Completion | None:
     counts = mapping(answer.get("usage"))
     status = finish_reason(answer.get("status"))
     if status == "stop" and _is_full(answer.get("max_output_tokens"), counts):
-        status = "length"  # some servers say "completed" of what they have cut off
+        status = "length"  # some servers report "completed" for truncated answers
     refused = any(block.get("type") == "refusal" for block in blocks)
     calls = tuple(
         ToolCallPart(

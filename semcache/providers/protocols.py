@@ -72,7 +72,7 @@ class Provider(Named, Protocol):
         ...
 
     def error(self, reply: HTTPReply, *, now: float) -> ProviderError:
-        """The error that a reply with another status means. `now`: seconds since the epoch."""
+        """The error for a reply with any other status. `now`: seconds since the epoch."""
         ...
 
     def reader(self) -> StreamReader:

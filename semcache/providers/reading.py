@@ -1,8 +1,8 @@
-"""Reads answers in any known provider's form, which is recognised by its fields.
+"""Reads answers in any known provider's format, which is recognised by its fields.
 
-An answer in a provider's form is whole only if it says so: it has a finish reason, and a stream
-came to its own end. A value of an application's own form says nothing of the kind, and is taken
-as whole, although it may have a field such as `status`, `error` or `choices`.
+An answer in a provider's format counts as whole only if it has a finish reason and, for a stream,
+if the stream reached its end. A value in an application's own format has no such marks: it counts
+as whole, even if it has a field such as `status`, `error` or `choices`.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def read_answer(answer: Mapping[str, Any]) -> Completion | None:
 
 
 def read_value(value: Any) -> Completion | None:
-    """`read_answer` for any plain JSON: an answer, a list of one, or a value that holds some.
+    """`read_answer` for any plain JSON: an answer, a list of one, or a value that contains some.
 
-    A value that holds answers, for example beside the time they took, is an own form unless one of
-    them is unmistakable and not whole.
+    A value that contains answers, for example next to their timings, has an application's own
+    format (None), unless an answer in it is unmistakably a provider's and is not whole.
     """
     if isinstance(value, Mapping):
         if value.get("type") == "constructor" and isinstance(value.get("kwargs"), Mapping):
@@ -71,11 +71,11 @@ def read_value(value: Any) -> Completion | None:
 
 
 _MAX_DEPTH = 4
-"""How deep answers are looked for in a value of an application's own form."""
+"""How many levels of a value in an application's own format are searched for answers."""
 
 
 def _held(value: Any, depth: int) -> Iterator[Completion]:
-    """The answers that a value holds."""
+    """The answers inside a value that are unmistakably a provider's."""
     if not depth or not isinstance(value, Mapping | list | tuple):
         return
     for inner in value.values() if isinstance(value, Mapping) else value:
@@ -172,7 +172,7 @@ def _ollama(answer: Mapping[str, Any]) -> Completion | None:
 
 
 class _Form(NamedTuple):
-    """Where an answer's text is, where its finish reason, and fields by which it is recognised."""
+    """The paths of an answer's text and finish reason, and fields that identify the format."""
 
     text: str
     reason: str
@@ -197,7 +197,7 @@ _OTHER_FORMS = (
     _Form("generated_text", "details.finish_reason"),  # Text Generation Inference
     _Form("content", "stop_type"),  # llama.cpp's own
 )
-"""Other forms, by paths."""
+"""Other formats of answers."""
 
 
 def _other(answer: Mapping[str, Any]) -> Completion | None:
@@ -224,12 +224,12 @@ def _other(answer: Mapping[str, Any]) -> Completion | None:
 
 
 _PREDICTION = frozenset({"id", "input", "output", "status", "version"})
-"""Fields of a prediction of Replicate's."""
+"""Fields of a Replicate prediction."""
 _UNFINISHED_PREDICTIONS = ("aborted", "canceled", "failed", "processing", "starting")
 
 
 def _at(value: Any, path: str) -> Any:
-    """What is at a path of names and of places in lists; None if there is nothing."""
+    """The value at a path of names, where "0" is the first item of a list; None if missing."""
     for name in path.split("."):
         if name == "0":
             value = value[0] if isinstance(value, list) and value else None
@@ -239,7 +239,7 @@ def _at(value: Any, path: str) -> Any:
 
 
 def _has(value: Any, path: str) -> bool:
-    """Whether the last name of a path is there, although it may hold nothing."""
+    """Whether the last name of a path exists, even if its value is None."""
     parent, _, name = path.rpartition(".")
     return name in mapping(_at(value, parent) if parent else value)
 
@@ -252,7 +252,7 @@ def _block_text(block: Any) -> str:
 
 
 def _delta(chunk: Mapping[str, Any]) -> Delta | None:
-    """What a chunk adds to the answer; None if it has an application's own form."""
+    """What a chunk adds to the answer; None if it has an application's own format."""
     kind = str(chunk.get("type"))
     if kind == "chunk" and isinstance(chunk.get("chunk"), Mapping):
         return _delta(chunk["chunk"])  # from the OpenAI package's streaming helper
@@ -272,11 +272,11 @@ def _delta(chunk: Mapping[str, Any]) -> Delta | None:
 
 
 _LLAMA_CPP = frozenset({"generation_settings", "id_slot", "slot_id", "stop_type", "tokens"})
-"""Fields of a chunk of llama.cpp's own."""
+"""Fields of a chunk in llama.cpp's native format."""
 
 
 def _other_delta(chunk: Mapping[str, Any]) -> Delta | None:
-    """A chunk of Cohere's, Bedrock's, Text Generation Inference's, llama.cpp's or LangChain's."""
+    """The delta of a chunk in another known format, such as Cohere's, Bedrock's or LangChain's."""
     kind = str(chunk.get("type"))
     inner = mapping(chunk.get("delta"))
     if kind in ("content-delta", "message-start", "message-end") and "delta" in chunk:
@@ -342,7 +342,7 @@ _RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed"
 def _response_event(event: Mapping[str, Any]) -> Delta:
     """An event of OpenAI's responses API.
 
-    The last one repeats the whole response, of which the text has been added before.
+    The last event repeats the whole response, whose text has already been added.
     """
     kind = event["type"]
     if kind == "response.output_text.delta":

@@ -25,7 +25,7 @@ class SDKProvider:
     """Uses a client of the `openai` or `anthropic` package, with its keys and settings.
 
     The client's own retries are switched off, since the router retries. An async client can
-    be used from one event loop, or else from blocking calls, for which it runs in a background
+    be used either from one event loop or from blocking calls, for which it runs in a background
     loop. A blocking client can be used from both; async calls run it in threads.
 
     Args:

@@ -103,9 +103,9 @@ class RoutePlanner:
         return targets
 
     def _targets_of_model(self, model: str) -> tuple[Target, ...]:
-        """Targets for a named model: "provider/model", else owners by pattern, else any provider.
+        """Targets for a model: "provider/model", else the providers whose patterns match it.
 
-        Providers without patterns accept any model.
+        If there are none, the providers without patterns, which accept any model.
         """
         provider, _, rest = model.partition("/")
         if rest and provider in self.providers:

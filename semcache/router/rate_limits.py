@@ -120,7 +120,7 @@ class TokenBucket:
         return replace(self, level=level - amount, at=max(now, self.at))
 
     def correct(self, sent_at: float, now: float, delta: float) -> TokenBucket:  # noqa: ARG002 - a bucket does not know when
-        """The state if what was sent turns out to be larger than estimated by `delta`."""
+        """The state after what was sent turned out `delta` larger than estimated."""
         level = min(self.burst, self._level(now) - delta)
         return replace(self, level=level, at=max(now, self.at))
 
@@ -182,8 +182,7 @@ class SlidingWindow:
         return replace(self, slots=(*slots, _Slot(now, now, amount)))
 
     def correct(self, sent_at: float, now: float, delta: float) -> SlidingWindow:
-        """The state if what was sent at `sent_at` turns out to be larger than estimated by
-        `delta`."""
+        """The state after what was sent at `sent_at` turned out `delta` larger than estimated."""
         changed = tuple(
             replace(s, amount=max(0.0, s.amount + delta)) if s.first <= sent_at <= s.last else s
             for s in self._within(now)

@@ -73,7 +73,7 @@ class Router(Managed):
         clock: monotonic, in seconds.
         wall: seconds since the epoch.
         draw: random numbers, uniform in [0, 1).
-        sleep, asleep: functions that wait for so many seconds.
+        sleep, asleep: functions that wait for a number of seconds.
         transport, async_transport: httpx transports, for tests.
 
     Raises:
@@ -81,7 +81,7 @@ class Router(Managed):
     """
 
     __semcache_key__ = "router"
-    """A decorated method of any router answers for the model that the request names."""
+    """Equal for all routers: answers depend on the request's model, not on the router."""
 
     def __init__(
         self,

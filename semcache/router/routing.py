@@ -111,7 +111,7 @@ class Route:
             raise ConfigError(f"The {self.describe()} has no targets.")
 
     def matches(self, request: Request, tokens: int) -> bool:
-        """Whether the route applies to a request with so many prompt tokens."""
+        """Whether the route applies to a request with this many prompt tokens."""
         if request.model:
             if self.model is None or not fnmatchcase(request.model, self.model):
                 return False
@@ -221,7 +221,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait for so many seconds."""
+    """Wait for this many seconds."""
 
     seconds: float
 

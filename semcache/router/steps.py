@@ -46,15 +46,14 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Sleep for so many seconds."""
+    """Sleep for this many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class WaitFor:
-    """Wait for a future, at most `seconds` (None means no limit); the result is True if it is
-    done."""
+    """Wait at most `seconds` (None means no limit) for a future; return whether it is done."""
 
     future: Future[None]
     seconds: float | None
@@ -86,8 +85,10 @@ class NextEvent:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Read what is left of a stream whose answer is complete, so that the connection can be
-    reused. The driver does not wait long for it."""
+    """Read the rest of a stream whose answer is complete, so that its connection can be reused.
+
+    The caller is not kept waiting for it, or only briefly.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
 from contextvars import copy_context
 from inspect import isawaitable
 from typing import Any
@@ -39,11 +38,14 @@ class AsyncSharedStream:
         self._taking = False
         self._close_error: Exception | None = None
         self._void = False
+        self._private = False
+        self._abandon: Callable[[], None] = _nothing
 
     def start(
         self,
         send: Callable[[], AsyncIterator[Any]],
         ended: Callable[[BaseException | None], Any],
+        abandon: Callable[[], None],
         source: Any = None,
     ) -> AsyncReader:
         """Attach the model's stream, so that chunks can be taken, and become the leading reader.
@@ -51,12 +53,23 @@ class AsyncSharedStream:
         Args:
             send: called to open the stream when its first chunk is taken.
             ended: an async function, called once, with the stream's error.
+            abandon: called instead if the event loop was closed before the stream ended.
             source: the stream itself, if there is one already.
         """
         self._readers += 1
+        self._abandon = abandon
         self._taker = self.loop.create_task(self._run(send, ended, source), context=self._context)
         self._wake()
-        return AsyncReader(self, leads=True)
+        return AsyncReader(self, leads=True, anew=send)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing runs the event loop that the stream needs."""
+        return not self.loop.is_running()
+
+    def leads_alone(self, position: int) -> bool:
+        """See `SharedStream.leads_alone`."""
+        return self._readers == 1 and position == len(self.kept)
 
     def runner(self, leader: tuple[int, Any]) -> tuple[int, Any] | None:
         """See `SharedStream.runner`."""
@@ -71,7 +84,9 @@ class AsyncSharedStream:
 
     def enter(self) -> bool:
         """Become a reader, who must read or leave; False if it has ended or uses another loop."""
-        if self.kept.over or self._void or asyncio.get_running_loop() is not self.loop:
+        if self.kept.over or self._void or self._private:
+            return False
+        if asyncio.get_running_loop() is not self.loop:
             return False
         self._readers += 1
         return True
@@ -89,7 +104,7 @@ class AsyncSharedStream:
 
     def command(self, command: tuple[str, Any]) -> int:
         """Set the method for the generator's next resumption; return the index of its chunk."""
-        self._command, self.kept.storable = command, False
+        self._command, self._private, self.kept.storable = command, True, False
         return len(self.kept)
 
     async def progress(self, position: int, patience: float | None) -> None:
@@ -139,8 +154,12 @@ class AsyncSharedStream:
         return True
 
     def _in_loop(self, call: Callable[[], Any]) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and has cancelled its tasks
+        try:
             self.loop.call_soon_threadsafe(call)
+        except RuntimeError:  # the loop is closed
+            self.kept.error, self.kept.over = GeneratorExit(), True
+            abandon, self._abandon = self._abandon, _nothing
+            abandon()
 
     def _wake(self) -> None:
         for future in self._waiting:
@@ -190,6 +209,10 @@ class AsyncSharedStream:
             self._wake()
 
 
+def _nothing() -> None:
+    pass
+
+
 class AsyncReader(AsyncGenerator[Any, Any]):
     """One caller's view of a shared stream, with all the methods of an async generator.
 
@@ -228,7 +251,7 @@ class AsyncReader(AsyncGenerator[Any, Any]):
             return await resume(self._own, ("asend", value), anext)
         if value is None or self._left:
             return await self._next(None)
-        if not self._leads:
+        if not self._leads or not self._stream.leads_alone(self._position):
             self._own = await adiverted(self._anew, self._position)
             await self.aclose()
             return await resume(self._own, ("asend", value), anext)
@@ -240,7 +263,7 @@ class AsyncReader(AsyncGenerator[Any, Any]):
         raised = raised() if isinstance(raised, type) else raised
         if self._own is not None:
             return await resume(self._own, ("athrow", raised), anext)
-        if self._left or not self._leads:
+        if self._left or not self._leads or not self._stream.leads_alone(self._position):
             await self.aclose()
             raise raised
         return await self._next(("athrow", raised))

@@ -5,15 +5,17 @@ who joins later gets the earlier ones at once and every later one as it arrives.
 a chunk gets the chunk itself; the others get copies made by the codec.
 
 The leader takes chunks in its own thread and context, as if there were no cache, because a
-generator may rely on both. If others need a chunk that the leader does not take, because it reads
-slowly or has left, a thread of the stream's own takes the rest; so a generator changes threads at
-most once. The model's stream is closed when its last reader has left.
+generator may rely on both. Who joins while the leader reads slowly asks the model independently. If
+the leader leaves, or a client's stream is read slowly, a thread of the stream's own takes the rest;
+so a generator changes threads at most once. The model's stream is closed when its last reader has
+left.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextvars import copy_context
 from typing import Any
@@ -24,7 +26,9 @@ from semcache.engine.single_flight import inside, mark_inside
 FIRST_CHUNK_PATIENCE = 10.0
 """Seconds that a follower waits for the first chunk before it asks the model independently."""
 _LEADER_PATIENCE = 0.25
-"""Seconds that followers wait for the leader to take a chunk that they need."""
+"""Seconds without a chunk after which a leader is taken to read slowly."""
+_STALLED_PATIENCE = 10.0
+"""Seconds after which a generator is moved to another thread, if a follower has begun to read."""
 
 
 class SharedStream:
@@ -52,6 +56,9 @@ class SharedStream:
         self._pump: threading.Thread | None = None
         self._pumped = False
         self._void = False
+        self._bound = True
+        self._private = False
+        self._taken_at = time.monotonic()
 
     def start(
         self,
@@ -68,11 +75,13 @@ class SharedStream:
         """
         with self._changed:
             self._open, self._ended, self._source = send, ended, source
+            self._bound = source is None or isinstance(source, Generator)
+            self._taken_at = time.monotonic()
             self._taking_thread = threading.get_ident()
             self._readers += 1
             self._led = True
             self._changed.notify_all()
-        return Reader(self, leads=True)
+        return Reader(self, leads=True, anew=send)
 
     def runner(self, leader: tuple[int, Any]) -> tuple[int, Any] | None:
         """The thread, and the asyncio task if any, that the model's stream runs in; None if idle.
@@ -95,16 +104,47 @@ class SharedStream:
     def enter(self) -> bool:
         """Become a reader, who must read the stream or leave it; False if the stream has ended."""
         with self._changed:
-            if self.kept.over or self._void:
+            if self.kept.over or self._void or self._private:
                 return False
             self._readers += 1
             return True
+
+    def make_private(self) -> None:
+        """What comes from now on answers what the leader has sent in."""
+        self._private, self.kept.storable = True, False
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the stream goes on only if its leader comes for a chunk, which it has not."""
+        waits = self._bound and self._led and not self._pumped and self._open is not None
+        idle = time.monotonic() - self._taken_at
+        return waits and not self._taking and not self.kept.over and idle > _LEADER_PATIENCE
+
+    def is_read(self) -> bool:
+        """Whether the leader, if the stream depends on it, comes for chunks: looks for a moment."""
+        with self._changed:
+            count = len(self.kept)
+
+            def goes_on() -> bool:
+                return (
+                    not (self._bound and self._led)
+                    or self._pumped
+                    or self._open is None
+                    or self._taking
+                    or self.kept.over
+                    or len(self.kept) > count
+                    or self._taking_thread == threading.get_ident()
+                )
+
+            return self._changed.wait_for(goes_on, _LEADER_PATIENCE)
 
     def drain(self) -> None:
         """Have the stream read to its end, for a caller who waits for the whole answer."""
         with self._changed:
             if self.kept.over or self._void or self._wanted == math.inf:
                 return
+            if self._bound and self._led:
+                return  # the leader takes the chunks, or is found to be stalled
             self._readers += 1
             self._wanted = math.inf
             self._start_pump()
@@ -140,9 +180,10 @@ class SharedStream:
         finally:
             self._free()
 
-    def leads_still(self) -> bool:
-        """Whether the leader still takes the chunks, rather than the stream's own thread."""
-        return self._led and not self._pumped
+    def leads_alone(self, position: int) -> bool:
+        """Whether a command of the leader, which has read so far, concerns no other reader."""
+        alone = self._readers == 1 and position == len(self.kept)
+        return alone and self._led and not self._pumped
 
     def leave(self, *, leads: bool) -> None:
         """Stop reading."""
@@ -192,6 +233,7 @@ class SharedStream:
     def _free(self) -> None:
         with self._changed:
             self._taking = False
+            self._taken_at = time.monotonic()
             self._changed.notify_all()
 
     def _start_pump(self) -> None:
@@ -241,7 +283,8 @@ class SharedStream:
         def moved() -> bool:
             return self.kept.over or len(self.kept) > count or not (self._led or self._taking)
 
-        came = self._changed.wait_for(moved, _LEADER_PATIENCE)
+        patience = _STALLED_PATIENCE if self._bound else _LEADER_PATIENCE
+        came = self._changed.wait_for(moved, patience)
         return not self._taking and not (came and (self.kept.over or len(self.kept) > count))
 
     def _over(self, error: BaseException | None, returned: Any = None) -> None:
@@ -310,7 +353,7 @@ class Reader(Generator[Any, Any, Any]):
             return resume(self._own, ("send", value), next)
         if value is None or self._left:
             return self._next(None)
-        if not self._leads or not self._stream.leads_still():
+        if not self._leads or not self._stream.leads_alone(self._position):
             self._own = diverted(self._anew, self._position)
             self.close()
             return resume(self._own, ("send", value), next)
@@ -322,7 +365,8 @@ class Reader(Generator[Any, Any, Any]):
         raised = raised() if isinstance(raised, type) else raised
         if self._own is not None:
             return resume(self._own, ("throw", raised), next)
-        if self._left or not self._leads or not self._stream.leads_still():
+        alone = self._leads and self._stream.leads_alone(self._position)
+        if self._left or not alone:
             self.close()
             raise raised
         return self._next(("throw", raised))
@@ -344,7 +388,9 @@ class Reader(Generator[Any, Any, Any]):
         kept = self._stream.kept
         try:
             if command is not None:
-                kept.storable, self._position = False, len(kept)
+                self._stream.make_private()
+            if not (self._position or self._leads or self._stream.is_read()):
+                raise RestartError
             while command is not None or self._position == len(kept):
                 if kept.over:
                     kept.raise_error(self._position)

@@ -87,6 +87,11 @@ class InFlight:
     @property
     def cannot_end(self) -> bool:
         """Whether the call is deadlocked: it waits for work that the current thread is doing."""
+        task = self.leader[1]
+        if task is not None and not task.get_loop().is_running():
+            return True
+        if self.stream is not None and self.stream.stalled:
+            return True
         running = self.leader if self.stream is None else self.stream.runner(self.leader)
         return running is not None and waits_for_this_thread(*running)
 

@@ -864,12 +864,25 @@ def test_store_if_may_not_be_async(cache: SemanticCache) -> None:
         ([{"candidates": [{"content": {"parts": []}, "finishReason": "MAX_TOKENS"}]}], None),
         (
             [
-                {"message": {"content": "x"}, "done": False},
-                {"message": {"content": "y"}, "done": True, "done_reason": "stop"},
+                {"message": {"role": "assistant", "content": "x"}, "done": False},
+                {
+                    "message": {"role": "assistant", "content": "y"},
+                    "done": True,
+                    "done_reason": "stop",
+                },
             ],
             "xy",
         ),
-        ([{"message": {"content": "x"}, "done": True, "done_reason": "length"}], None),
+        (
+            [
+                {
+                    "message": {"role": "assistant", "content": "x"},
+                    "done": True,
+                    "done_reason": "length",
+                }
+            ],
+            None,
+        ),
         (
             [
                 {"type": "response.output_text.delta", "delta": "x"},

@@ -101,15 +101,18 @@ def test_a_generator_keeps_the_thread_of_its_reader(cache: SemanticCache) -> Non
     assert len(threads) == 6
 
 
-def test_a_generator_changes_its_thread_once_at_most(cache: SemanticCache) -> None:
-    """When its first reader does not come: from then on, a thread of its own runs it."""
-    threads: list[int] = []
+def test_a_generator_that_is_read_slowly_stays_in_its_thread(cache: SemanticCache) -> None:
+    """Others who ask meanwhile get a stream of their own."""
+    threads: dict[int, list[int]] = {}
 
     @cache.cached
     def ask(prompt: str) -> Iterator[str]:
-        for piece in "abcdef":
-            threads.append(threading.get_ident())
-            yield piece
+        mine = threads.setdefault(len(threads), [])
+        lock = threading.RLock()
+        with lock:
+            for piece in "abcdef":
+                mine.append(threading.get_ident())
+                yield piece
 
     stream = ask("q")
     next(stream)
@@ -118,8 +121,57 @@ def test_a_generator_changes_its_thread_once_at_most(cache: SemanticCache) -> No
         thread.join(5)
         assert got == [list("abcdef")]
     assert "".join(stream) == "bcdef"
-    assert len(set(threads)) == 2
-    assert threads == sorted(threads, key=threads.index)
+    assert all(len(set(mine)) == 1 for mine in threads.values())
+    assert set(threads[0]) == {threading.get_ident()}
+
+
+def test_a_clients_stream_that_is_read_slowly_is_read_by_another_thread(
+    cache: SemanticCache,
+) -> None:
+    """The streams of clients do not care, and the model is called once."""
+    made: list[SDKStream] = []
+
+    @cache.cached
+    def ask(prompt: str, stream: bool = True) -> Any:
+        made.append(SDKStream())
+        return made[-1]
+
+    stream = ask("q")
+    next(stream)
+    others = [in_thread(lambda: list(ask("q"))) for _ in range(3)]
+    for thread, got in others:
+        thread.join(5)
+        assert got == [["0", "1", "2"]]
+    assert list(stream) == ["1", "2"]
+    assert len(made) == 1
+
+
+def test_who_follows_a_generator_that_is_left_gets_the_rest(cache: SemanticCache) -> None:
+    """A thread of the stream's own runs it to its end."""
+    calls: list[str] = []
+    first, left = threading.Event(), threading.Event()
+
+    @cache.cached
+    def ask(prompt: str) -> Iterator[str]:
+        calls.append(prompt)
+        yield from "abcdef"
+
+    def follow() -> list[str]:
+        stream = ask("q")
+        pieces = [next(stream)]
+        first.set()
+        left.wait(5)
+        return pieces + list(stream)
+
+    stream = ask("q")
+    next(stream)
+    thread, got = in_thread(follow)
+    while not first.wait(0.01):
+        next(stream, None)
+    stream.close()  # type: ignore[attr-defined]
+    left.set()
+    thread.join(5)
+    assert got == [list("abcdef")]
 
 
 def test_a_generator_runs_in_the_context_of_its_reader(cache: SemanticCache) -> None:
@@ -225,7 +277,7 @@ def test_a_follower_that_never_reads_does_not_keep_the_stream(cache: SemanticCac
 
 @pytest.mark.parametrize("pieces", [0, 1])
 def test_a_plain_call_does_not_wait_for_who_reads_slowly(cache: SemanticCache, pieces: int) -> None:
-    """It gets the answer of the stream that has been begun, as fast as the model gives it."""
+    """A generator's reader may come again, or not: the caller asks the model soon."""
     made: list[str] = []
 
     @cache.cached(name="one")
@@ -244,8 +296,24 @@ def test_a_plain_call_does_not_wait_for_who_reads_slowly(cache: SemanticCache, p
     thread, got = in_thread(lambda: whole("q"))
     thread.join(5)
     assert got == ["abc"]
-    if pieces:
-        assert made == ["stream"]
+    assert made == ["stream", "whole"] if pieces else ["whole"]
+
+
+def test_a_plain_call_takes_a_clients_stream_that_is_read_slowly(cache: SemanticCache) -> None:
+    """As fast as the model sends it."""
+    made: list[str] = []
+
+    @cache.cached
+    def ask(prompt: str, stream: bool = False) -> Any:
+        made.append("stream" if stream else "whole")
+        return iter(["a", "b"]) if stream else "ab"
+
+    reading = ask("q", stream=True)
+    next(reading)
+    thread, got = in_thread(lambda: ask("q"))
+    thread.join(5)
+    assert got == ["ab"]
+    assert made == ["stream"]
 
 
 @in_loop
@@ -346,6 +414,60 @@ def test_a_value_sent_by_a_second_reader_concerns_this_one_only(cache: SemanticC
     assert second.send("now") == "two now"  # type: ignore[attr-defined]
     assert list(first) == ["two None", "three"]
     assert list(second) == ["three"]
+
+
+@pytest.mark.parametrize("send", [True, False])
+def test_a_value_sent_by_the_first_reader_concerns_this_one_only(
+    cache: SemanticCache, send: bool
+) -> None:
+    """Also if others have read further."""
+
+    @cache.cached
+    def ask(prompt: str) -> Iterator[str]:
+        sent = yield "one"
+        yield f"two {sent}"
+        yield "three"
+
+    first, second = ask("q"), ask("q")
+    assert (next(first), next(second)) == ("one", "one")
+    assert next(second) == "two None"
+    if send:
+        assert first.send("now") == "two now"  # type: ignore[attr-defined]
+    assert list(second) == ["three"]
+    assert list(first) == (["three"] if send else ["two None", "three"])
+
+
+# ------------------------------------------------------------------ event loops that have ended
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_stream_of_a_loop_that_has_ended_holds_nobody_up(
+    cache: SemanticCache, close: bool
+) -> None:
+    """Half read, and never closed."""
+    made: list[AsyncSDKStream] = []
+
+    @cache.cached
+    async def ask(prompt: str, stream: bool = False) -> Any:
+        if not stream:
+            return "whole"
+        made.append(AsyncSDKStream())
+        return made[-1]
+
+    kept: list[Any] = []
+
+    async def half() -> None:
+        stream: Any = await ask("q", stream=True)
+        kept.append((stream, await anext(stream)))
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(half())
+    if close:
+        loop.close()
+    start = time.monotonic()
+    assert asyncio.run(asyncio.wait_for(ask("q"), 5)) == "whole"  # type: ignore[arg-type]
+    assert time.monotonic() - start < 2
+    loop.close()
 
 
 # ----------------------------------------------------------------------------- waiting for itself

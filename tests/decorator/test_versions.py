@@ -222,7 +222,8 @@ def test_a_field_of_a_body_and_an_argument_may_have_one_name(cache: SemanticCach
 @pytest.mark.parametrize(
     ("body", "splits"),
     [
-        ("return client.ask(prompt, request_id=request_id)", False),
+        ("return client.messages.create(prompt, request_id=request_id)", False),
+        ("return client.ask(prompt, request_id=request_id)", True),
         ("log.info('asked', extra={'id': request_id})\n    return prompt", False),
         ("return client.ask(prompt, headers={'x-request-id': request_id})", False),
         ("return prompt", False),

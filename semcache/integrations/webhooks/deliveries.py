@@ -25,8 +25,9 @@ class Deliveries:
         self._path = path
         self._lock = threading.Lock()
         try:
-            make_directory(path.parent)
-            create(path)
+            if str(path) != ":memory:":
+                make_directory(path.parent)
+                create(path)
             db = sqlite3.connect(path, timeout=5.0, check_same_thread=False, isolation_level=None)
             try:
                 db.execute("PRAGMA journal_mode=WAL")

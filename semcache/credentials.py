@@ -1,8 +1,8 @@
 """Finds what looks like a credential, so that it is neither stored nor shown.
 
 A credential is recognised by its name (`api_key`, `Authorization`), by its form (`sk-...`, a JSON
-Web Token, an address with a password) or by its randomness. A false alarm hides a value from people
-and changes nothing else: keys and scopes are digests of the values themselves.
+Web Token, an address with a password) or by its randomness. A false positive hides a value from
+people and changes nothing else: keys and scopes are digests of the values themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME = re.compile(
     re.ASCII,
 )
 _ALL_OF_IT = frozenset({"cookies", "default_headers", "extra_headers", "headers", "http_headers"})
-"""Names of mappings whose values are hidden, all of them."""
+"""Names of mappings in which every value is hidden."""
 _COUNTED = re.compile(r"tokens|token_(count|limit|budget)|logit|stop|pass_(rate|k)|pin_memory")
 _FORM = re.compile(
     r"\b(?:sk|pk|rk|gsk|xai|hf|ghp|gho|ghs|github_pat|glpat|xox[a-z]|whsec|AIza|ya29\.|AKIA|ASIA|SG\.)"
@@ -32,10 +32,10 @@ _FORM = re.compile(
 _IN_URL = re.compile(r"(://)[^/\s?#]*@")
 _OPAQUE = re.compile(r"[A-Za-z0-9+]{20,}", re.ASCII)
 _RANDOM = 0.3
-"""Share of changes between letters, capitals and digits above which a text is taken for random."""
+"""Share of changes of kind (lower case, upper case, digit) above which a text counts as random."""
 _MAX_DEPTH = 20
 _MAX_LOOKED_AT = 10_000
-"""Characters of a text in which credentials are looked for; what is after them is cut off."""
+"""Characters of a text that are searched for credentials; the rest is cut off."""
 
 
 def masked(value: Any, name: str = "", depth: int = _MAX_DEPTH) -> Any:
@@ -43,7 +43,7 @@ def masked(value: Any, name: str = "", depth: int = _MAX_DEPTH) -> Any:
 
     Args:
         name: what the value is called.
-        depth: how many levels are looked into; what is deeper is hidden.
+        depth: how many levels are searched; anything deeper is hidden.
     """
     if value is None or isinstance(value, bool | float):
         return value
@@ -63,7 +63,7 @@ def masked(value: Any, name: str = "", depth: int = _MAX_DEPTH) -> Any:
 
 
 def masked_text(text: str) -> str:
-    """Text with what looks like a credential replaced, wherever it is in it."""
+    """The text with everything that looks like a credential replaced by `HIDDEN`."""
     text = text[:_MAX_LOOKED_AT]
     text = _IN_URL.sub(rf"\1{HIDDEN}@", text)
     text = _FORM.sub(HIDDEN, text)
@@ -71,18 +71,18 @@ def masked_text(text: str) -> str:
 
 
 def is_credential_name(name: str) -> bool:
-    """Whether a name is one of a credential."""
+    """Whether this looks like the name of a credential."""
     lower = _lower(name)
     return bool(_NAME.search(lower)) and not _COUNTED.search(lower)
 
 
 def _lower(name: str) -> str:
-    """A name with its words apart: `clientSecret` as `client_secret`."""
+    """A name in snake case: `clientSecret` as `client_secret`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:200]).lower()
 
 
 def _is_random(text: str) -> bool:
-    """Whether a text without spaces or marks is more random than words, names and dates."""
+    """Whether a text of letters and digits is more random than words, names and dates."""
     if not (any(map(str.isdigit, text)) and any(map(str.isalpha, text))):
         return False
     kinds = [(c.isdigit(), c.isupper()) for c in text]

@@ -66,9 +66,9 @@ def read_stats(backend: Backend) -> Stats:
 
 
 def policy_of(backend: Backend) -> dict[str, Any]:
-    """The options of `SemanticCache` that decide what is served, as the cache last ran with them.
+    """The options of `SemanticCache` that decide what is served, as they were when it last ran.
 
-    Empty if nothing is known of them.
+    Empty if they are unknown.
 
     Raises:
         StoreError: the backend cannot be read.
@@ -100,7 +100,7 @@ class ScopeSummary:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """What is stored for other scopes than that of a lookup, among the newest entries.
+    """The newest entries that are stored in other scopes than that of a lookup.
 
     Attributes:
         same_question: entries for the same question.
@@ -112,7 +112,7 @@ class Elsewhere:
 
 
 def elsewhere(backend: Backend, query: Query) -> Elsewhere:
-    """What the newest 1,000 entries of the cache hold for other scopes.
+    """Which of the newest 1,000 entries of the cache are in other scopes.
 
     Raises:
         StoreError: the backend cannot be read.

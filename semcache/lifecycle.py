@@ -1,8 +1,8 @@
 """What must happen to every cache and router when the process forks or exits.
 
 Forks and exits concern the whole process, so the list of its caches and routers is process-wide.
-Other modules keep only memos, and what belongs to the process anyway, such as SQLite's connections
-and POSIX file locks.
+The only other module-level state is memoised values, and what the process shares in any case, such
+as connections inherited by a fork and POSIX file locks.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Threads(Managed):
         self._pool = None
 
     def close(self) -> None:
-        """Accept no more work; what was submitted still runs. A later `submit` starts anew."""
+        """Accept no more work; submitted work still runs. A later `submit` starts new threads."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False)
@@ -137,7 +137,7 @@ class BackgroundLoop(Managed):
         Raises:
             TimeoutError: it took longer than `timeout` seconds, and was cancelled.
         """
-        import asyncio  # here, so that programs without tasks do not load it
+        import asyncio  # here, so that programs without async code do not load it
 
         running = asyncio.run_coroutine_threadsafe(work, self._started())
         try:

@@ -1,7 +1,7 @@
-"""Files and directories that only their owner may read, whatever the process's umask.
+"""Creates files and directories that only their owner may read, whatever the process's umask.
 
-Prompts and answers are in the database, its leases and index, exports, files of batches, deliveries
-of webhooks and backups. A copy has the permissions of what it was copied from.
+Prompts and answers are in the database, leases, index, exports, backups, batch files and recorded
+webhook deliveries. A copy has the permissions of the original.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def make_directory(path: Path, file_mode: int = FILE_MODE) -> None:
     """Create a directory, and those above it that are missing; an existing one is left as it is.
 
     Args:
-        file_mode: permissions of the files that it is for; whoever may read them may enter it.
+        file_mode: permissions of the files it will hold; whoever may read them may enter it.
 
     Raises:
         OSError: it cannot be created, or the path is a file.
@@ -60,7 +60,7 @@ def create(path: Path, mode: int = FILE_MODE) -> bool:
 
 
 def open_to_write(path: Path, flags: int = os.O_TRUNC, mode: int = FILE_MODE) -> int:
-    """Open a file for writing, which is created for its owner only if it is missing.
+    """Open a file for writing; a missing one is created with permissions for its owner only.
 
     Args:
         flags: in addition to O_WRONLY and O_CREAT; with O_RDWR, it can be read, too.
@@ -104,7 +104,7 @@ def opener(mode: int) -> Any:
 
 
 def warnings_about(directory: Path, database: Path) -> list[str]:
-    """Who else on this machine can read or change a cache, in words; empty if nobody can."""
+    """Messages that say who else on this machine can read or change a cache; [] if nobody can."""
     if os.name != "posix":
         return []
     try:

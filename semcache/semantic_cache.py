@@ -87,7 +87,7 @@ class Call(RequestFields, total=False):
 class SemanticCache:
     """A semantic cache in a directory, in memory, or on a server.
 
-    Safe to use from many threads and tasks; several processes may open one directory.
+    Safe to use from many threads and tasks; several processes may open the same directory.
 
     The eight options that most programs need are arguments of their own. The others come in
     groups, each documented in its class; an option may be given in one of the two ways only.
@@ -437,14 +437,14 @@ class SemanticCache:
             name: the function's name in the scope; functions with the same name share answers.
                 By default, its module and qualified name; None leaves the name out of the scope,
                 so that answers are shared with `lookup` and `get`.
-            version: a text that is part of the scope; change it to leave old answers behind. By
+            version: a string that is part of the scope; change it to stop serving old answers. By
                 default, a digest of the function's code, of what it captures, and of what it uses
-                of its own module, so that an edited function does not serve its old answers. With
-                a `name` of your own, there is no version by default.
-            ignore: names of arguments that do not change the answer. "self" says so of a method's
-                object; without it, the class must be a frozen dataclass or have a
-                `__semcache_key__`, unless `key` or a namespace function tells objects apart.
-                Arguments such as timeout and extra_headers are left out in any case.
+                from its own module, so that an edited function does not serve its old answers.
+                With a `name` of your own, there is no version by default.
+            ignore: names of arguments that do not change the answer. With "self", all objects of
+                a method's class share answers; otherwise the class must be a frozen dataclass or
+                have a `__semcache_key__`, unless `key` or a namespace function tells objects
+                apart. Arguments such as timeout and extra_headers are always left out.
             context: "full" or "none"; overrides the cache's setting.
             ttl: the TTL of this function's answers.
             tags: the tags of this function's answers.
@@ -486,8 +486,8 @@ class SemanticCache:
         """Report whether the answer served by a hit was right.
 
         An answer that a semantic hit served wrongly is not served to that question again, and
-        less readily to others. An answer that is wrong for its own question, as an exact hit shows,
-        is deleted. Reports are not a random sample, so they do not change the estimate of how often
+        less readily to others. If the answer of an exact hit is reported wrong, its entry is
+        deleted. Reports are not a random sample, so they do not change the estimate of how often
         hits are wrong (`semcache review` does).
 
         Args:
@@ -542,7 +542,7 @@ class SemanticCache:
         return self._engine.lookups.explain(query, k=k)
 
     def stats(self) -> Stats:
-        """Statistics of the cache over all processes, up to date with this one."""
+        """Statistics of the cache over all processes, including all counts of this one so far."""
         self.flush()
         return inspection.read_stats(self._engine.backend)
 
@@ -666,11 +666,13 @@ def _checked(lookup: Lookup) -> Lookup:
 
 
 def _no_such_argument(name: str, value: object) -> TypeError:
-    """The error for an argument of a call that no request has."""
+    """The error for an unknown keyword argument of a call."""
     if name == "prompt":
         return TypeError("The prompt is the first argument, without a name: lookup('...')")
-    if name in ("ttl", "store_if"):
-        return TypeError(f"{name} is an argument of put(), record(), answer() and cached(), only")
+    if name == "ttl":
+        return TypeError("ttl is an argument of put(), record(), answer(), stream() and cached()")
+    if name == "store_if":
+        return TypeError("store_if is an argument of cached() only")
     advice = did_you_mean(name, _CALL) or (
         f"; what changes the answer goes into params={{{name!r}: {value!r}}}."
     )

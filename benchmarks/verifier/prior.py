@@ -135,9 +135,9 @@ def _source(fits: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_HEAD = '''"""Where the verifier's weights begin: written by `python -m benchmarks.verifier.prior`.
+_HEAD = '''"""The shipped priors of the weights, written by `python -m benchmarks.verifier.prior`.
 
-Do not edit: fit it again. One number for each of `verifier.FEATURES`.
+Do not edit: run that module again. Each tuple has one number per entry of `features.FEATURES`.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def open_engine(
 
 
 def _policy_json(trust: Trust, *, semantic: bool) -> str | None:
-    """The options that decide what is served; None for a policy of the caller's own."""
+    """The options that decide what is served, as JSON; None for a custom policy."""
     if not semantic:
         return json.dumps({"semantic": False})
     if trust.policy is not None:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 _REMOTE_RUNS = 16
 """Concurrent runs of a remote embedder, which waits for a server instead of computing."""
 _LONGEST_TOKEN = 100
-"""Maximum characters per token; the tokens of a text that exceeds it are not even counted."""
+"""Assumed maximum characters per token: a text longer than `window` times this cannot fit."""
 
 
 def choose_embedder(given: Embedder | str | None, backend: Backend) -> Embedder:
-    """The given embedder, or the default one in the form that the stored vectors come from.
+    """The given embedder, or the variant of the default one that made the stored vectors.
 
     Raises:
         IndexMismatchError: the stored vectors come from another embedder.

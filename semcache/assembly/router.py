@@ -34,7 +34,7 @@ MODELS: dict[str, tuple[str, str, str, str]] = {
 """Default models of each provider, one for each of `TASKS`, used unless the settings name one."""
 
 LONG_PROMPT = 100_000
-"""Tokens from which a prompt counts as long_context, unless the settings define routes."""
+"""Minimum tokens of a prompt that counts as long_context, unless the settings define routes."""
 
 
 def flags_of(settings: Settings, client: Client | None = None) -> Flags:
@@ -175,7 +175,7 @@ def _route_problems(settings: Settings) -> Iterator[str]:
                 set_up = f"Set {' or '.join(KEYS[name])}" if name in KEYS else "Set it up"
                 yield (
                     f"routes[{number}]: {target} leads to {name}, which is not set up. {set_up}, "
-                    f"or write a section [providers.{name}]."
+                    f"or add a section [providers.{name}]."
                 )
 
 
@@ -220,6 +220,6 @@ def problems(settings: Settings) -> list[str]:
             )
         elif not usable(source.scheme, source.secret.get_secret_value()):
             messages.append(
-                f"webhooks.sources.{name}: its secret is malformed (it must be whsec_ and base64)."
+                f"webhooks.sources.{name}: its secret is malformed (not whsec_ followed by base64)."
             )
     return messages

@@ -30,7 +30,7 @@ def arguments_of(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]
         if (value := getattr(settings, name)) is not None
     }
     for name in given:
-        if name in GROUPS:  # a group from the program replaces all its settings
+        if name in GROUPS:  # a group that is passed replaces all settings of that group
             for option in GROUPS[name].__dataclass_fields__:
                 values.pop(option, None)
     if given.keys() & {*_DECISION_OPTIONS, "trust"}:

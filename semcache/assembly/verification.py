@@ -1,4 +1,4 @@
-"""Builds the part that decides on hits and learns from answers, as the options ask."""
+"""Builds the `Verification` that the options ask for, which decides on hits and learns."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def verification_of(
     config = bound_config(MAX_FALSE_HIT_RATE if bound is None else bound, trust.confidence)
     verifier = _verifier_of(trust)
     judge = judge_of(trust.judge, embedder, router, verifier)
-    if judge is None:  # nobody would judge what an exploration finds
+    if judge is None:  # without a judge, explorations teach nothing
         config = replace(config, exploration_rate=0.0)
     else:
         from semcache.verification.judges import reliability_of

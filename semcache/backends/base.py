@@ -430,7 +430,7 @@ class Maintenance(Protocol):
         """Check the consistency of the backend.
 
         Args:
-            fix: repair whatever can be repaired without losing an entry.
+            fix: repair whatever can be repaired; entries that cannot be served are deleted.
         """
         ...
 

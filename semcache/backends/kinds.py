@@ -62,7 +62,7 @@ class BackendKind:
         raise self.cannot("restored by semcache: use the backup tools of its server")
 
     def restore(self, source: Path, location: str, progress: Progress) -> int:  # noqa: ARG002
-        """Replace a cache by a backup; return the number of entries in it."""
+        """Replace a cache with a backup; return the number of entries in it."""
         raise self.cannot("restored by semcache: use the backup tools of its server")
 
     def cannot(self, what: str) -> ConfigError:

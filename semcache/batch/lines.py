@@ -135,4 +135,4 @@ def _without_credentials(text: bytes) -> str:
 
 def _encoded(value: Mapping[str, Any]) -> bytes:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="replace") + b"\n"  # UTF-8 cannot hold half of a surrogate pair
+    return text.encode(errors="replace") + b"\n"  # UTF-8 cannot encode a lone surrogate

@@ -30,7 +30,7 @@ _READ_AHEAD = 4
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch has come.
+    """The progress of a batch.
 
     Attributes:
         done: lines answered or failed in this run.
@@ -132,7 +132,7 @@ class BatchProcessor:
         patience: seconds for which a line waits for an outage to end (rate limits, open
             breakers, providers that are down) before it counts as a failure.
         max_failures: stop after this many failures; None means never.
-        clock: returns seconds from any fixed start.
+        clock: returns seconds since some fixed moment.
         asleep: waits for a number of seconds.
 
     Raises:

@@ -31,10 +31,10 @@ MODULES = {
 
 
 _PANELS = {
-    "Begin": ("demo", "ask", "providers", "config"),
-    "Look": ("stats", "list", "show", "search", "explain"),
+    "Get started": ("demo", "ask", "providers", "config"),
+    "Inspect": ("stats", "list", "show", "search", "explain"),
     "Improve": ("replay", "review", "tune", "warm"),
-    "Keep in order": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
+    "Maintain": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
     "Move": ("export", "import", "backup", "restore"),
     "Run": ("batch", "webhooks"),
 }
@@ -93,11 +93,11 @@ def _add(app: typer.Typer, module: str, wanted: set[str]) -> None:
 
 
 _UsageError: Any = typer.BadParameter.__base__
-"""Click's class, which typer brings along or has as a dependency."""
+"""Click's class, which typer either bundles or depends on."""
 
 
 class _Command(TyperCommand):
-    """A command whose error about an argument too many says what may have been meant."""
+    """A command whose error about an extra argument suggests what may have been meant."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:

@@ -77,7 +77,7 @@ def location(path: str | None, *, create: bool = False) -> str:
     """The location of the cache: as given, as in the settings, or the default one.
 
     Args:
-        create: whether the default one is used even if there is no cache yet, and said so.
+        create: use the default location even if it holds no cache yet, and print which it is.
 
     Raises:
         ConfigError: none was given, and there is no cache at the default location.
@@ -100,7 +100,7 @@ def location(path: str | None, *, create: bool = False) -> str:
 
 
 def default_location() -> Path:
-    """The directory of the cache of `semcache ask`, in the user's own directory of caches."""
+    """The default cache of the commands: a directory in the user's own cache directory."""
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":

@@ -72,7 +72,7 @@ def _route(route: RouteSettings) -> str:
 
 
 def _in_force(name: str, settings: Settings) -> str:
-    """What holds for a setting that has no value."""
+    """What applies if a setting has no value."""
     from semcache.cli.common import default_location
     from semcache.options import GROUPS, MAX_FALSE_HIT_RATE
 

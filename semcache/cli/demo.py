@@ -132,7 +132,7 @@ def _print(
         )
     columns = {_name(policy): outcome, **{f"at {at:.2f}": o for at, o in fixed.items()}}
     out.print(_table(columns))
-    out.print("\n[bold]semantic hits[/]  ([green]█[/] right, [red]█[/] wrong)")
+    out.print("\n[bold]semantic hits[/]  ([green]█[/] right, [red]▒[/] wrong)")
     _draw(out, columns)
     out.print(
         f"\nMedian time of an exact hit {_duration(outcome.median_ms('exact'))}, a semantic hit "

@@ -122,7 +122,7 @@ def print_explanation(explanation: Explanation) -> None:
 
 
 def _readable(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a scope, as people name them."""
+    """The parts of a scope under readable names, with credentials hidden."""
     parts = masked(parts)
     params = parts.get("params")
     if not isinstance(params, Mapping):
@@ -136,7 +136,7 @@ def _of_a_function(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_same_question(entries: Sequence[Entry]) -> None:
-    """Print where else the very question is stored."""
+    """Print where else the same question is stored."""
     from rich.markup import escape
 
     for entry in entries:
@@ -155,7 +155,7 @@ def print_other_scopes(others: Sequence[ScopeSummary]) -> None:
     from rich.markup import escape
 
     out = console()
-    out.print("\nOther scopes of this namespace hold entries, which are never served here:")
+    out.print("\nOther scopes of this namespace hold entries that are never served to this lookup:")
     for one in others:
         name = "entry" if one.entries == 1 else "entries"
         parts = [f"model {one.model}" if one.model else "no model"]

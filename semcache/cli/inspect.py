@@ -118,7 +118,7 @@ _LABELLED = {
     "review": "reviewed by people",
     "feedback": "reported",
 }
-"""How two answers to near questions came to be compared, by the kind of the label."""
+"""How two answers to similar questions came to be compared, by the kind of the label."""
 
 
 def _false_hit_rows(totals: Stats) -> list[tuple[str, str]]:
@@ -145,7 +145,7 @@ def _false_hit_rows(totals: Stats) -> list[tuple[str, str]]:
     return [
         ("false hits", f"{measured}; {expected}, at most {totals.bound:.1%} allowed"),
         ("compared", labels or "no answers yet"),
-        ("cost of that", cost),
+        ("cost of labels", cost),
     ]
 
 

@@ -76,7 +76,7 @@ def clear(
     expired: Annotated[bool, typer.Option("--expired", help="Only expired entries.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Delete entries by namespace, model, tag or age; all entries if no option selects any."""
+    """Delete entries by namespace, model, tag or age; without such an option, all entries."""
     age = seconds(older_than)
     now = time.time()
     selection = Selection(
@@ -175,7 +175,7 @@ def _timed(call: Callable[..., object], *args: object) -> float:
 def reembed(
     cache: CachePath = None, embedder_name: EmbedderName = None, as_json: AsJson = False
 ) -> None:
-    """Embed every stored question again with another embedder; an interrupted run can go on."""
+    """Embed all stored questions again with another embedder; interrupted runs can be resumed."""
     from semcache.embedders.default import DefaultEmbedder
     from semcache.embedders.named import named_embedder
 

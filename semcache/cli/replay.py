@@ -36,7 +36,7 @@ def replay(
     ] = False,
     at_random: Annotated[
         bool,
-        typer.Option("--random", help="Review pairs in random order, which gives an estimate."),
+        typer.Option("--random", help="Review pairs in random order, to get an estimate."),
     ] = False,
     count: Annotated[
         int, typer.Option("--pairs", min=0, help="The number of unjudged pairs to show.")
@@ -48,7 +48,7 @@ def replay(
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what semcache, and fixed thresholds, would have saved and served on a log of yours.
+    """Show what semcache and fixed thresholds would have saved and served on your own log.
 
     Reads records with "prompt" and "response", OpenAI requests and responses, exports of
     LiteLLM and Langfuse, the output of `semcache batch`, and prompts alone, one per line.
@@ -123,10 +123,10 @@ def _show(calls: list[Call], unread: list[Any], results: list[tuple[Saved, Known
     out.print(table)
     unpriced = max(one.unpriced for one, _ in results)
     if costs and unpriced:
-        out.print(f"USD saved: without up to {unpriced:,} hits whose price is not known.")
+        out.print(f"USD saved: excludes up to {unpriced:,} hits whose price is not known.")
     out.print(_legend(results))
     if unanswered and results[0][0].max_false_hit_rate is not None:
-        out.print("Without the answers, semcache cannot learn, and serves less than in use.")
+        out.print("Without the answers, semcache cannot learn, so it serves less here than in use.")
 
 
 def _in_words(known: Known) -> str:
@@ -148,7 +148,7 @@ def _legend(results: list[tuple[Saved, Known]]) -> str:
     meaning = "wrong: the share of the semantic hits whose answer would have been wrong."
     if judged == served:
         return meaning
-    return f"{meaning} A range is all that is known: of up to {served:,}, {judged:,} are judged."
+    return f"{meaning} Ranges: of up to {served:,} served pairs, only {judged:,} have been judged."
 
 
 def _show_pairs(pairs: list[Pair], unjudged: int) -> None:

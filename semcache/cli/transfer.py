@@ -81,13 +81,13 @@ def import_(
     ] = None,
     skip_bad_lines: Annotated[
         bool,
-        typer.Option("--skip-bad-lines", help="Import the others if some lines cannot be."),
+        typer.Option("--skip-bad-lines", help="Skip lines that cannot be imported."),
     ] = False,
 ) -> None:
     """Store the entries of an export, replacing those for the same requests.
 
-    Lines that this cache has exported itself are taken as they are. Of others, the questions are
-    embedded again, and only scopes that are a namespace and a model are accepted, unless --trust.
+    Lines that this cache exported itself are taken as they are. Without --trust, questions of other
+    lines are embedded again, and their scope may consist of a namespace and a model only.
     """
     from semcache.assembly.embedding import choose_embedder
     from semcache.backends.retention import Retention
@@ -145,7 +145,7 @@ def _rereadable(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _lines(source: IO[bytes]) -> Iterator[str]:
-    """The lines from the start; a byte that is not UTF-8 becomes half of a surrogate pair."""
+    """The lines from the start; bytes that are not UTF-8 become lone surrogates."""
     source.seek(0)
     while line := source.readline(_LONGEST_LINE):
         yield line.decode("utf-8", "surrogateescape")

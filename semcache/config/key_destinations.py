@@ -1,9 +1,9 @@
 """Which address an API key may be sent to.
 
-A working directory is not trusted as its user's environment is: a `semcache.toml` or `.env` that
-came with a repository must not receive the keys of whoever runs a program in it. So a key is sent
+A working directory is trusted less than the user's environment: a `semcache.toml` or `.env` that
+came with a repository must not divert the keys of whoever runs a program there. So a key is sent
 to its provider's own host, or to an address from a source that is trusted at least as much as the
-key's.
+source of the key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PROGRAM, ENVIRONMENT, DIRECTORY = 3, 2, 1
-"""How much sources are trusted; a file that the environment names is trusted as it is."""
+"""How much sources are trusted; a file named in the environment is trusted like it."""
 
 OWN_HOSTS = {
     "openai": "api.openai.com",
@@ -86,5 +86,5 @@ def _host(url: str) -> str:
 
 
 def _is_safe(url: str) -> bool:
-    """Whether nobody on the way can read what is sent."""
+    """Whether the connection is encrypted."""
     return url.lower().startswith("https://")

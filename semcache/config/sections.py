@@ -119,7 +119,7 @@ class BreakerSettings(_Section):
         default=30.0, ge=0, description="Seconds until the provider is tried again."
     )
     probes: int = Field(
-        default=1, ge=1, description="The most trial calls in flight at once after that."
+        default=1, ge=1, description="The most trial calls in flight at once after the cooldown."
     )
 
 

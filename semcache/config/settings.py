@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     deadline: float | None = Field(
         default=120.0,
         gt=0,
-        description="Seconds for a whole call to a model, with waits, retries and streaming.",
+        description="The most seconds that a call may take, with waits, retries and streaming.",
     )
     connect_timeout: float = Field(
         default=10.0, gt=0, description="Seconds to wait for a connection."
@@ -219,7 +219,7 @@ def load(**values: Any) -> Settings:
 
     Raises:
         ConfigError: a value is wrong or a setting unknown, or a key would be sent to an address
-            that is trusted less than it; the error lists all problems.
+            that is trusted less than the key; the error lists all problems.
     """
     try:
         settings = Settings(**values)

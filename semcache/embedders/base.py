@@ -55,7 +55,7 @@ class CheckedEmbedder:
     """Base class of the built-in embedders, whose vectors need no further check by the pool.
 
     Attributes:
-        bounded_time: whether it cannot hang, and so needs neither time limit nor own thread.
+        bounded_time: whether it cannot hang, and so needs no time limit and no thread of its own.
     """
 
     __slots__ = ()

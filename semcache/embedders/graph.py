@@ -15,7 +15,7 @@ scale for each token (Dettmers et al. 2022, "LLM.int8()", section 2.1: row-wise 
 column-wise scales). Everything else stays float32.
 
 The word embeddings of the int8 form are not part of the model file: the caller looks the
-tokens up. The embeddings are float16 and shared with the verifier; they lie in a separate
+tokens up. The embeddings are float16 and shared with the verifier; they are in a separate
 file that is mapped into memory, so that processes do not each hold a copy.
 
 Architecture: Devlin et al. 2018, as in transformers' `BertModel`; mean pooling over
@@ -45,7 +45,7 @@ _FLOAT_ATTENTION = 3
 """Number of last layers whose query, key and value stay float32. In int8 they would lose the
 most accuracy (minimum cosine 0.973 instead of 0.988), and they are an eighth of the work."""
 _GELU_LEAST = 0.17
-"""GELU is never below minus this."""
+"""The output of GELU is never below the negative of this value."""
 
 
 @dataclass(frozen=True, slots=True)

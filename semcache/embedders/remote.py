@@ -91,5 +91,5 @@ class RemoteEmbedder(CheckedEmbedder):
         return masked_text(self._url)
 
     def _without_key(self, text: str) -> str:
-        """What a server says, which may repeat the key that it was sent."""
+        """The text without the API key, which a server may repeat in its message."""
         return text if self._key is None else text.replace(self._key, HIDDEN)

@@ -1,6 +1,6 @@
 """Counters, written in the background so that no hit waits for the disk.
 
-To count is to append to a queue. A thread wakes half a second after the first count, adds up the
+Counting appends to a queue. A thread wakes half a second after the first count, adds up the
 queue and writes the sums in one transaction: counters by name, hits by entry. What cannot be
 written stays in the queue until the next write.
 """
@@ -186,12 +186,12 @@ class Counters:
             try:
                 self._store.add_up(*_sums(counts))
             except ReadOnlyError:
-                return  # there is nowhere to count
+                return  # counts cannot be stored
             except Exception as error:
                 failed = error
                 room = _MAX_PENDING - len(self._pending)
                 self._pending.extendleft(reversed(counts[-room:] if room > 0 else []))
-        if failed is not None:  # reported without the lock: a listener may count
+        if failed is not None:  # reported without the lock: a hook may count
             self._fault("counters", failed)
 
     def after_fork(self) -> None:

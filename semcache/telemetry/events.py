@@ -76,7 +76,7 @@ class FaultEvent:
 
 @dataclass(frozen=True, slots=True)
 class NotStoredEvent:
-    """The first answer of a decorated function that was not stored, for each reason.
+    """An answer of a decorated function was not stored; emitted once for each reason.
 
     Attributes:
         function: the function's name.

@@ -47,7 +47,7 @@ class Telemetry:
     ) -> None:
         """Report that a part failed and the call continues without it.
 
-        That a cache is read-only was said when it was opened, and is not a fault.
+        A read-only cache is not a fault: a warning was logged when it was opened.
 
         Args:
             function: the decorated function whose call it was.

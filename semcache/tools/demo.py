@@ -1,11 +1,11 @@
 """The demo: a day at two support desks, run through a real cache.
 
 The stream is 667 questions from customers of two fictional companies, written for this project:
-popular questions asked again and again in the words that people type, one-off questions,
-follow-ups that make sense only in their conversation, near-misses (another number, name, direction
-or condition), and questions to both companies, whose answers differ. Embedder, FAISS and SQLite are
-the real ones. Misses are answered by the *offline answerer*, a table of the correct answers, not by
-a language model.
+popular questions asked again and again in different words, one-off questions, follow-ups that make
+sense only in their conversation, near-misses (a different number, name, direction or condition),
+and questions to both companies, whose answers differ. The embedder, FAISS and SQLite are real.
+Misses are answered by the *offline answerer*, a table of the correct answers, not by a language
+model.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def questions(folder: Path | None = None) -> list[Question]:
     """The stream, in order of arrival.
 
     Args:
-        folder: holds another stream in the same form; by default the one that is shipped.
+        folder: a folder with another stream in the same format; by default, the shipped stream.
     """
     data = files("semcache.tools") / "demo_data" if folder is None else folder
     answers = json.loads((data / "answers.json").read_text(encoding="utf-8"))

@@ -57,7 +57,7 @@ class Call:
         completion: the answer, with its usage as far as the log gives it.
         at: time of the call in seconds since the epoch; None if unknown.
         answer_id: identifier of the answer; None if the log has none.
-        answered: whether the log has the answer; else the completion only stands for it.
+        answered: whether the log has the answer; if not, `completion` is a placeholder.
     """
 
     number: int
@@ -133,7 +133,7 @@ def _call(number: int, record: Any, *, need_answers: bool) -> Call:
     answered = answer is not None
     if answer is None:
         if need_answers:
-            raise ValueError("no answer (response, output)")
+            raise ValueError("no answer (response, output, answer, completion, answer_id)")
         answer = Completion(f"(the answer to record {number})")
     usage = _usage(record, answer.usage)
     timestamp = next(
@@ -176,7 +176,7 @@ def _request(record: Mapping[str, Any]) -> Request:
         return request(messages=prompt, **fields)
     if prompt is None:
         raise ValueError("no prompt (prompt, messages, input, request)")
-    raise ValueError(f"the prompt is a {type(prompt).__name__}, not text or messages")
+    raise ValueError(f"the prompt is of type {type(prompt).__name__}, not text or messages")
 
 
 def _answer(record: Mapping[str, Any]) -> Completion | None:

@@ -7,7 +7,7 @@ logged answers have the same wording. So the false hit rate is reported as
 - an exact value, if every pair that would have been served has been judged;
 - an estimate with its interval, if some pairs were drawn at random to be judged;
 - otherwise bounds: at least the pairs judged wrong, at most those plus all that nobody has
-  judged. Pairs shown most doubtful first are not a random sample.
+  judged. (Pairs that were judged because they looked most doubtful are not a random sample.)
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def try_thresholds(
         progress: called with the number of policies done and the total.
 
     Returns:
-        What each would have saved, the own policy first and then by threshold, and all pairs that
-        any of them would have served, by key.
+        What each would have saved, semcache's policy first and then by threshold, and all pairs
+        that any of them would have served, by key.
     """
     saved, pairs = [], {}
     policies: list[tuple[float | None, float | None]] = [(t, None) for t in sorted(thresholds)]

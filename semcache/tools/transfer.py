@@ -2,9 +2,9 @@
 
 The first line names the format and the embedder that made the vectors; every further line is an
 entry, signed with a secret of the cache that wrote it. Whoever can write an export can put an
-answer under any question of any scope, so a line without a signature of this cache is not taken at
-its word: its exact key and, where that is possible, its scope are computed again, and its question
-is embedded again. `trust=True` says that the file is trusted.
+answer under any question of any scope, so a line without a signature of this cache is not trusted:
+it must have the exact key of its question and the scope of its namespace and model, and its
+question is embedded again. `trust=True` trusts every line.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FORMAT = "semcache-export-1"
 _PAGE = 500
 _SECRET = "export_secret"
 _MAX_CHARS = 64 * 1024 * 1024
-"""Characters of the longest line that is read."""
+"""Maximum length of a line, in characters."""
 
 EmbedderOf = Callable[[], Embedder]
 
@@ -104,7 +104,7 @@ class ImportOptions(NamedTuple):
         reembed: embed every question again.
         namespace: put all entries into this namespace; only those whose scope is a namespace, a
             model and nothing else can be moved.
-        skip: import the other lines if some cannot be; otherwise nothing is imported then.
+        skip: if some lines cannot be imported, import the others; by default, import nothing.
     """
 
     trust: bool = False
@@ -118,7 +118,7 @@ class ImportReport(NamedTuple):
 
     Attributes:
         imported: how many entries were stored.
-        problems: why each other line was not, with its number.
+        problems: for each other line, its number and why it was not imported.
     """
 
     imported: int
@@ -144,15 +144,15 @@ def import_lines(
         lines: returns the lines; called twice.
         embedder: returns the cache's embedder; called only if its fingerprint or new vectors
             are needed.
-        metadata: of the cache, with the secret of its own exports.
+        metadata: the cache's metadata, which holds the secret that signs its exports.
         fingerprint: fingerprint of the cache's embedder, whose vectors are imported as they are;
             None means that of `embedder()`.
         dimension: length of those vectors; None if unknown.
         progress: called with the number of entries imported so far, and how many there are.
 
     Raises:
-        RequestError: the file is not an export; or lines cannot be imported, which are named, and
-            none was.
+        RequestError: the file is not an export, or some lines (named in the message) cannot be
+            imported; nothing was imported.
         StoreError: the backend failed.
         EmbedderError: the embedder failed.
     """
@@ -171,7 +171,7 @@ def import_lines(
         problems += [outcome] if isinstance(outcome, str) else []
     if problems and not options.skip:
         raise RequestError(
-            f"Nothing was imported: {_listed(problems)} To import the other {found:,}, give "
+            f"Nothing was imported: {_listed(problems)} To import the other {found:,}, pass "
             "--skip-bad-lines."
         )
     done = 0
@@ -205,7 +205,7 @@ class _Reader:
     def read(
         self, lines: Iterable[str], *, usable: bool
     ) -> Iterator[tuple[int, str | tuple[NewEntry, _Stored]]]:
-        """(number, what is wrong with the line; or its entry and its vector) of each line.
+        """Yield (number, what is wrong with the line, or else its entry and vector) for each line.
 
         Args:
             usable: whether the vectors were made by the cache's embedder.
@@ -217,8 +217,8 @@ class _Reader:
                 yield number, self._entry(_parsed(line, number), usable=usable)
             except RequestError as error:
                 yield number, f"{error}"
-            except Exception as error:  # of any value in the file
-                yield number, f"Line {number} is not an entry of an export: {_short(error)}."
+            except Exception as error:  # any value may be malformed
+                yield number, f"Line {number} cannot be imported: {_short(error)}."
 
     def _entry(self, fields: dict[str, Any], *, usable: bool) -> tuple[NewEntry, _Stored]:
         own = self._is_own(fields)
@@ -242,17 +242,18 @@ class _Reader:
         return entry, None if blob is None else _vector(blob, self._dimension)
 
     def _is_own(self, fields: dict[str, Any]) -> bool:
-        """Whether this cache has written the line, and nobody has changed it."""
+        """Whether this cache wrote the line, and nobody has changed it since."""
         given = fields.pop("signature", None)
         if self._key is None or not isinstance(given, str):
             return False
         return hmac.compare_digest(given.encode(), _signature(fields, self._key).encode())
 
     def _in_its_scope(self, entry: NewEntry, *, trusted: bool) -> NewEntry:
-        """The entry, if its scope is that of its namespace as far as can be known.
+        """The entry, with its key and scope checked; in another namespace, if the options say so.
 
         Raises:
-            ValueError: it is not, or that cannot be known and the file is not trusted.
+            ValueError: the key is wrong, the entry cannot be moved, or its scope cannot be checked
+                and the line is not trusted.
         """
         plain = _plain(entry, entry.namespace)
         is_plain = plain is not None and plain.scope == entry.scope
@@ -260,27 +261,27 @@ class _Reader:
             moved = _plain(entry, self._options.namespace)
             if not is_plain or moved is None:
                 raise ValueError(
-                    "its scope is more than a namespace and a model, so that it cannot be moved to "
+                    "its scope is more than a namespace and a model, so it cannot be moved to "
                     "another namespace"
                 )
             return moved
         if entry.question is not None and exact_key(entry.scope, entry.question) != entry.exact_key:
-            raise ValueError("its exact key is not that of its question")
+            raise ValueError("its exact key does not match its question")
         if is_plain or trusted:
             return entry
         raise ValueError(
-            "whether its scope belongs to its namespace cannot be told, and this cache has not "
-            "written the line; if you trust the file, give --trust"
+            "this cache did not write the line, and whether its scope belongs to its namespace "
+            "cannot be checked; if you trust the file, pass --trust"
         )
 
 
 _Stored = Any
-"""The vector that an entry is stored with: None for none, `_EMBED` for one to be computed."""
+"""The vector to store with an entry: None for no vector, `_EMBED` to compute the vector first."""
 _EMBED = object()
 
 
 def _plain(entry: NewEntry, namespace: str) -> NewEntry | None:
-    """The entry in the scope of a namespace and its model alone; None if it has no question."""
+    """The entry in a scope of only this namespace and its model; None if it has no question."""
     if entry.question is None:
         return None
     query = query_of(
@@ -308,7 +309,7 @@ def _parsed(line: str, number: int) -> dict[str, Any]:
 
 
 def _not_json(name: str) -> Any:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not valid in JSON")
 
 
 def _short(error: Exception) -> str:
@@ -346,7 +347,7 @@ def _check_values(entry: NewEntry) -> None:
     if entry.created_at > time.time() + 86_400:
         raise ValueError("created_at is in the future")
     if entry.key_version != KEY_VERSION:
-        raise ValueError(f"key_version is {entry.key_version}, which is not known here")
+        raise ValueError(f"key_version is {entry.key_version}, which this version cannot read")
     if entry.hits < 0:
         raise ValueError("hits is negative")
     if not isinstance(entry.completion.text, str):
@@ -380,11 +381,11 @@ def _vector(blob: str, dimension: int | None) -> Vector:
 
 
 def _embedded(entry: NewEntry, embedder: EmbedderOf) -> Vector | None:
-    """The vector of an entry's question; None if there is none, or it is too long."""
+    """The vector of an entry's question; None if it has no question, or one that is too long."""
     if entry.question is None:
         return None
     model = embedder()
     if model.window is not None and model.count_tokens(entry.question) > model.window:
-        return None  # truncated, the vector would stand for a different question
+        return None  # the vector of a truncated question stands for a different one
     vector: Vector = model.embed([entry.question])[0]
     return vector

@@ -1,11 +1,11 @@
-"""Fits the verifier's prior to the user's own log.
+"""Fits the prior of the weights to the user's own log.
 
 Each call of the log is paired with its nearest earlier calls of the same scope, and each pair
 is labelled by whether the two answers agree. The weights are trained on the earlier calls, as
 they would be in a running cache, and compared with the shipped weights on the later calls.
-They are kept only if they predict the later pairs better and would not have served more wrong
-answers there than the bound allows. The serving threshold, which enforces the bound in
-production, is still learned from labels.
+The fitted weights are kept only if they predict the later pairs better and would not clearly have
+broken the bound there. The serving threshold, which enforces the bound in production, is still
+learned from labels.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LabelledPair:
 
     Attributes:
         call: index of the call in the log.
-        features: features of the pair, as the verifier sees them.
+        features: the feature vector of the pair; see `verification.features.FEATURES`.
         right: whether the neighbour's answer was right for the call.
     """
 
@@ -113,7 +113,7 @@ def label_pairs(
 ) -> list[LabelledPair]:
     """Pair every call with its nearest earlier calls, and label the pairs.
 
-    Pairs of which the judge is not sure are left out.
+    Pairs that the judge is not sure about are left out.
 
     Args:
         model: the pair model; None means features without its score.
@@ -184,7 +184,7 @@ def tune(
     """Train on the earlier calls, and compare with the shipped weights on the later ones.
 
     Args:
-        looked: labelled pairs of `label_pairs`.
+        looked: labelled pairs from `label_pairs`.
         calls: number of calls in the log.
         with_model: whether the features include the pair model's score.
 
@@ -221,7 +221,7 @@ def _why_not(before: Frontier, after: Frontier, served: int, wrong: int, rules: 
         return "the fitted prior does not predict the later calls better than the shipped one"
     interval = wilson(wrong, served)
     if interval is not None and interval[0] > rules.bound:
-        return "the fitted prior would serve more wrong later calls than the bound allows"
+        return "with the fitted prior, more later answers would be wrong than the bound allows"
     return ""
 
 

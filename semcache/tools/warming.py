@@ -1,4 +1,4 @@
-"""Completes the requests of a log, so that a cache can be filled from it."""
+"""Adds a missing namespace or model to logged requests, so that a log can fill a cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DEFAULT_NAMESPACE = request("-").namespace
 
 
 def completed(call: Request, namespace: str | None, model: str | None) -> Request:
-    """The request with a namespace and a model, where it has none of its own.
+    """The request, with this namespace and model filled in where it has none.
 
     Raises:
         RequestError: a name is empty.

@@ -100,7 +100,7 @@ class ChangeCursor:
     """The state of a store that an index of it must catch up with.
 
     Attributes:
-        store_id: the store's random id; it changes when all questions are embedded again.
+        store_id: the store's random id; re-embedding, restoring or recovering a store changes it.
         fingerprint: the embedder of the stored vectors; None while there are none.
         dimension: length of a vector; 0 while there are none.
         last_id: the largest entry id ever assigned.

@@ -66,7 +66,7 @@ class ServedHit:
 
 @dataclass(frozen=True, slots=True)
 class PendingComparison:
-    """A stored answer and a fresh one to the same question, which the judge has yet to compare.
+    """A stored answer and the fresh answer to a similar question, not compared by the judge yet.
 
     Attributes:
         kind: how the comparison came about.

@@ -1,4 +1,4 @@
-"""May this stored answer be served? Evidence, guards, the bound, and what is learned.
+"""Decides whether a stored answer may be served: evidence, guards, the bound, and learning.
 
 Names are imported on first use.
 """

@@ -1,4 +1,4 @@
-"""Two answers side by side: what they share, what contradicts, and features for a model.
+"""Compares two answers: what they share, where they conflict, and features for a model.
 
 Symmetric: the order of the two answers makes no difference.
 """
@@ -45,11 +45,11 @@ FEATURES = (
 _HEAD = 8
 """Content words at the beginning of an answer, which usually say the main thing."""
 _SAME_START = 4
-"""Letters that two longer words share where one may be a form of the other."""
+"""Letters at the beginning that two longer words share if they may be forms of one word."""
 
 
 _PAIRS = 400
-"""Pairs of numbers that are looked at one by one."""
+"""Maximum number of pairs of numbers that are compared one by one."""
 _ROUNDED = 0.05
 
 
@@ -58,13 +58,15 @@ class Comparison:
     """What two answers have in common.
 
     Attributes:
-        question: that both answer; one, other: the answers.
-        words: the content words of each that are compared: without the question's, unless
-            either answer has no others.
-        numbers: likewise.
-        cover: share of the words of one that the other has, the larger and the smaller share.
-        names: of the names of one the share that the other has, the larger share; None where
-            either has no names.
+        question: the question that both answer.
+        one, other: the answers.
+        words: the content words of each answer that are compared: those that are not in the
+            question, or all of them if either answer has no others.
+        numbers: the numbers of each answer that are compared, chosen likewise.
+        cover: the share of each answer's words that the other has, the larger share first.
+        names: the larger of the shares of each answer's names that the other has; None if
+            either answer has no names.
+        names_left: the smaller of the counts of each answer's names that the other has not.
     """
 
     question: Question
@@ -90,7 +92,7 @@ class Comparison:
 
     @property
     def numbers_near(self) -> bool:
-        """Whether a number of one may stand for one of the other: rounded, or with a footnote."""
+        """Whether numbers of both may mean the same one: rounded, or with a footnote mark."""
         one, other = self.numbers
         if len(one) * len(other) > _PAIRS:
             return False
@@ -98,7 +100,7 @@ class Comparison:
 
     @property
     def numbers_left(self) -> int:
-        """Numbers that each answer has and the other has not; the smaller count."""
+        """The smaller of the counts of each answer's numbers that the other has not."""
         one, other = self.numbers
         return min(len(one - other - self.other.loose), len(other - one - self.one.loose))
 
@@ -139,7 +141,7 @@ class Comparison:
 
 
 def compare_answers(question: Question, one: Answer, other: Answer) -> Comparison:
-    """Lay two answers side by side."""
+    """Compare two answers to a question."""
     words = (one.words, other.words)
     if not one.words or not other.words:
         words = (one.content, other.content)
@@ -156,7 +158,7 @@ def compare_answers(question: Question, one: Answer, other: Answer) -> Compariso
 
 
 def features(c: Comparison) -> tuple[float, ...]:
-    """The numbers that the weights go with, in the order of `FEATURES`."""
+    """The feature vector of a comparison, float[28], in the order of `FEATURES`."""
     cover, least = c.cover
     head, head_least = _heads(*c.words)
     trigrams, jaccard = _trigrams(*c.words)
@@ -197,7 +199,7 @@ def features(c: Comparison) -> tuple[float, ...]:
 
 
 def _near(one: str, other: str) -> bool:
-    """Whether two numbers may mean the same: 21,000 and 21,196; 1989 and 19891, with a note 1."""
+    """Whether two numbers may mean the same: 21,000 and 21,196; 1989 and 19891 (footnote 1)."""
     short, long = sorted((one, other), key=len)
     if _is_year(short):
         return len(long) == 5 and long.startswith(short)
@@ -214,7 +216,7 @@ def _sorted(numbers: frozenset[str]) -> tuple[str, ...]:
 
 
 def _found(words: Collection[str], text: Collection[str]) -> list[str]:
-    """Words that the text has, if in another form."""
+    """The words that also occur in the text, perhaps in another form."""
     known = set(text)
     starts = {word[:_SAME_START] for word in known if len(word) >= _SAME_START}
     return [
@@ -229,7 +231,7 @@ def _share(words: Collection[str], text: Collection[str]) -> float:
 
 
 def _cover(one: Collection[str], other: Collection[str]) -> tuple[float, float]:
-    """Shares of the words of one that the other has: the larger, the smaller."""
+    """(larger, smaller) of the shares of each text's words that the other has."""
     if not one or not other:
         return (0.5, 0.5) if not one and not other else (0.0, 0.0)
     shares = _share(one, other), _share(other, one)
@@ -237,7 +239,7 @@ def _cover(one: Collection[str], other: Collection[str]) -> tuple[float, float]:
 
 
 def _heads(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[float, float]:
-    """The same for the beginning of each answer and the whole of the other."""
+    """Like `_cover`, for the beginning of each answer and the whole of the other."""
     if not one or not other:
         return 0.5, 0.5
     shares = _share(one[:_HEAD], other), _share(other[:_HEAD], one)
@@ -245,7 +247,7 @@ def _heads(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[float, float]:
 
 
 def _trigrams(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[float, float]:
-    """Shared runs of three letters, by the smaller set and by both together."""
+    """The number of shared character trigrams, divided by the smaller set and by the union."""
     mine, theirs = _runs(one), _runs(other)
     shared = len(mine & theirs)
     smaller = max(1, min(len(mine), len(theirs)))
@@ -258,7 +260,7 @@ def _runs(words: tuple[str, ...]) -> set[str]:
 
 
 def _number_cover(one: frozenset[str], other: frozenset[str]) -> float:
-    """The larger share of the numbers of one that the other has; 0 where one has none."""
+    """The larger of the shares of each answer's numbers that the other has; 0 without numbers."""
     if not one or not other:
         return 0.0
     return len(one & other) / min(len(one), len(other))

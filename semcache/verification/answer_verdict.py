@@ -1,20 +1,22 @@
-"""Whether two answers say the same: rules for clear cases, and a model for the rest.
+"""Whether two answers say the same thing: rules for clear cases, and a model for the rest.
 
 In this order:
 
-1. Answers that are not both in Latin script: a contradicting number, or no verdict.
-2. Refusals: two say the same, and one is different from an answer.
-3. A result that both work out or name: equal or not.
-4. "Yes" against "no"; a number or a negation that differs among the same words.
+1. An answer is not in Latin script: different if neither is and their numbers conflict, else no
+   verdict.
+2. An answer only declines: two refusals are the same; a refusal differs from an answer.
+3. Both work out or state a result: the same if the results are equal, else usually different.
+4. "Yes" against "no", or the same words with another number or negation: different.
 5. Both begin with yes, or both with no, and one says nothing more: the same.
-6. A logistic model over `answer_comparison.features`. "Same" needs its chance above `SAME`
-   and nothing that contradicts; of two long answers, a cosine of at least `_NEAR`, too.
-   "Different" needs its chance below `DIFFERENT` and a reason: a number, date or name that
-   contradicts, or no word in common and a cosine of at most `_FAR`. Else there is no verdict.
+6. A logistic model over `answer_comparison.features` gives the chance that they are the same.
+   "Same" requires a chance of at least `SAME` and no contradiction; for two long answers,
+   `_LONG_SAME` and a cosine of at least `_NEAR`. "Different" requires a chance of at most
+   `DIFFERENT` and a reason: a conflict of numbers, dates or names, or no word in common and a
+   cosine of at most `_FAR`. Otherwise there is no verdict.
 
-The words are compared over the whole length of both answers. Embeddings tell real answers that
-agree from those that differ no better than chance once the words are known, so that a cosine
-alone decides nothing.
+The words are compared over the whole length of both answers. Once the words are known, embeddings
+are no better than a coin toss at telling answers that agree from answers that differ, so a cosine
+alone never decides.
 """
 
 from __future__ import annotations
@@ -32,23 +34,23 @@ SAME = 0.86
 DIFFERENT = 0.2
 """Maximum chance for "different"."""
 _ALIKE = 0.8
-"""Share of the words of each answer that the other has, from which on they are the same words."""
+"""Minimum share of each answer's words that the other has, for the words to count as the same."""
 _LONG = 60
-"""Content words from which on an answer is long: two on one subject then share words anyway."""
+"""Minimum content words of a long answer: two long ones on one subject share words anyway."""
 _LONGEST = 4000
-"""Characters of an answer beyond which sharing words means nothing."""
+"""Length of an answer, in characters, beyond which shared words prove nothing."""
 _LONG_SAME = 0.7
 """Minimum chance for "same" of two long answers whose cosine is at least `_NEAR`."""
 _GUARDED = frozenset(("unit", "time", "identifier", "order"))
 _NEAR, _FAR = 0.85, 0.6
-"""Cosines of two answers that are on one matter, and that are not."""
+"""Minimum cosine of answers on the same matter, and maximum cosine on different matters."""
 
 Cosine = Callable[[], float]
 """Computes the cosine of the embeddings of two answers; called only where it counts."""
 
 
 def compare_texts(question: str, one: str, other: str, cosine: Cosine) -> bool | None:
-    """Whether two answers to a question say the same; None where that is not clear."""
+    """Whether two answers to a question say the same thing; None if that is not clear."""
     asked = read_question(question)
     answers = read_answer(one, asked), read_answer(other, asked)
     return decide(compare_answers(asked, *answers), cosine)
@@ -80,19 +82,19 @@ def _long(c: Comparison) -> bool:
 
 
 def same_chance(c: Comparison) -> float:
-    """The model's chance that two answers say the same."""
+    """The chance, by the model, that two answers say the same thing."""
     values = features(c)
     return chance_of(BIAS + sum(w * v for w, v in zip(WEIGHTS, values, strict=True)))
 
 
 def _foreign(c: Comparison) -> bool | None:
-    """Words are not compared in scripts whose words nobody listed; numbers are."""
+    """Compare answers that are not both in Latin script, by their numbers alone."""
     both = not c.one.latin and not c.other.latin
     return False if both and c.number_conflict else None
 
 
 def _refusal(c: Comparison) -> bool | None:
-    """Two that only decline are as good as each other; one that declines is no answer."""
+    """Compare answers of which one or both only decline; a mere refusal is not an answer."""
     if _declines(c.one) and _declines(c.other):
         return True
     both = c.one.refuses and c.other.refuses
@@ -105,7 +107,7 @@ def _declines(answer: Answer) -> bool:
 
 
 def _results(c: Comparison) -> bool | None:
-    """Compare the results of two calculations, or of one and a bare number."""
+    """Compare the results of two calculations, or of a calculation and a bare number."""
     one, other = _result(c, c.one), _result(c, c.other)
     if one is None or other is None:
         return None
@@ -116,7 +118,7 @@ def _results(c: Comparison) -> bool | None:
 
 
 def _result(c: Comparison, answer: Answer) -> str | None:
-    """The number that an answer gives as its result, where one of the two works it out."""
+    """The number that an answer gives as its result; None if that is unclear."""
     if answer.marked is not None:
         return answer.marked
     if not c.question.asks_number:
@@ -132,13 +134,13 @@ def _works(c: Comparison) -> bool:
 
 
 def _other_unit(c: Comparison) -> bool:
-    """Whether the answers count in other units."""
+    """Whether the answers use different units."""
     found = guards.compare(c.one.text, c.other.text)
     return any(finding.decisive and finding.kind == "unit" for finding in found)
 
 
 def _reversed(c: Comparison) -> bool:
-    """Whether the answers say yes and no, or the same words about another number or negated."""
+    """Whether one says yes and the other no, or the same with another number or negation."""
     one, other = c.one.said, c.other.said
     if one is not None and other is not None and one != other:
         return True
@@ -147,19 +149,19 @@ def _reversed(c: Comparison) -> bool:
 
 
 def _alike(c: Comparison) -> bool:
-    """Whether two answers of about one length have the same words."""
+    """Whether two answers of about the same length have the same words."""
     short, long = sorted((c.one.size, c.other.size))
     return c.cover[1] >= _ALIKE and long <= 1.3 * short + 2
 
 
 def _agree_bare(c: Comparison) -> bool:
-    """Whether both say yes, or both no, and one of them says no more."""
+    """Whether both say yes or both say no, and one of them says nothing else."""
     shortest = min(c.one.size, c.other.size)
     return c.one.said is not None and c.one.said == c.other.said and shortest == 1
 
 
 def _vetoed(c: Comparison) -> bool:
-    """Whether something speaks against "same", however much the answers share."""
+    """Whether something rules out "same", however many words the answers share."""
     return (
         max(len(c.one.text), len(c.other.text)) > _LONGEST
         or c.polarity
@@ -175,7 +177,7 @@ def _vetoed(c: Comparison) -> bool:
 
 
 def _guarded(c: Comparison) -> bool:
-    """Whether the guards of questions see another unit, time, part number or order."""
+    """Whether the guards for questions find a different unit, time, identifier or order."""
     found = guards.compare(c.one.text, c.other.text)
     return any(finding.decisive and finding.kind in _GUARDED for finding in found)
 
@@ -183,7 +185,7 @@ def _guarded(c: Comparison) -> bool:
 def _contradict(c: Comparison) -> bool:
     """Whether a number, a date or a name of one answer contradicts the other's."""
     if _long(c) and not c.question.asks_number:
-        return False  # two texts on one task may have other names and numbers
+        return False  # two texts on one task may differ in names and numbers
     moved = c.number_conflict and not c.numbers_near
     if moved or c.month_conflict or (c.opposite and c.disjoint):
         return True

@@ -1,7 +1,8 @@
 """Words that matter when two answers are compared: fillers, polarity, refusals.
 
-Tables and nothing else; `answers` reads them. English is covered best. Of other European
-languages the words for yes, no and not are known, which is enough to refuse a verdict.
+Tables only, used by `answers`. English is covered best. For some other European languages there
+are stop words, question words and the words for yes, no and not: often enough to give no verdict
+rather than a wrong one.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ NEGATIONS = _ENGLISH_NEGATIONS | frozenset(
     "nicht kein keine keinen niemals pas jamais aucun nunca ningún jamás mai nessuno não nem niet "
     "geen nooit ikke inte hardly rarely neither unable".split()
 )
-"""Words that turn the words after them into their contrary."""
+"""Words that negate the words after them."""
 
 HEDGES = frozenset(
     "maybe perhaps possibly probably might could unclear uncertain depends varies disputed".split()
 )
 
 TURNS = frozenset("however but nevertheless nonetheless".split())
-"""After these words an answer that began with a refusal may give something after all."""
+"""Words after which an answer that began with a refusal may still answer the question."""
 
 REFUSAL = re.compile(
     r"\bno comment\b"
@@ -57,7 +58,7 @@ REFUSAL = re.compile(
     r"|\bthere (?:is|was) no (?:information|record|data)\b",
     re.IGNORECASE,
 )
-"""Phrases of an answer that gives none."""
+"""Phrases with which an answer declines to answer."""
 
 FINAL = re.compile(
     r"(?:####|^[ \t]*a(?:nswer)?[ \t]*:|\\boxed\s*\{|"
@@ -65,7 +66,7 @@ FINAL = re.compile(
     r"[\s*$€£¥₹:{]{0,12}(-?\d{1,30}(?:\.\d{1,30})?)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""A number that is said to be the result."""
+"""A number that the text marks as the result."""
 
 ASKS_NUMBER = re.compile(
     r"\b(?:when|how (?:many|much|long|old|far|tall|big|high|deep|often|fast|heavy|large)|"

@@ -1,8 +1,8 @@
 """What one answer to a question says: words, names, numbers, polarity, a result.
 
-An answer is read beside its question, whose words every answer repeats: what is left is what
-it says by itself. The whole text is read, in time linear in its length; the same text and
-question give the same reading.
+An answer is read together with its question, whose words most answers repeat: the other words are
+what it says itself. The whole text is read, in time linear in its length; the same text and
+question give the same result.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _LISTED = re.compile(r"^[ \t]*\(?\d{1,3}[.)](?=\s)", re.MULTILINE)
 _RESULT = re.compile(
     r"=[\s$€£¥₹*(]{0,8}(-?\d{1,30}(?:\.\d{1,30})?)(?![\d.])(?!\s{0,4}[*/+x×÷-]\s{0,4}[\d$(])"
 )
-"""The right side of an equation, where it is a number alone."""
+"""The right-hand side of an equation, if it is only a number."""
 _ENDS = frozenset(".!?;\n")
 _SCOPE = 2
-"""Content words that a negation turns."""
+"""Number of content words that a negation applies to."""
 _OPENING = 300
-"""Characters at the beginning of an answer in which a refusal is looked for."""
+"""Number of characters at the beginning of an answer that are searched for a refusal."""
 _BARE = 4
-"""Words of an answer that hardly says more than a name or a number."""
+"""Maximum number of words of an answer that is hardly more than a name or a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What an answer need not say again.
+    """A question, as far as its answers are compared with it.
 
     Attributes:
         words: its content words, without the alternatives that it offers ("north or south").
@@ -68,19 +68,20 @@ class Answer:
 
     Attributes:
         content: its content words, stemmed, in order and each once.
-        words: those of them that the question does not say.
+        words: the content words that are not in the question.
         names: content words that are written as names.
-        numbers: values of all numbers, years among them; loose: "one", which often counts nothing.
-        contexts: for each number the content words around it, and its values there.
+        numbers: values of all numbers, including years.
+        loose: {"1"} if it has "one", "first" or "single", which often count nothing.
+        contexts: the values of its numbers, by the content words before and after each.
         months: names of months.
-        negates: whether anything is negated in it.
-        negated, plain: words that only ever stand after a negation, and never stand after one.
+        negates: whether it negates anything.
+        negated, plain: words that occur only after negations, and words that occur only elsewhere.
         said: True for an answer that begins with yes, False for no, None for neither.
         refuses: whether it declines to answer; turns: whether it goes on with "however" or the
-            like; hedges: whether it says "perhaps" or the like.
-        marked: the number that it names as its result; computed: the last right side of an
+            like; hedges: whether it says "perhaps" or the like near its beginning.
+        marked: the number that it marks as its result; computed: the last right-hand side of an
             equation; last: its last number.
-        size: words and numbers altogether.
+        size: number of words and numbers.
         latin: whether it is written in Latin letters.
         text: as it was given.
     """
@@ -141,7 +142,7 @@ def read_answer(text: str, question: Question) -> Answer:
     numbers = _numbers(tokens)
     content = tuple(dict.fromkeys(t.stem for t in tokens if _is_content(t)))
     said = _said(text)
-    turned = tokens if said is None else tokens[1:]  # "no" that answers turns nothing
+    turned = tokens if said is None else tokens[1:]  # a leading "no" negates nothing
     negated, plain = _polarity(turned, question.negated)
     return Answer(
         content=content,
@@ -168,7 +169,7 @@ def read_answer(text: str, question: Question) -> Answer:
 
 
 _HEDGED = 12
-"""Words at the beginning of an answer that hedge all of it."""
+"""Number of words at the beginning of an answer among which a hedge applies to all of it."""
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -202,7 +203,7 @@ _HEDGES = frozenset(stem(word) for word in HEDGES)
 
 
 def _turns(tokens: list[_Token]) -> bool:
-    """Whether an answer goes on with "however" or "but"; not the one of "sorry, but"."""
+    """Whether an answer goes on with "however" or "but", other than in "sorry, but"."""
     return any(
         token.stem in TURNS and not (place and tokens[place - 1].stem in _EXCUSES)
         for place, token in enumerate(tokens)
@@ -224,9 +225,9 @@ def _is_content(token: _Token) -> bool:
 
 
 def _numbers(tokens: list[_Token]) -> list[tuple[str, int]]:
-    """(value, place of its first token) of all numbers in order.
+    """(value, index of its first token) of each number, in order.
 
-    Digits, words, and either with a magnitude: 1.5 million, twenty five.
+    Numbers are digits or words, with or without a magnitude: 1.5 million, twenty five.
     """
     found: list[tuple[float, int]] = []
     last = -2
@@ -256,7 +257,7 @@ def _value(token: _Token) -> float | None:
     if token.is_number:
         try:
             return float(token.text.replace("\u2212", "-"))
-        except ValueError:  # a word that ends in a raised digit, such as x²
+        except ValueError:  # a word that ends in a superscript digit, such as x²
             return None
     if token.stem in ("one", "first", "second") or token.stem in _MAGNITUDES:
         return None  # "the one", "at first", "a second" are not numbers
@@ -270,7 +271,7 @@ def _continues(value: float, number: float, token: _Token) -> bool:
 
 
 def _is_month(token: _Token) -> bool:
-    """Whether a word names a month: it is capitalised, and is not "May" at the start."""
+    """Whether a word names a month: it is capitalised, and not "May" that begins a sentence."""
     known = token.stem in lexicon.MONTHS and token.text[0].isupper()
     return known and not (token.stem == "may" and token.first)
 
@@ -334,7 +335,7 @@ def _polarity(
 ) -> tuple[frozenset[str], frozenset[str]]:
     """(content words that stand after a negation, content words that stand elsewhere).
 
-    A negation that only repeats one of the question (`asked`) counts for nothing.
+    A negation that only repeats one in the question (`asked`) is ignored.
     """
     negated: set[str] = set()
     plain: set[str] = set()
@@ -378,7 +379,7 @@ _FIRST = re.compile(r"[^\w]{0,10}([^\W\d_]+)(?:\s*$|\**[,.;:!\n]|\s+[-–—])")
 
 
 def _is_latin(text: str) -> bool:
-    """Whether most letters are Latin ones."""
+    """Whether at least three quarters of the letters are Latin."""
     if text.isascii():
         return True
     foreign = sum(c > "\u024f" and c.isalpha() for c in text)

@@ -24,7 +24,7 @@ class Verification(Protocol):
     """Decides which stored answer may be served, and learns whether that was right.
 
     - `decide` changes nothing. Its only source of randomness is the argument `draw`.
-    - An implementation that learns nothing has the `observe_*` methods, too; they do nothing.
+    - An implementation that learns nothing still has the `observe_*` methods, which do nothing.
     - May be called from many threads at once. Raises only what its policy or store raises.
     """
 
@@ -43,7 +43,7 @@ class Verification(Protocol):
         ...
 
     def decide(self, query: Query, neighbours: Neighbours, *, now: float, draw: float) -> Decision:
-        """Decide on the neighbours of a question within its scope.
+        """Decide whether one of the question's neighbours in its scope may be served.
 
         Args:
             now: seconds since the epoch.
@@ -58,24 +58,24 @@ class Verification(Protocol):
         ...
 
     def observe_lookup(self, lookup: Lookup) -> None:
-        """A lookup was decided."""
+        """Learn that a lookup was decided: it counts as traffic."""
         ...
 
     def observe_answer(self, lookup: Lookup, fresh: Completion, entry_id: int | None) -> None:
-        """The model was called: compare its answer with that of the lookup's candidate.
+        """Compare the model's answer with that of the lookup's candidate.
 
         Args:
-            entry_id: of the entry that holds the fresh answer, if it was stored.
+            entry_id: id of the entry that holds the fresh answer; None if it was not stored.
         """
         ...
 
     @property
     def judges(self) -> bool:
-        """Whether answers are compared; if not, an audit would teach nothing."""
+        """Whether there is a judge that compares answers; without one, audits teach nothing."""
         ...
 
     def observe_audit(self, lookup: Lookup, fresh: Completion, entry_id: int | None) -> None:
-        """The model was asked although the candidate was served."""
+        """Learn from an audit: the model was called although the candidate was served."""
         ...
 
     def report(self, lookup: Lookup | str, right: bool, *, kind: ObservationKind) -> bool:
@@ -89,15 +89,15 @@ class Verification(Protocol):
         ...
 
     def save(self) -> None:
-        """Write down what was learned. Raises `StoreError`."""
+        """Save what was learned. Raises `StoreError`."""
         ...
 
     def wait(self) -> None:
-        """Return when no comparison is waiting."""
+        """Wait until no comparison is pending."""
         ...
 
     def after_fork(self) -> None:
-        """Renew threads and locks in a forked child process."""
+        """Recreate threads and locks in a forked child process."""
         ...
 
     def close(self) -> None:
@@ -119,19 +119,23 @@ class Policy(Protocol):
         ...
 
     def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
-        """Decide on unexpired candidates, the nearest first. `draw` is uniform in [0, 1)."""
+        """Decide which of these unexpired candidates, nearest first, may be served, if any.
+
+        Args:
+            draw: uniform in [0, 1).
+        """
         ...
 
 
 class Verifier(Protocol):
-    """A model that looks at two questions and says how likely one answer serves both.
+    """A model that estimates how likely it is that one answer serves two questions.
 
-    - The same pair gives the same number. May be called from many threads at once.
+    - The same pair always gets the same score. May be called from many threads at once.
     - Raises `EmbedderError` if the model cannot be loaded.
     """
 
     def load(self) -> None:
-        """Get ready; may take seconds. Calling it again does nothing."""
+        """Load the model, which may take seconds. Calling this again does nothing."""
         ...
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -141,10 +145,10 @@ class Verifier(Protocol):
 
 @runtime_checkable
 class ForkAware(Protocol):
-    """A part with locks or threads of its own, which a forked child must renew."""
+    """A component whose locks or threads must be recreated in a forked child process."""
 
     def after_fork(self) -> None:
-        """In a child process: threads are gone, and locks may be held by them."""
+        """Recreate locks and threads: the parent's threads are gone and may have held the locks."""
         ...
 
 
@@ -153,13 +157,13 @@ class Judge(Protocol):
     """Compares a stored answer with a fresh one to the same question.
 
     - Called in the background, one call at a time; it may ask a model, and take its time.
-    - Returns None if it is not sure. This is a verdict of its own: how often it is given for
-      answers that agree, and for answers that differ, is learned. If it raises, no label is
+    - Returns None if it is not sure. That counts as a verdict: the cache learns how often it is
+      given to answers that agree and to answers that differ. If the judge raises, no label is
       recorded.
-    - May have an attribute `reliability`, a `Reliability`: how often it gives each verdict, as far
-      as is known beforehand.
+    - May have a `reliability` attribute, a `Reliability` that says how often the judge is expected
+      to give each verdict.
     """
 
     def judge(self, question: str, stored: Completion, fresh: Completion) -> bool | None:
-        """Whether the stored answer would have done in place of the fresh one."""
+        """Whether the stored answer would have served as well as the fresh one."""
         ...

@@ -4,39 +4,39 @@ The guarantee: at most `max_false_hit_rate` of the semantic hits served are wron
 over the traffic as it comes, at the stated confidence. It holds for the traffic as a whole and
 for each namespace with enough traffic.
 
-Labels. Every lookup with a candidate has log-odds of the candidate being right
-(`verification.features`), which fall into one of the bins between `EDGES`. Whenever the model is
-called (for a miss, an exploration or an audit), a judge compares its fresh answer with the
-candidate's. Its verdict is a label for the bin, paid for by the call. Misses label the refused
-candidates; explorations, a random share of lookups, label those that would be served. The labels of
+Labels. For every lookup with a candidate that no guard refused, `verification.weights` gives the
+log-odds that the candidate is right, which fall into one of the bins between `EDGES`. Whenever the
+model is called (for a miss, an exploration or an audit), a judge compares its fresh answer with the
+candidate's, and its verdict is a label for the bin. Misses label the bins below the threshold;
+explorations, a random share of the lookups that would be hits, label those above. The labels of
 each bin are therefore a random sample of the traffic in it. (Reports from users are not a random
 sample, and are not used here.)
 
-Judge. Verdicts may be wrong or "not sure". How often, on answers that are the same and on answers
-that are not, is estimated from the verdicts in all bins (`verification.reliability`), and the error
-rates are those that explain the verdicts best. Labels from people count as certain.
+Judge. Verdicts may be wrong or "not sure". How often they are, for answers that mean the same and
+for answers that do not, is estimated from the verdicts in all bins (`verification.reliability`);
+the error rates are those that explain the verdicts best. Labels from people count as certain.
 
 Error rates. The log-odds of a wrong answer in each bin are modelled as a Gaussian process around
-the error rates that the verifier's chances imply, fitted with Laplace's approximation
+the error rates that the estimated chances imply, fitted with Laplace's approximation
 (C. Rasmussen and C. Williams, "Gaussian Processes for Machine Learning", 2006, ch. 3). It has
 three parts: a deviation that all bins share, since traffic may be easier or harder than the
-development data; one that neighbouring bins share, so that the many labels of refused candidates
-inform, with limited weight, the better bins that are served and rarely labelled; and one for each
-bin alone. The process of a namespace is centred on the estimates for the whole traffic.
+development data; one that neighbouring bins share, so that the many labels below the threshold
+inform, with limited weight, the rarely labelled bins above it; and one for each bin alone. The
+process of a namespace is centred on the estimates for the whole traffic.
 
-Serving threshold. From a threshold on, every bin is served. The expected share of wrong answers
-is the mean of the bins' error rates, weighted by their traffic; its standard deviation follows
-from the covariance of the bins. The threshold is the lowest for which the mean plus `caution`
-standard deviations stays within the bound, and no bin above it is by itself much worse than the
-bound. If there is no such threshold, nothing is served. It is computed again after every label,
-from the labels known at that time only.
+Serving threshold. Every bin at or above the threshold is served. The expected share of wrong
+answers is the mean of the bins' error rates, weighted by their traffic; its standard deviation
+follows from the covariance of the bins. The threshold is the lowest for which the mean plus
+`caution` standard deviations stays within the bound, and no bin that is served is by itself much
+worse than the bound. If there is no such threshold, nothing is served. It is recomputed after every
+label, using only the labels known at that time.
 
 Assumptions and limits:
 
-- The judge errs alike in all bins. If it takes near-misses for the same answer more often than it
-  does other wrong answers, errors stay hidden.
-- Traffic either changes slowly compared with the rate of labels, or fast enough for the alarm
-  (E. S. Page, "Continuous inspection schemes", Biometrika 1954), which discounts old labels.
+- The judge errs equally often in all bins. If it accepts near-misses as the same answer more often
+  than other wrong answers, errors stay hidden.
+- Traffic either changes slowly compared with the rate of labels, or abruptly enough to raise the
+  alarm (E. S. Page, "Continuous inspection schemes", Biometrika 1954), which discounts old labels.
 - All candidates in a bin have about the same error rate.
 - The bound is on the expectation: over a few hits, more can be wrong by chance.
 - An adversary who can tell served answers from fresh ones can find the threshold, but cannot get
@@ -93,7 +93,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class BoundConfig:
-    """The bound, and the parameters used to keep it.
+    """The bound, and the parameters used to enforce it.
 
     Attributes:
         bound: the largest share of served semantic hits that may be wrong.
@@ -102,12 +102,12 @@ class BoundConfig:
         namespace_spread: how far a namespace may deviate from the whole traffic.
         memory: number of labels in a bin after which an old label's weight has decayed to 1/e.
         half_life: number of lookups after which a lookup counts half.
-        namespace_labels: number of labels from which on a namespace has its own threshold.
+        namespace_labels: number of labels that a namespace needs to get its own threshold.
         exploration_rate: share of the servable candidates for which the model is called anyway.
         worst: a bin is not served if its own expected share of wrong answers exceeds this many
             times the bound, however little traffic it has. Otherwise many good answers to some
             users would make up for bad answers to others.
-        judge: what is expected of the judge's verdicts before any were given.
+        judge: the reliability that the judge is expected to have before it has given verdicts.
     """
 
     bound: float
@@ -130,7 +130,7 @@ class Bins:
 
     Attributes:
         equal: answers in each bin that were equal, word for word.
-        same, different, unsure: verdicts of the judge on others.
+        same, different, unsure: the judge's verdicts in each bin, on answers that were not equal.
         right, wrong: labels from people in each bin.
         seen: lookups in each bin.
         alarm: level of the test in `alarm_after`.
@@ -152,7 +152,7 @@ class Bins:
 
     @property
     def verdicts(self) -> tuple[Counts, Counts, Counts, Counts]:
-        """The counts of `reliability.VERDICTS`."""
+        """The counts of each verdict, in the order of `reliability.VERDICTS`."""
         return self.equal, self.same, self.different, self.unsure
 
     def with_lookup(self, index: int, config: BoundConfig) -> Bins:
@@ -207,7 +207,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class ServingThreshold:
-    """The bin from which on candidates are served.
+    """The lowest bin whose candidates are served.
 
     Attributes:
         first_bin: the first bin that is served; `BINS` if nothing is served.
@@ -223,7 +223,7 @@ class ServingThreshold:
 
     @property
     def logit(self) -> float:
-        """Log-odds from which on candidates are served; infinite if none are."""
+        """Minimum log-odds of a candidate that is served; infinite if none are."""
         if self.first_bin >= BINS:
             return math.inf
         return EDGES[self.first_bin - 1] if self.first_bin else -math.inf
@@ -275,7 +275,7 @@ def fit(bins: Bins, expected: Counts, spread: Spread, judge: Reliability = CERTA
 
 
 def serving_threshold(fitted: Fit, seen: Sequence[float], config: BoundConfig) -> ServingThreshold:
-    """The lowest threshold that keeps the bound."""
+    """The lowest threshold that satisfies the bound."""
     import numpy as np
 
     errors = fitted.cautious
@@ -305,7 +305,7 @@ def overall(
     """The fit and the serving threshold of the traffic as a whole.
 
     Args:
-        judge: the judge's reliability by an earlier fit, from where its estimate goes on.
+        judge: the judge's reliability from an earlier fit, to continue from; None starts over.
     """
     fitted = fit(bins, PRIOR_ERRORS, config.spread, judge or config.judge)
     if config.judge.strength < CERTAIN.strength and any(map(any, bins.verdicts)):
@@ -322,19 +322,19 @@ def for_namespace(bins: Bins, of_all: Fit, config: BoundConfig) -> tuple[Fit, Se
 
 
 _ROUNDS = 20
-"""How often the judge's reliability and the error rates are estimated in turn."""
+"""Rounds of the first fit, each estimating the judge's reliability and then the error rates."""
 _STEPS = 40
-"""The most Newton steps towards the mode of the posterior; a few are usual."""
+"""Maximum number of Newton steps towards the mode of the posterior; a few usually suffice."""
 _LONGEST_STEP = 1.5
 """Limit of one Newton step, in log-odds."""
 _CONVERGED = 1e-6
 """Newton's method ends when no step, in log-odds, is longer than this."""
 _FIRST_LOOKUPS, _FORGOTTEN_AFTER = 2.0, 50
-"""Lookups that each bin is taken to have had before the first, and the number of lookups after
-which they count half. A handful of lookups, perhaps of one question, says little about the traffic,
-and must not move the threshold; later, the traffic speaks for itself."""
+"""Pseudo-count of lookups that each bin starts with, and the number of real lookups after which it
+counts half. A handful of lookups, perhaps of one question, says little about the traffic and must
+not move the threshold; later, the traffic speaks for itself."""
 _NEARLY = 1e-4
-"""Decisions count no error rate as lower than this, and none as higher than 1 minus this."""
+"""Error rates used for decisions are clipped to at least this and at most 1 minus this."""
 _TINY = 1e-12
 """Keeps an error rate between 0 and 1 where a float would round it to either."""
 
@@ -364,15 +364,15 @@ def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 # ------------------------------------------------------------------------------- the alarm
 
 _ALARM = math.log(200.0)
-"""Level of the test, in log-likelihood, at which the bound counts as broken."""
+"""Level of the test, a log-likelihood ratio, at which the bound counts as broken."""
 
 
 def alarm_after(bins: Bins, right: bool, config: BoundConfig) -> tuple[Bins, bool]:
     """Test for a broken bound after a label in a bin that is served now.
 
     Page's test (CUSUM) of an error rate of `bound` against one several times as high; its level
-    never falls below zero. While the bound holds exactly, a false alarm takes more than 100 times
-    as many labels as a true one.
+    never falls below zero. If the error rate is exactly `bound`, a (false) alarm takes more than
+    100 times as many labels as a true one.
 
     Returns the counts with the new alarm level, and whether the bound is clearly broken.
     """

@@ -13,7 +13,7 @@ from semcache.verification.base import Policy
 
 
 def decide(neighbours: Neighbours, policy: Policy, *, now: float, draw: float) -> Decision:
-    """Decide on the neighbours of a question within its scope.
+    """Decide whether one of the question's neighbours in its scope may be served.
 
     Args:
         now: seconds since the epoch.

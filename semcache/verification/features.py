@@ -160,7 +160,7 @@ class Prior:
     Attributes:
         centres, scales: a feature is scaled as (value - centre) / scale.
         weights: the means.
-        deviations: the standard deviations: how much the traffic of a cache may differ.
+        deviations: the standard deviations; they allow for traffic unlike the development data.
         fading: share of the prior variance that is added back with each label.
     """
 

@@ -1,4 +1,4 @@
-"""Verification that learns nothing: a fixed threshold, a policy of one's own, or none at all."""
+"""Verification that learns nothing: a fixed threshold, a custom policy, or no semantic tier."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PolicyVerification:
 
     def decide(
         self,
-        query: Query,  # noqa: ARG002 - the similarities say enough
+        query: Query,  # noqa: ARG002 - a policy sees similarities only
         neighbours: Neighbours,
         *,
         now: float,
@@ -54,7 +54,7 @@ class PolicyVerification:
         *,
         now: float,  # noqa: ARG002
     ) -> list[Candidate]:
-        """A policy sees the similarities, and the candidates have them."""
+        """Return the candidates unchanged: they already hold all that a policy looks at."""
         return list(candidates)
 
     def observe_lookup(self, lookup: Lookup) -> None:
@@ -90,7 +90,7 @@ class PolicyVerification:
 
 
 class _NeverServe:
-    """The policy where there is no semantic tier."""
+    """The policy of a cache without a semantic tier: it never serves."""
 
     k = 0
     floor = 1.0

@@ -1,10 +1,10 @@
 """Finds visible differences between two questions: numbers, dates, names, negation, order, ...
 
 A finding quotes the words, so that a refusal can be understood ("2 years / 3 years"). It is
-`decisive` if each question says something of the kind that the other contradicts ("to Boston" /
-"to Denver"), and not if one merely says more. Rules only, nothing learned; tens of microseconds
-for a pair. A decisive finding of a kind in `features.REFUSING` refuses the candidate. All others
-are features, weighed by how often answers were right in spite of them (`prior`).
+`decisive` if both questions say something of the kind and differ ("to Boston" / "to Denver"), but
+not if one merely says more; a differing negation is always decisive. These are rules, not learned;
+a pair takes tens of microseconds. A decisive finding of a kind in `features.REFUSING` refuses the
+candidate. All others become features, weighted by how often answers were right in spite of them.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Reading:
 
     Attributes:
         words: its words, in order and in lower case.
-        facts: for each kind, the normalized values and the words they are written in.
-        negations: the words that negate.
+        facts: for each kind, the normalized values, each with the words as written.
+        negations: its negating words, such as "not".
         script: "latin", "cyrillic", "han", ...
         language: "en", "de", ...; None if it is not clear.
     """
@@ -282,7 +282,7 @@ def _facts(one: Reading, other: Reading) -> Iterable[Finding]:
 
 
 def _names(one: Reading, other: Reading) -> Iterable[Finding]:
-    """Names in one question only, apart from those that are part or a misspelling of another."""
+    """Names that only one question has, ignoring parts and misspellings of words in the other."""
     only_one = _unmatched(one.facts.get("name", {}), other.words)
     only_other = _unmatched(other.facts.get("name", {}), one.words)
     if only_one or only_other:
@@ -308,7 +308,7 @@ def _alike(one: str, other: str) -> bool:
 
 
 def _negation(one: Reading, other: Reading) -> Iterable[Finding]:
-    """The numbers of negations differ by an odd number, so the meaning is reversed."""
+    """A finding if one question has an odd number of negations more: the meaning is reversed."""
     if (len(one.negations) - len(other.negations)) % 2:
         yield Finding("negation", ", ".join(one.negations), ", ".join(other.negations))
 
@@ -326,7 +326,7 @@ def _opposites(one: Reading, other: Reading) -> Iterable[Finding]:
 
 
 def _order(one: Reading, other: Reading) -> Iterable[Finding]:
-    """Words that have exchanged their places, and with them their meaning."""
+    """A finding if words have swapped positions in a way that changes the meaning."""
     found = next(iter(_swapped_around(one, other)), None)
     if found is None and (exchanged := roles.exchanged(one.words, other.words)) is not None:
         found = Finding("order", *exchanged)

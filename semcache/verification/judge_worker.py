@@ -1,4 +1,4 @@
-"""Compares stored answers with fresh ones in the background, so that no caller waits for it."""
+"""Compares stored answers with fresh ones in the background, so that no caller has to wait."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from semcache.backends.base import Fault
 
 MAX_WAITING = 256
-"""Comparisons that may wait; further ones are dropped, and give no label."""
+"""Maximum number of queued comparisons; further ones are dropped and give no label."""
 CLOSING_TIME = 2.0
-"""Seconds that `close` waits for comparisons; what is not made by then is returned."""
+"""Seconds that `close` waits for comparisons; those not finished by then are returned."""
 _STOPPING_TIME = 1.0
 """Seconds that `close` then waits for the judge to stop."""
 
@@ -27,13 +27,13 @@ class _Stop(BaseException):
 
 
 class JudgeWorker:
-    """Makes one comparison after another, in a thread of its own.
+    """Runs one comparison at a time, in its own thread.
 
     Args:
-        judge: compares; an exception goes to `fault`, and is no verdict.
-        on_verdict: told each comparison and its verdict (None if the judge is not sure), unless the
-            judge failed.
-        in_background: False compares before `submit` returns.
+        judge: compares the answers; if it raises, `fault` gets the exception instead of a verdict.
+        on_verdict: called with each comparison and its verdict (None if the judge is not sure),
+            unless the judge raised.
+        in_background: if False, answers are compared before `submit` returns.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class JudgeWorker:
         self._queue: Queue[PendingComparison | None] = Queue()
         self._thread: threading.Thread | None = None
         self._current: PendingComparison | None = None
-        """The comparison that is being made."""
+        """The comparison that is running."""
         self._withdrawn = False
-        """Whether `close` has taken back what was not compared in time."""
+        """Whether `close` has withdrawn the comparisons that were not finished in time."""
 
     def submit(self, comparison: PendingComparison) -> None:
-        """Have two answers compared, if there is room in the queue."""
+        """Queue a comparison, or drop it if the queue is full."""
         if self._closed:
             return
         if not self._in_background:
@@ -106,20 +106,20 @@ class JudgeWorker:
             self._on_verdict(comparison, verdict)
 
     def wait(self) -> None:
-        """Return when every comparison has been made."""
+        """Wait until every comparison has finished."""
         if self._thread is not None:
             self._queue.join()
 
     def after_fork(self) -> None:
-        """In a child process: the thread and what waits are the parent's."""
+        """Start over in a child process: thread and queued comparisons belong to the parent."""
         self._reset()
 
     def close(self) -> list[PendingComparison]:
-        """Accept no more comparisons, and make those that wait, for at most `CLOSING_TIME`.
+        """Accept no more comparisons, and run the queued ones for at most `CLOSING_TIME`.
 
-        Returns the comparisons that were not made. A judge that is still busy with one of them
-        is ignored, and interrupted where it next runs Python code: a thread that
-        is inside a native library when the interpreter ends can abort or block the process.
+        Returns the comparisons that did not finish. If the judge is still busy with one of them,
+        its verdict is ignored, and it is interrupted when it next runs Python code: a thread that
+        is inside a native library when the interpreter exits can abort or hang the process.
         """
         self._closed = True
         thread = self._thread
@@ -134,7 +134,7 @@ class JudgeWorker:
         return left
 
     def _withdraw(self) -> list[PendingComparison]:
-        """Everything that is not yet compared, taken out of the queue."""
+        """Take the unfinished comparisons out of the queue, and return them."""
         left: list[PendingComparison] = []
         with self._lock:
             self._withdrawn = True

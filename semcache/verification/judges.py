@@ -44,22 +44,22 @@ class FunctionJudge:
             return result
         if type(result).__name__ in ("bool_", "bool"):  # NumPy's
             return bool(result)
-        raise TypeError(f"a judge must return True, False or None, not a {type(result).__name__}")
+        raise TypeError(f"a judge must return True, False or None, not {type(result).__name__}")
 
 
 class LocalJudge:
     """Compares two answers locally, without a language model. The default judge.
 
     Equal texts are the same answer. Otherwise the words of both, without those of the question,
-    are compared over the whole texts (`answer_verdict`). Rules settle the clear cases, a small
-    model of shared words, names and numbers the rest. "Different" needs a number, date, name or
-    polarity that contradicts, or two answers with nothing in common. If neither is clear, the
-    judge is not sure.
+    are compared over the whole texts (`answer_verdict`). Rules settle the clear cases; a small
+    model of shared words, names and numbers decides the others if it can. "Different" requires a
+    contradictory number, date, name or polarity, or two answers with nothing in common. If neither
+    verdict is clear, the judge is not sure.
 
     Args:
         embed: returns unit vectors, float32[n, d]; used for few pairs, and never decisive alone.
         verifier: not used. It was trained on questions; among the pairs of answers that this judge
-            takes for the same, it rejects right ones about as often as wrong ones.
+            accepts as the same, it rejects right ones about as often as wrong ones.
     """
 
     reliability = Reliability((0.10, 0.55, 0.02, 0.33), (0.002, 0.098, 0.48, 0.42), strength=40.0)
@@ -151,12 +151,12 @@ def as_judge(judge: Any) -> Judge:
         return judge
     if inspect.iscoroutinefunction(judge):
         raise ConfigError(
-            "judge is an async function, but it is called from a thread: pass a plain function."
+            "judge is an async function, but judges run in a thread: pass a plain function."
         )
     if callable(judge):
         return FunctionJudge(judge)
-    given = repr(judge) if isinstance(judge, str) else f"a {type(judge).__name__}"
+    given = repr(judge) if isinstance(judge, str) else f"of type {type(judge).__name__}"
     raise ConfigError(
         f"judge is {given}; pass a semcache judge, a function of (question, "
-        "stored text, fresh text), 'local', 'model', or None."
+        "stored text, fresh text), 'local', 'model', the name of an installed judge, or None."
     )

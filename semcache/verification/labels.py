@@ -14,14 +14,14 @@ from semcache.types import (
 
 
 def chance_of_candidate(candidate: Candidate | None) -> float | None:
-    """The chance that a candidate is right; None without evidence, or if a guard refused."""
+    """The chance that a candidate is right; None without evidence or if a guard refused it."""
     if candidate is None or candidate.evidence is None:
         return None
     return candidate.evidence.chance
 
 
 def served_hit(lookup: Lookup, now: float) -> ServedHit:
-    """A semantic hit as the ledger remembers it. now: seconds since the epoch."""
+    """A semantic hit, as the ledger stores it. `now` is in seconds since the epoch."""
     candidate = lookup.candidate
     assert candidate is not None
     evidence = candidate.evidence
@@ -57,7 +57,7 @@ def label_of(
 def pending_comparison(
     lookup: Lookup, fresh: Completion, other_id: int | None, kind: ObservationKind
 ) -> PendingComparison | None:
-    """The answer of a lookup's candidate beside a fresh one; None if it has no candidate."""
+    """A comparison of a candidate's answer with a fresh one; None if nothing was evaluated."""
     candidate = lookup.candidate
     if candidate is None or candidate.evidence is None:
         return None
@@ -77,7 +77,7 @@ def pending_comparison(
 def label_from(
     comparison: PendingComparison, right: bool | None, now: float, writer: str
 ) -> Observation:
-    """What a comparison says, as a label."""
+    """The result of a comparison, as a label."""
     return Observation(
         at=now,
         writer=writer,

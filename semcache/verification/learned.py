@@ -29,7 +29,7 @@ from semcache.verification.policies import FLOOR, MAX_EVALUATED, NEIGHBOURS, Cal
 
 
 class LearnedVerification:
-    """A `Verification` that keeps a bound on the share of served answers that are wrong.
+    """A `Verification` that bounds the share of served answers that are wrong.
 
     Args:
         learner: holds what was learned so far, and receives labels.
@@ -168,5 +168,5 @@ class LearnedVerification:
 def _reported_wrong(similarity: float) -> Evidence:
     """The evidence for a candidate that was reported wrong for this very question."""
     return Evidence(
-        similarity, (Finding("reported", "this answer", "reported wrong"),), by="guards"
+        similarity, (Finding("reported", "a wrong answer", "the same question"),), by="guards"
     )

@@ -1,7 +1,7 @@
 """Turns answers and reports into labels, learns from them, and stores labels and learned state.
 
 A label costs a call to the model, but most of these calls are made anyway: on a miss, the fresh
-answer shows whether the refused candidate was right. In addition, the model is called for a small
+answer shows whether the doubtful candidate was right. In addition, the model is called for a small
 share of the candidates that would be served. Each label is a row in the ledger. The state is saved
 now and then, so that it outlives the process and other processes on the same backend share it.
 """
@@ -53,7 +53,7 @@ _UNWRITTEN = 10_000
 _CATCH_UP_EVERY = 1.0
 """Seconds between reads of the labels from other processes."""
 _RECENT = 50_000
-"""Labels that are read when the state is loaded, for what they say about single entries."""
+"""Maximum number of labels read at once: on loading, for what they say about single entries."""
 
 
 class Learner:
@@ -61,12 +61,12 @@ class Learner:
 
     Args:
         ledger, metadata: where labels and state are stored.
-        config: the bound, and the parameters used to keep it.
-        verifier: the pair model; None decides by the cosine and the guards alone.
+        config: the bound, and the parameters used to enforce it.
+        verifier: the pair model; None means that the evidence comes without its score.
         judge: compares answers; None means that labels come only from people.
         telemetry: receives labels, rising thresholds and faults.
         clock: returns seconds since the epoch.
-        in_background: False compares answers before `submit` returns, so that runs are
+        in_background: if False, answers are compared before `submit` returns, so that runs are
             reproducible.
     """
 
@@ -174,7 +174,7 @@ class Learner:
         self.apply_label(label_from(comparison, right, self._clock(), self._writer))
 
     def _resume(self) -> None:
-        """Once: make the comparisons that another program left in the ledger when it ended."""
+        """Queue, on the first call, the comparisons that an earlier process left in the ledger."""
         if self._resumed or self._worker is None:
             return
         self._resumed = True
@@ -185,7 +185,7 @@ class Learner:
             self._telemetry.fault("verify", error)
 
     def apply_label(self, observation: Observation) -> None:
-        """Learn from a label, and write it to the ledger soon."""
+        """Learn from a label, and queue it for the ledger."""
         with self._lock:
             state = self._current_state()
             raised = [(name, state.threshold(name)) for name in state.apply_label(observation)]
@@ -199,7 +199,7 @@ class Learner:
             self._telemetry.emit(BoundEvent(name, self.config.bound, served_from))
 
     def report(self, lookup: Lookup | str, right: bool, *, kind: ObservationKind) -> bool:
-        """Take a report on whether the answer that a lookup served was right.
+        """Record a report on whether the answer that a lookup served was right.
 
         Returns whether the lookup is still known.
 
@@ -217,7 +217,7 @@ class Learner:
                 self.rejected_pairs.add(pair)
         self.flush()
         self._ledger.observe([], [hit])
-        self._ledger.set_verdict(hit.id, right)  # readers of the label need it: write it first
+        self._ledger.set_verdict(hit.id, right)  # before the label, whose readers need the verdict
         self._telemetry.emit(LabelEvent(hit.namespace, hit.entry_id, kind, right))
         self.apply_label(label_of(hit, right, kind, self._clock(), self._writer))
         self.flush()
@@ -255,7 +255,7 @@ class Learner:
         return state
 
     def _load(self) -> CalibrationState:
-        """Build the state from the prior, the saved state and the labels of single entries."""
+        """Build the state from the prior, the saved state and recent labels."""
         from semcache.verification.state import CalibrationState
 
         if self.verifier is not None:
@@ -318,9 +318,9 @@ class Learner:
             self.save()
 
     def save(self) -> None:
-        """Save the state, so that the next process does not start from the labels again.
+        """Save the state, so that the next process need not learn it from the labels again.
 
-        Nothing is written if nothing has changed: reading a cache does not modify it.
+        Nothing is written if nothing has changed: inspecting a cache does not modify it.
 
         Raises:
             StoreError: the state could not be written.
@@ -329,7 +329,7 @@ class Learner:
         self.flush()
         with self._writing, self._lock:
             state = self._state
-            # A label that has just arrived has no number yet: leave the state to the next call.
+            # A label that has just arrived has no number yet: leave saving to the next call.
             if state is None or not self._changed or self._observed:
                 return
             self._catch_up(state)

@@ -1,8 +1,8 @@
 """Words that decide what a question asks for: numbers, units, dates, opposites, languages.
 
-Tables only, for `guards`, `roles`, `spelling` and `answers`. Most are in English, since tables for
-another language would have to be written by somebody who speaks it. For questions in other
-languages, numbers and identifiers are still compared, and most other tables find nothing.
+Tables only, for the modules that compare questions and answers. Most cover English only, since
+tables for another language have to be written by somebody who speaks it. For questions in other
+languages, numbers and identifiers are still compared, but most other tables match nothing.
 """
 
 from __future__ import annotations
@@ -121,12 +121,12 @@ for _pair in _OPPOSITES.split("|"):
 
 _NEGATING_PREFIXES = ("un", "in", "im", "ir", "il", "dis", "non", "non-")
 _SHORTEST_NEGATED = 4
-"""Letters of a word that is compared with its negated form."""
+"""Minimum length of a word that is compared with its negated form."""
 
 
 @lru_cache(maxsize=4096)
 def opposites_of(word: str) -> frozenset[str]:
-    """The words that mean the opposite: listed ones, and "unsafe" of "safe"."""
+    """The words that mean the opposite: listed ones, and negated forms ("unsafe" for "safe")."""
     listed = OPPOSITES.get(word, frozenset())
     if len(word) < _SHORTEST_NEGATED:
         return listed
@@ -207,22 +207,22 @@ AFTER_I = frozenset(
         "don't see saw say said go went ask try tried make made take took feel change cancel pay"
     ).split()
 )
-"""Words after a small "i" that is the pronoun; `BEFORE_I`: words before it."""
+"""Words that mark a preceding lower-case "i" as the pronoun (`BEFORE_I`: a following one)."""
 SHORT_ACRONYMS = frozenset("us it who aids or in me ok hi pa ma la id al de".split())
-"""Words that are an acronym or a US state in capitals, and another word in small letters."""
+"""Words that are an acronym or a US state in capitals, and a different word in lower case."""
 CASE_WORDS = frozenset(
     (
         "polish march may turkey china chile reading nice mobile job bath cork lima will mark bill "
         "frank true false none null string"
     ).split()
 )
-"""Words that mean something else with a capital."""
+"""Words that mean something else when capitalized."""
 SMALL_WORDS = frozenset(
     "i am is it in on at to of or so no do go he me my we us up by be an as if hi ok".split()
 )
-"""Words of two letters that a writer may begin with a capital for no reason."""
+"""Words of one or two letters that people may capitalize for no reason."""
 OWN_LETTERS = "ñöäüßåøæçłışğąęśźżćńý"
-"""Letters with a sign that makes them another letter, and another word."""
+"""Letters whose diacritic makes them a different letter, and the word a different word."""
 
 FUNCTION_WORDS = frozenset(
     (
@@ -248,14 +248,14 @@ BEFORE_A_QUESTION = frozenset(
 RELATING = AUXILIARIES | frozenset(
     "that than to on in of for with from into before after if who what which".split()
 )
-"""Words of a sentence that relate others to each other."""
+"""Words that relate the other words of a sentence to each other."""
 SYMMETRIC = frozenset(
     (
         "friends friend dating married related differ differs difference different similar same "
         "equal compare compared acquaintance distance between"
     ).split()
 )
-"""Words for what holds in both directions."""
+"""Words for relations that hold in both directions."""
 _IRREGULAR = (
     "be was were been|beat beaten|become became|begin began begun|bite bit bitten|"
     "break broke broken|bring brought|build built|buy bought|catch caught|choose chose chosen|"
@@ -275,4 +275,4 @@ _IRREGULAR = (
 IRREGULAR: dict[str, str] = {
     form: group.split()[0] for group in _IRREGULAR.split("|") for form in group.split()
 }
-"""Forms of irregular verbs and nouns, with the form that stands for them."""
+"""Irregular forms of verbs and nouns, each with its base form."""

@@ -21,10 +21,10 @@ class LearnedBound(NamedTuple):
 
 
 def load_state(metadata: Metadata) -> dict[str, Any]:
-    """What `CalibrationState.as_json` returned when it was last saved; {} if never.
+    """The state that was last saved, in the form of `CalibrationState.as_json`; {} if none was.
 
     Raises:
-        ValueError: it is damaged. StoreError: it could not be read.
+        ValueError: the state is damaged. StoreError: it could not be read.
     """
     state = json.loads(metadata.meta(_STATE) or "{}")
     if not isinstance(state, dict):
@@ -38,11 +38,11 @@ def save_state(metadata: Metadata, state: dict[str, Any]) -> None:
 
 
 POLICY = "policy"
-"""Name of the value that holds the options that decide what is served, as JSON."""
+"""Metadata name of the options that decide what is served, which are stored as JSON."""
 
 
 def learned_bound(metadata: Metadata) -> LearnedBound:
-    """What the saved state says of the bound. Raises `StoreError`."""
+    """What the saved state says about the bound. Raises `StoreError`."""
     try:
         state = load_state(metadata)
     except ValueError:
@@ -54,7 +54,7 @@ def load_prior(metadata: Metadata, shipped: Prior, *, with_model: bool) -> Prior
     """The prior that `semcache tune` has fitted, or the shipped one.
 
     Raises:
-        ValueError, TypeError: it is damaged. StoreError: it could not be read.
+        ValueError, TypeError: the prior is damaged. StoreError: it could not be read.
     """
     saved = metadata.meta(_PRIOR)
     if saved is None:
@@ -67,7 +67,7 @@ def load_prior(metadata: Metadata, shipped: Prior, *, with_model: bool) -> Prior
 
 
 def install_prior(metadata: Metadata, weights: tuple[float, ...], *, with_model: bool) -> None:
-    """Let a cache begin from these weights. What it has learned from others is dropped.
+    """Make a cache start from these weights; what it learned with other weights is dropped.
 
     Raises:
         StoreError: it could not be written.

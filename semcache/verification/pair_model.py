@@ -1,9 +1,8 @@
 """The shipped pair model, which scores whether two questions ask for the same answer.
 
-A transformer of five layers reads "[CLS] stored [SEP] asked [SEP]"; onnxruntime runs it. It uses
-the word embeddings of all-MiniLM-L6-v2 from the file of the default embedder, so that its own file
-holds only the layers. `benchmarks/verifier` trains it; docs/explanation/pair-model.md is its model
-card.
+A five-layer transformer, run by onnxruntime, reads "[CLS] stored [SEP] asked [SEP]". It takes the
+word embeddings of all-MiniLM-L6-v2 from the default embedder's file, so that its own file holds
+only the layers. `benchmarks/verifier` trains it; docs/explanation/pair-model.md is its model card.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class PairModel:
         self._parts()
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Log-odds that the questions ask for the same, for each pair of (stored, asked).
+        """Log-odds that both questions ask for the same answer, for each pair (stored, asked).
 
         Raises:
             EmbedderError: the model cannot be loaded.
@@ -65,7 +64,7 @@ class PairModel:
         return [float(logit) for logit in session.run(None, _packed(inputs, words))[0]]
 
     def after_fork(self) -> None:
-        """Renew the lock in a child process: a thread of the parent may have held it."""
+        """Recreate the lock in a child process: a thread of the parent may have held it."""
         self._lock = threading.Lock()
 
     def _parts(self) -> tuple[Any, Any, NDArray[Any]]:
@@ -110,7 +109,7 @@ def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def laid_out(a: Sequence[int], b: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The tokens of a pair, and a mark for each: 2 in the second text, plus 1 if both have it."""
+    """The tokens of a pair, each with a mark: 2 if in the second text, plus 1 if in both texts."""
     in_a, in_b = set(a), set(b)
     marks = [0, *(int(t in in_b) for t in a), 0, *(2 + (t in in_a) for t in b), 2]
     return [_CLS, *a, _SEP, *b, _SEP], marks

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 NEIGHBOURS = 5
-"""Candidates fetched for the calibrated policy: whether they agree is evidence, too."""
+"""Number of candidates fetched for the calibrated policy; their agreement is also evidence."""
 MAX_EVALUATED = 3
 """Maximum number of candidates of a lookup that the pair model scores."""
 FLOOR = 0.55
@@ -72,11 +72,11 @@ class CalibratedPolicy:
     snapshot of what a cache has learned, for one namespace.
 
     Attributes:
-        config: the bound, and the parameters used to keep it.
-        weights: turn evidence into a chance.
-        threshold: from which bin on candidates are served.
-        prior: weights of a new cache, whose chance is never exceeded; None if the namespace has
-            labels of its own to correct the learned ones.
+        config: the bound, and the parameters used to enforce it.
+        weights: the weights that turn evidence into a chance.
+        threshold: the lowest bin that is served.
+        prior: the weights of a new cache, whose chance caps the learned one; None if the
+            namespace has enough labels of its own to correct the learned weights.
     """
 
     config: BoundConfig
@@ -105,7 +105,7 @@ class CalibratedPolicy:
         """Whether a candidate with this evidence is served.
 
         A question with the same words is served whatever the threshold, as long as the error
-        rate of such questions keeps the bound.
+        rate of such questions is within the bound.
         """
         if evidence.by == "same words" and self.threshold.same_words <= self.config.bound:
             return True
@@ -122,11 +122,11 @@ class CalibratedPolicy:
         best = max(likely, key=_chance)
         chance = _chance(best)
         assert best.evidence is not None
-        reason = f"{_likely(chance)}, {self._threshold_in_words()}"
+        reason = f"{_likely(chance)}; {self._threshold_in_words()}"
         if not self.serves(best.evidence):
             return Miss("doubtful", reason, best)
         if best.evidence.by == "same words":
-            reason = f"the same words, written almost alike, {_likely(chance)}"
+            reason = f"the same words apart from case, spaces or a final mark; {_likely(chance)}"
         if draw < self.config.exploration_rate:
             share = f"{self.config.exploration_rate:.0%} of such calls go to the model anyway"
             return Explore(best, f"{reason}; {share}")
@@ -135,7 +135,7 @@ class CalibratedPolicy:
     def _threshold_in_words(self) -> str:
         if self.threshold.first_bin >= BINS:
             return (
-                f"but nothing is served yet: no threshold keeps the {self.config.bound:.1%} bound"
+                f"nothing is served yet: no threshold satisfies the {self.config.bound:.1%} bound"
             )
         return (
             f"the serving threshold is {chance_of(self.threshold.logit):.1%} "
@@ -159,7 +159,7 @@ def _likely(chance: float) -> str:
 
 
 def _refused(candidates: Sequence[Candidate]) -> Miss:
-    """The miss if no candidate has a chance, with the reason of the nearest one refused."""
+    """The miss if no candidate could be scored, with the nearest refused candidate's finding."""
     for candidate in candidates:
         finding = None if candidate.evidence is None else refusal(candidate.evidence)
         if finding is not None:

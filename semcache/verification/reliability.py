@@ -1,23 +1,23 @@
-"""How far a judge can be trusted, and how often answers are wrong in spite of its errors.
+"""How far a judge can be trusted, and how often answers are wrong once its errors are allowed for.
 
-Two answers are equal, word for word, or a judge says of them "same", "different" or that it is not
-sure. Each of these verdicts is given to some answers that mean the same, and to some that do not.
-With those shares known, the share of wrong answers follows from the shares of the verdicts (W.
-Rogan and B. Gladen, "Estimating prevalence from the results of a screening test", Am. J.
-Epidemiology 1978). "Not sure" is a verdict like the others: a judge that is mostly unsure about
-different answers says something by it, and to leave it out would make all answers look better than
-they are.
+Two answers are equal, word for word, or a judge calls them "same" or "different", or is not sure.
+Each of these verdicts is given to a certain share of the answers that mean the same, and to a
+certain share of those that do not. Once these shares are known, the share of wrong answers follows
+from how often each verdict is given (W. Rogan and B. Gladen, "Estimating prevalence from the
+results of a screening test", Am. J. Epidemiology 1978). "Not sure" is a verdict like the others: if
+a judge is mostly unsure about answers that differ, that is information, and leaving it out would
+make all answers look better than they are.
 
-The shares are learned from the traffic itself, without a person. Questions that the verifier is
-sure about show how the judge errs: among candidates that are almost never right it hardly sees
-answers that are the same, and among the likeliest ones hardly any others. One step of expectation
-maximisation (A. Dempster, N. Laird and D. Rubin, J. Royal Statistical Society 1977; for judges, A.
-Dawid and A. Skene, Applied Statistics 1979) divides each verdict between the two, by the error
-rate of the bin in which it was given.
+The shares are learned from the traffic itself, without human labels. Pairs with a very low or very
+high chance show how the judge errs: where candidates are almost never right, nearly all answers
+that it compares differ; where they are almost always right, nearly all mean the same. One step of
+expectation maximisation (A. Dempster, N. Laird and D. Rubin, J. Royal Statistical Society 1977; for
+judges, A. Dawid and A. Skene, Applied Statistics 1979) splits each verdict between answers that
+mean the same and answers that do not, by the error rate of the bin in which it was given.
 
-So it is learned, too, how much an equal answer proves. Where a question always gets the same
-answer, word for word, any other verdict means another answer. Where unlike questions get equal
-answers ("Sorry, I cannot help with that"), an equal answer proves little.
+How much an equal answer proves is learned in the same way. Where a question always gets the same
+answer, word for word, any other verdict suggests a different answer. Where unrelated questions get
+equal answers ("Sorry, I cannot help with that"), an equal answer proves little.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Reliability:
     Attributes:
         on_same: shares of the verdicts on two answers that mean the same.
         on_different: shares of the verdicts on two answers that do not.
-        strength: for how many verdicts of each kind this counts.
+        strength: the number of observed verdicts of each kind that these shares weigh as much as.
 
     Raises:
         ValueError: shares are not positive, or do not add up to 1.
@@ -77,7 +77,7 @@ class Reliability:
         Args:
             verdicts: for each verdict, how often it was given in each bin, float[4][bins].
             errors: the share of wrong answers in each bin.
-            before: the result of the step before.
+            before: the result of the previous step.
         """
         same, different = [0.0] * len(VERDICTS), [0.0] * len(VERDICTS)
         for verdict, counts in enumerate(verdicts):
@@ -92,7 +92,7 @@ class Reliability:
         return Reliability(on_same, _no_less_unsure(on_different, on_same[-1]), self.strength)
 
     def _equal_share(self, counts: Sequence[float]) -> Shares:
-        """The verdicts on the same answers, with the learned share of equal ones.
+        """Shares of the verdicts on answers that mean the same; only that of "equal" is learned.
 
         Whether a model repeats itself word for word depends on the application, and is learned
         quickly. The proportions of the other verdicts stay as expected: if they could change, real
@@ -105,7 +105,7 @@ class Reliability:
         return equal, same * scale, different * scale, unsure * scale
 
     def _on_different(self, counts: Sequence[float]) -> Shares:
-        """The verdicts on different answers, learned as far as they make the judge look worse.
+        """Shares of the verdicts on answers that differ, learned where that hurts the judge.
 
         "Equal" and "same" are never expected less often than at first.
         """
@@ -123,9 +123,9 @@ class Reliability:
 
 
 _SUREST = 0.9
-"""The highest error rate assumed here: even unlikely pairs sometimes have one answer."""
+"""The highest error rate assumed here: even unlikely pairs sometimes share an answer."""
 _REPEATS = 4.0
-"""For how many verdicts the expected share of equal answers counts."""
+"""Number of observed verdicts that the expected share of equal answers weighs as much as."""
 _LEAST_SHARE = 1e-4
 
 
@@ -141,7 +141,7 @@ def _no_less_unsure(on_different: Shares, unsure: float) -> Shares:
 CERTAIN = Reliability((0.499, 0.499, 0.001, 0.001), (0.0005, 0.0005, 0.998, 0.001), 1e6)
 """A person, or a judge that is always right."""
 JUDGED_BY_FUNCTION = Reliability((0.2, 0.78, 0.01, 0.01), (0.002, 0.008, 0.98, 0.01), 100.0)
-"""For a judge without an attribute `reliability`."""
+"""For a judge without a `reliability` attribute."""
 JUDGED_BY_MODEL = Reliability((0.15, 0.8, 0.04, 0.01), (0.002, 0.038, 0.95, 0.01), 40.0)
 """What is expected of a language model."""
 

@@ -1,8 +1,8 @@
 """Finds questions in which the same words have exchanged their roles.
 
 "Who taught Plato?" is not "Who did Plato teach?", and "Can my employer sue me?" is not "Can I sue
-my employer?". The words are the same, so that neither an embedding nor the pair model tells them
-apart.
+my employer?". Since the words are the same, neither an embedding nor the pair model can tell such
+questions apart.
 
 Pure functions of the words of two questions.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from semcache.verification import lexicon
 
 _MOST_WORDS = 12
-"""Content words of a question up to which roles are compared: long texts are rephrased freely."""
+"""Maximum number of content words for roles to be compared: long texts are rephrased freely."""
 
 
 def exchanged(one: Sequence[str], other: Sequence[str]) -> tuple[str, str] | None:
@@ -31,7 +31,7 @@ def exchanged(one: Sequence[str], other: Sequence[str]) -> tuple[str, str] | Non
     stems_other = [_stem(other[place]) for place in places_other]
     if stems_one == stems_other or Counter(stems_one) != Counter(stems_other):
         return None
-    if ("by" in one) != ("by" in other):  # the passive voice turns the order round
+    if ("by" in one) != ("by" in other):  # the passive voice reverses the order
         return None
     voices = _asks_for_subject(one) != _asks_for_subject(other) and (
         _asks_for_object(one) or _asks_for_object(other)
@@ -45,7 +45,7 @@ def exchanged(one: Sequence[str], other: Sequence[str]) -> tuple[str, str] | Non
 
 
 def _content(words: Sequence[str]) -> list[int]:
-    """The places of the words that carry the meaning."""
+    """The indexes of the content words."""
     return [
         place
         for place, word in enumerate(words)
@@ -66,7 +66,7 @@ def _in_frame(words: Sequence[str], place: int) -> bool:
 
 
 def _stem(word: str) -> str:
-    """A word without its inflection: taught, teaches and teaching are teach; me is I."""
+    """A word without its inflection: taught and teaches become "teach"; me becomes "i"."""
     if word == "me":
         return "i"
     word = word.removesuffix("'s").removesuffix("'")
@@ -89,13 +89,13 @@ def _stem(word: str) -> str:
 
 
 def _asks_for_subject(words: Sequence[str]) -> bool:
-    """ "Who hired Sandra": the one who acts is asked for, and no auxiliary verb stands before."""
+    """Whether it is asked who acts, without an auxiliary verb, as in "Who hired Sandra?"."""
     head = _after_question_word(words)
     return len(head) > 1 and head[0] != "to" and not any(w in lexicon.AUXILIARIES for w in head)
 
 
 def _asks_for_object(words: Sequence[str]) -> bool:
-    """ "Who did Sandra hire": somebody else acts."""
+    """Whether it is asked who or what is acted on, as in "Who did Sandra hire?"."""
     return any(word in ("do", "does", "did") for word in _after_question_word(words)[:3])
 
 
@@ -112,7 +112,8 @@ def _after_question_word(words: Sequence[str]) -> list[str]:
 def _swapped(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether two parts have changed places around a third: A calls B, B calls A.
 
-    Parts that stand next to each other may change places: "this week in Rome", "in Rome this week".
+    Adjacent parts may be swapped without a change of meaning: "this week in Rome", "in Rome this
+    week".
     """
     start, end = 0, len(one)
     while one[start] == other[start]:
@@ -128,9 +129,11 @@ def _swapped(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _frame(words: Sequence[str]) -> list[str]:
-    """The words that relate others to each other, in order.
+    """The words that relate other words to each other, in order.
 
-    Keywords have none, and a clause that moves takes its own along: both are free to change places.
+    Frames are equal only if the order of the other words matters. A clause that moves takes its
+    relating words along, which changes the frame. For mere keywords, and around "and" and "or",
+    order means nothing: there the frame is the whole question, which equals no other.
     """
     related = [word for word in words if word in lexicon.RELATING]
     return [str(words)] if not related or {"and", "or"} & set(words) else related

@@ -1,9 +1,9 @@
 """Compares how two questions with the same words are written.
 
-Capitals, signs and spaces mostly mean nothing: people type "how do i cancel" for "How do I
+Capitals, punctuation and spaces mostly mean nothing: people type "how do i cancel" for "How do I
 cancel?". But `git branch -d` is not `git branch -D`, 5! is not 5, and "us" is not "US". The
-embedding model and the pair model read neither capitals nor accents, so that such differences must
-be found here.
+embedding model and the pair model see neither capitals nor accents, so such differences must be
+found here.
 
 Pure functions, in time linear in the length of the questions.
 """
@@ -19,34 +19,34 @@ from semcache.types import Finding
 from semcache.verification import lexicon
 
 _LONGEST = 4000
-"""Characters of a question within which a difference is looked for."""
+"""Maximum number of characters of a question that are compared."""
 _TOKEN = re.compile(r"(\s*)(\S+)")
 _SENTENCE_END = re.compile(r"[.!?][\"'\u201d\u2019)]?$")
 _FINAL_MARK = re.compile(r"(?:(?<=[^\W\d_]{2})[.?!]|(?<=[^\W_])[.?])$")
 _CODE_SIGN = re.compile(
     r"[`\\{}<>=;|$~^\[\]#@*_&%]|[^\W\d]\(|\(\d|\w[.:/]\w|[^\W\d],[\"'\w]|(?<!\w)-\w|(?<!\S)[?.!:]"
 )
-"""Signs of code, paths and commands."""
+"""Punctuation that is typical of code, paths and commands."""
 _CODE_NAME = re.compile(
     r"\b(?:SELECT|FROM|WHERE|regexp?|glob|wildcard|operator|punctuat\w+|indent\w*|[Pp]ython|Java|"
     r"[Jj]ava[Ss]cript|SQL|sql|[Bb]ash|HTML|html|CSS|JSON|json|YAML|yaml|LaTeX|Markdown|PHP|php|"
     r"Ruby|Scheme|Lisp|Haskell|Go|Rust|CSV|csv)\b"
 )
-"""Words of a question about code, in which every sign counts."""
+"""Words that show that a question is about code, where every character counts."""
 _OPTIONAL = re.compile(
     r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d)\((?=\w\))|(?<=\d\(\w)\)|(?<=[a-z]{3})-(?=\d)"
 )
-"""Signs that may be left out beside digits: 1,000, 401(k), covid-19."""
+"""Punctuation that may be left out next to digits: 1,000, 401(k), covid-19."""
 _NUMBER = re.compile(r"[\d.,]*\d")
 _PROSE_SIGNS = re.compile(r"[.,;:!?\u2026\"'\u201c\u201d\u2018\u2019\u00bf\u00a1()\u2013\u2014-]+")
 _FLAG = re.compile(r"(?<![\w-])-[A-Za-z]+(?!\w)|\\[A-Za-z]")
-"""Options of commands and escapes of regular expressions."""
+"""Command-line options, and escapes in regular expressions."""
 _PRONOUN = re.compile(r"[iI](?:['\u2019](?:m|ve|d|ll|M|VE|D|LL))?")
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """A word with its signs, and the white space before it."""
+    """A word with its punctuation, and the white space before it."""
 
     space: str
     text: str
@@ -55,9 +55,9 @@ class _Token:
 def same_words(stored: str, asked: str) -> bool:
     """Whether two questions differ in nothing that could change the answer.
 
-    Ignored are the capital that begins a sentence, the capital of "I", one final mark after a
-    word, the number of spaces between words of prose, blanks at the ends, and how apostrophes and
-    accented letters are encoded.
+    It does not matter whether a sentence begins with a capital, whether "I" is a capital, whether
+    the last word is followed by a mark, how many spaces separate words of prose or surround the
+    text, or how apostrophes and accented letters are encoded.
     """
     if stored == asked:
         return bool(stored.strip())
@@ -83,8 +83,8 @@ def same_words(stored: str, asked: str) -> bool:
 def difference(stored: str, asked: str) -> Finding | None:
     """The first difference in case, signs or layout that may change the answer, or None.
 
-    Where the words differ as well, only the options of commands are compared: other differences
-    are for the models to judge.
+    Where the words differ as well, only command-line options are compared: other differences are
+    left to the models.
     """
     stored, asked = stored[:_LONGEST], asked[:_LONGEST]
     flags = _flags(stored, asked)
@@ -121,7 +121,7 @@ def difference(stored: str, asked: str) -> Finding | None:
 def _tokens(text: str) -> list[_Token]:
     found = [_Token(match[1], match[2]) for match in _TOKEN.finditer(text)]
     if found and "\n" not in text.strip():
-        # Before a single line, white space means nothing; neither does the first mark of ¿Qué?
+        # Leading white space of a single line means nothing, nor does the opening mark of ¿Qué?
         found[0] = _Token("", found[0].text.lstrip("¿¡") or found[0].text)
     return found
 
@@ -225,7 +225,7 @@ def _split_otherwise(one: list[_Token], other: list[_Token], code: bool) -> Find
 
 
 def _case_means_something(text: str) -> bool:
-    """Whether the writer uses both capitals and small letters."""
+    """Whether a text has both upper and lower case, so that case may mean something."""
     return not text.islower() and not text.isupper()
 
 
@@ -244,7 +244,7 @@ def _signs(word: str) -> str:
 
 
 def _bare(word: str) -> str:
-    """A word of prose without the signs of prose, unless they stand by digits or lone letters."""
+    """A word of prose without punctuation; with digits or a lone letter, most of it is kept."""
     if any(map(str.isdigit, word)) or sum(map(str.isalpha, word)) < 2:
         word = _OPTIONAL.sub("", word)
         return word.rstrip(".,?") if word[:1].isalnum() else word
@@ -252,9 +252,10 @@ def _bare(word: str) -> str:
 
 
 def _accents_differ(one: str, other: str) -> bool:
-    """Whether letters differ that are letters of their own (ñ, ö, ß) or digits (²), or two accents.
+    """Whether two words differ in accents or special characters that change the word.
 
-    An accent that one of them leaves out means nothing: not everybody can type it.
+    Two different accents do, and so do letters in their own right (ñ, ö, ß) and digits (²). Any
+    other accent that only one word has means nothing: not everybody can type it.
     """
     if one.isascii() and other.isascii():
         return False
@@ -288,5 +289,5 @@ def _case_differs(one: str, other: str, begins: bool, careful: bool, code: bool)
 
 
 def _has_inner_capital(word: str) -> bool:
-    """Whether a capital follows a small letter, as in getElement."""
+    """Whether a capital follows a lower-case letter, as in getElement."""
     return any(a.islower() and b.isupper() for a, b in pairwise(word))

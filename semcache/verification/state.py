@@ -46,7 +46,7 @@ class CalibrationState:
 
     Args:
         prior: the initial distribution of the weights.
-        config: the bound, and the parameters used to keep it.
+        config: the bound, and the parameters used to enforce it.
     """
 
     def __init__(self, prior: Prior, config: BoundConfig) -> None:
@@ -94,10 +94,10 @@ class CalibrationState:
         return self._bins(namespace).labels >= self.config.namespace_labels
 
     def _without_labels(self) -> ServingThreshold:
-        """The threshold of a namespace that has hardly any labels.
+        """The threshold of a namespace that has too few labels for one of its own.
 
-        What other namespaces have taught may make it more careful than a new cache, never less:
-        their questions and answers may be of quite another kind, or sent on purpose to lower it.
+        Labels from other namespaces may make it stricter than in a new cache, but never more
+        lenient: their traffic may be of a different kind, or sent on purpose to lower it.
         """
         overall = self._thresholds[OVERALL]
         if self._new is None:
@@ -130,7 +130,7 @@ class CalibrationState:
         """Learn from one label.
 
         Args:
-            replayed: another process wrote it and has learned from it; do not check for alarms.
+            replayed: whether another process wrote the label; that process checks for alarms.
 
         Returns the namespaces (or `OVERALL`) whose threshold has risen steeply because of it.
         """
@@ -156,9 +156,10 @@ class CalibrationState:
         return raised or ([namespace] if risen else [])
 
     def _has_risen(self, namespace: str, before: int) -> bool:
-        """Whether the threshold of a namespace lies steeply above where it lay.
+        """Whether the threshold of a namespace has risen steeply.
 
-        It is compared with the lowest one since the last time: a rise in small steps counts, too.
+        It is compared with its lowest value since the last steep rise, so that a rise in many
+        small steps counts as well.
         """
         now = self.threshold(namespace).first_bin
         lowest = min(self._lowest.pop(namespace, before), before, now)
@@ -169,8 +170,8 @@ class CalibrationState:
         return risen
 
     def _expected(self, observation: Observation, *, replayed: bool) -> float:
-        """The chance that the decision was based on; for replayed labels, which may come from
-        another version, the chance by the current weights."""
+        """The chance that the decision was based on, or, if replayed, by the current weights."""
+        # A replayed label may come from another version, with other weights.
         if replayed and len(observation.features) == len(features.FEATURES):
             return chance_of(self._weights.logit(observation.features))
         return observation.expected
@@ -228,8 +229,7 @@ class CalibrationState:
         return self._namespaces.get(namespace, _NO_LABELS)
 
     def _store_bins(self, namespace: str, bins: Bins) -> None:
-        """Replace the counts of a namespace; drop the least recently used one if there are too
-        many."""
+        """Replace a namespace's counts; if there are too many, drop the least recently used."""
         self._namespaces.pop(namespace, None)
         self._namespaces[namespace] = bins
         if len(self._namespaces) > _NAMESPACES:
@@ -238,7 +238,7 @@ class CalibrationState:
     # --------------------------------------------------------------------------- saving
 
     def as_json(self) -> dict[str, Any]:
-        """The state to save, without what is known about single entries: labels restore that."""
+        """The state to save, without the knowledge about single entries (rebuilt from labels)."""
         threshold = self.threshold(OVERALL)
         namespaces = list(self._namespaces.items())[-_NAMESPACES_SAVED:]
         return {

@@ -1,7 +1,7 @@
 """The chance that an answer is right: logistic regression whose weights are learned in use.
 
 The weights start from the shipped prior (`verification.prior`), which is fitted to labelled
-development data and as wide as the differences between those data sets. Every label updates them
+development data sets and as wide as the differences between them. Every label updates the weights
 by one step of an assumed-density filter for logistic regression (M. Opper, "A Bayesian approach
 to on-line learning", 1998). Old labels fade, since traffic changes.
 
@@ -49,7 +49,7 @@ class Weights:
         return float(self._scaled(values) @ self.mean)
 
     def updated(self, values: Iterable[float], right: float, weight: float = 1.0) -> Weights:
-        """The distribution after one label: 1 or 0, or between them if it is not certain."""
+        """The distribution after one label: `right` is 1 or 0, or in between if uncertain."""
         x = self._scaled(values)
         spread_x = self.spread @ x
         variance = float(x @ spread_x)

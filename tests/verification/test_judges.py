@@ -92,7 +92,7 @@ def test_an_async_function_is_no_judge() -> None:
 
     with pytest.raises(ConfigError, match="async"):
         as_judge(judge)
-    with pytest.raises(ConfigError, match="judge is a int"):
+    with pytest.raises(ConfigError, match="judge is of type int"):
         as_judge(3)
 
 

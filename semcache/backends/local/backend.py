@@ -152,7 +152,7 @@ class LocalBackend:
 
 
 class LocalKind(BackendKind):
-    """The kind of caches in directories. A location is a path."""
+    """The `BackendKind` of caches in directories. A location is a path."""
 
     label = "A directory"
 

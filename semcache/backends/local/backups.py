@@ -63,7 +63,7 @@ def backup(directory: Path, to: Path, progress: Progress) -> int:
 
 
 def restore(source: Path, directory: Path, progress: Progress) -> int:
-    """Replace the cache in `directory` by the backup in `source`; return the number of entries.
+    """Replace the cache in `directory` with the backup in `source`; return the number of entries.
 
     Processes that have `directory` open continue with the new content.
 
@@ -82,8 +82,8 @@ def restore(source: Path, directory: Path, progress: Progress) -> int:
     verified_entry_count(database)
     if unknown := unknown_parts(database):
         raise StoreError(
-            f"{database} was not restored: it has {', '.join(unknown[:3])}, which semcache has not "
-            "made and which could change what is served. Nothing was changed."
+            f"{database} was not restored: it has {', '.join(unknown[:3])}, which semcache did not "
+            "create and which could change what is served. Nothing was changed."
         )
     if source.resolve() == directory.resolve():
         raise ConfigError(f"{source} is the cache itself. Give the directory of a backup.")

@@ -210,7 +210,7 @@ class IndexFollower(Generic[IndexT]):
     def _catch_up(self, index: IndexT, position: ChangeCursor) -> None:
         """Apply what was committed since the last time."""
         if position.last_deletion != self._last_deletion:
-            # Not beyond the position: a later entry may not have been added to the index yet.
+            # Not beyond the position: the index may still lack entries that were deleted later.
             deleted = self._store.deletions_after(self._last_deletion, position.last_deletion)
             if deleted is None:  # the log does not reach back that far: compare all ids
                 index.retain(self._store.embedded_ids(), position.last_id)

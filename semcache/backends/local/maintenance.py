@@ -37,8 +37,8 @@ class LocalMaintenance:
         """Check the consistency of the store, and of the index with the store.
 
         Args:
-            fix: repair whatever can be repaired without losing an entry: orphaned rows, malformed
-                vectors, wrong totals, an index that differs from the store.
+            fix: correct totals, rebuild an index that differs from the store, and delete orphaned
+                rows, malformed vectors, damaged entries, and entries with a wrong exact key.
         """
         store = self._store
         problems = store.problems()

@@ -29,8 +29,8 @@ class LocalOptions:
             None means the default of 8,192.
         index_in_background: whether large indexes are built in the background. False builds them
             inside the call that makes them due, so that equal runs give equal hits.
-        share_with_group: whether the user's group may use a cache that is created; otherwise only
-            the user may. The permissions of an existing cache stay as they are.
+        share_with_group: whether a new cache may also be used by the user's group; otherwise only
+            the user may use it. The permissions of an existing cache stay as they are.
 
     Raises:
         ConfigError: a value is wrong.
@@ -84,7 +84,7 @@ _warned: set[Path] = set()
 
 
 def _warn(directory: Path, database: Path) -> None:
-    """Warn, once in a process, of a cache that other users of the machine can read or change."""
+    """Warn once per process about a cache that other users of this machine can read or change."""
     if directory not in _warned and (found := warnings_about(directory, database)):
         _warned.add(directory)
         logger.warning(

@@ -141,7 +141,7 @@ class MemoryBackend:
 
 
 class MemoryKind(BackendKind):
-    """The kind of `":memory:"`. Each `open` creates a new, empty cache."""
+    """The `BackendKind` of `":memory:"`. Each `open` creates a new, empty cache."""
 
     label = "A cache in memory"
 

@@ -46,7 +46,7 @@ class _Row:
 
 
 def _own(entry: Entry) -> Entry:
-    """An entry whose answer its holder may change: other backends read a new one each time."""
+    """The entry with a copy of its answer, which the caller may change, as with other backends."""
     completion = entry.completion
     if completion.payload is None:
         return entry

@@ -47,7 +47,7 @@ class CoarseQuantizer:
         return max(len(self.centroids), 1)
 
     def sketch(self, vectors: Vector) -> NDArray[np.uint8]:
-        """What scans read of float32[n, d]: sign bits, uint8[n, d / 8], or else codes."""
+        """The sketch of float32[n, d] that scans read: sign bits, uint8[n, d / 8], or codes."""
         if self.quantizer.has_sign_bits:
             return self.quantizer.sign_bits(vectors, self.thresholds)
         return self.quantizer.encode(vectors)

@@ -218,7 +218,7 @@ class FaissIndex:
             return True
 
     def merge(self, make: BuildSegment) -> None:
-        """Replace the segment and the frozen mem table by the segment that `make` returns.
+        """Replace the segment and the frozen mem table with the segment that `make` returns.
 
         If `make` fails, `freeze` is undone, and the error is raised.
         """

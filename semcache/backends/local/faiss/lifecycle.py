@@ -1,7 +1,7 @@
 """Opens, builds, merges and saves FAISS indexes, with a snapshot beside the database.
 
-Processes that use the same database share the snapshot. One at a time merges, under a lock file;
-the others notice the newer snapshot and map it, so that its pages are in memory only once.
+Processes that use the same database share the snapshot. Only one of them merges at a time, under a
+file lock; the others notice the newer snapshot and map it, so its pages are in memory only once.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ def _file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
 
 @contextmanager
 def _low_priority(enabled: bool) -> Iterator[None]:
-    """Limit this thread to one core; lower its priority on Linux, where threads have one."""
+    """Limit FAISS to this thread; on Linux, where threads have priorities, lower this thread's."""
     if not enabled:
         yield
         return

@@ -137,7 +137,7 @@ def merge(
     """Plan a segment of the old rows, without the deleted ones, and of the fresh rows.
 
     Args:
-        dead: tombstones, ids of old rows that are left out.
+        tombstones: ids of old rows that are left out.
         exact_below: scopes with fewer rows get a single list.
         dimension: length d of a vector.
     """

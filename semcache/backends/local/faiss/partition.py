@@ -1,8 +1,8 @@
 """A scope's partition of a mem table: flat while it has few vectors, in inverted lists when many.
 
-Flat: all vectors in one array, searched exactly. With 8,192 vectors of 384 dimensions this takes
-less than a tenth of the time of one embedding, and it grows with their number, so a larger scope
-is moved to inverted lists.
+Flat: all vectors in one array, searched exactly. With 8,192 vectors of 384 dimensions a search
+takes less than a tenth of the time of one embedding. This time grows with the number of vectors, so
+a larger scope is moved to inverted lists.
 
 Inverted lists: around the centroids that the scope has in the segment, so that one search covers
 both; if it has none there, around centroids of its own. A search probes a few lists, and more if

@@ -103,14 +103,14 @@ class SearchQuery:
         self.coarse = coarse
 
     def nearest_lists(self, count: int) -> NDArray[np.int64]:
-        """Numbers of the `count` lists (or all) with the nearest centroids, in no order."""
+        """Numbers of the `count` lists (or all) with the nearest centroids, unsorted."""
         part = self.coarse.part
         return self._by_codes([part], [0], _filled(_MAX_L2, min(count, part.rows)))
 
     def nearest(
         self, parts: Sequence[Block], firsts: Sequence[int], count: int
     ) -> NDArray[np.int64]:
-        """int64[count]: numbers of the nearest rows, by their sign bits or codes, in no order."""
+        """int64[count]: numbers of the nearest rows, by their sign bits or codes, unsorted."""
         quantizer = self.coarse.quantizer
         if not quantizer.has_sign_bits:
             return _row_numbers(self._by_codes(parts, firsts, _filled(_MAX_L2, count)))
@@ -136,7 +136,9 @@ class Search:
 
     Args:
         question: the query, for the coarse quantizer that all sources share.
-        dead: tombstones, ids that are never returned.
+        sources: where rows are searched.
+        k: how many neighbours to find.
+        tombstones: ids that are never returned.
 
     Attributes:
         exhausted: whether all lists have been probed.
@@ -273,7 +275,7 @@ def inner_products(vector: Vector, rows: Vector) -> NDArray[np.float32]:
 def cosines_by_codes(
     vector: Vector, codes: NDArray[np.uint8], quantizer: Quantizer
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(row, its cosine with float32[d]) of every row of uint8[n, d], in no order."""
+    """(row, its cosine with float32[d]) of every row of uint8[n, d], unsorted."""
     cosines = _filled(_MIN_COSINE, len(codes))
     scanner = _scanners.of_codes(quantizer, faiss.METRIC_INNER_PRODUCT)
     scanner.set_query(faiss.swig_ptr(vector))

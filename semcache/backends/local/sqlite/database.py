@@ -45,7 +45,7 @@ class _Connection(sqlite3.Connection):
     """A connection that is closed when it is garbage-collected.
 
     The connections of other threads end with their threads; from Python 3.13 on, a connection that
-    ends without being closed is a ResourceWarning.
+    ends without being closed causes a ResourceWarning.
     """
 
     def __del__(self) -> None:
@@ -93,7 +93,7 @@ def _uri(path: Path) -> str:
 
 
 class Opening(TypedDict, total=False):
-    """Options of opening a file; see `Database`."""
+    """Options for opening a file; see `Database`."""
 
     busy_timeout: float
     file_mode: int
@@ -152,7 +152,7 @@ class Database:
 
     @property
     def read_only(self) -> bool:
-        """Whether the file can only be read by this user."""
+        """Whether this user can read the file but not write to it."""
         return self._mode is not None
 
     def _opened(self, busy_timeout: float) -> sqlite3.Connection:
@@ -166,7 +166,7 @@ class Database:
         return connection
 
     def _is_writable(self) -> bool:
-        """Whether the file and its directory may be written to, as far as can be seen."""
+        """Whether the file and its directory are writable, according to their permissions."""
         effective = os.access in os.supports_effective_ids
         existing = [path for path in (self.path, self.path.parent) if path.exists()]
         return all(os.access(path, os.W_OK, effective_ids=effective) for path in existing)
@@ -174,8 +174,8 @@ class Database:
     def _opened_for_reading(self) -> sqlite3.Connection | None:
         """A connection to a file of the current schema that cannot be written to; else None.
 
-        A write-ahead log that was left over belongs to the data. Without one, SQLite cannot read
-        the file in a directory that it cannot write to, unless it is said to be immutable.
+        First tries mode=ro, since a leftover write-ahead log holds data. If there is no log and
+        the directory is not writable, SQLite can only open the file as immutable.
         """
         if not self.path.is_file():
             return None

@@ -1,7 +1,7 @@
 """Which tables, indexes and triggers the database of a cache may have.
 
-A trigger, a view or a generated column of somebody else's could rewrite what is served, so a backup
-is only restored if it has nothing but what some version of semcache has made.
+A trigger, view or generated column added by somebody else could change what is served, so a backup
+is only restored if every part of its schema was created by some version of semcache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ROWS = "SELECT type, name, coalesce(sql, '') FROM sqlite_master WHERE name NOT 
 
 
 def unknown_parts(database: Path) -> list[str]:
-    """What a database has that no version of semcache has made, in words.
+    """Names of the parts of a schema that no version of semcache created, for messages.
 
     Raises:
         sqlite3.Error: the file cannot be read.
@@ -35,7 +35,7 @@ def unknown_parts(database: Path) -> list[str]:
 
 @cache
 def _known() -> frozenset[tuple[str, str, str]]:
-    """Every part that a migration has made, in each of its forms."""
+    """(type, name, statement) of every part that exists after any of the migrations."""
     found = set()
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         for _ in states(connection):

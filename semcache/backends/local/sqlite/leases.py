@@ -2,9 +2,9 @@
 
 A lease is a row with its owner and a heartbeat, which the holder increments while it lives. A
 waiting process watches the heartbeat by its own clock. If the heartbeat has not changed for several
-seconds, the holder is dead and the lease may be taken over. So clocks of different processes are
-not compared to tell whether a holder lives. Only `_VOID_FOR` and `_MAX_AGE` compare this process's
-clock with times that another has written; if the clocks differ, the model is called once more.
+seconds, the holder is dead and the lease may be taken over. So no clocks are compared to decide
+whether a holder is alive. Only `_VOID_FOR` and `_MAX_AGE` compare this process's clock with times
+that another process wrote; if the clocks differ, the model is called one time too many at worst.
 
 Leases are not part of the main database, so that taking one neither changes its revision nor waits
 for a large write. The file can be lost without harm: without leases, every process calls the model
@@ -38,7 +38,7 @@ BEAT = 1.0
 
 _BUSY_TIMEOUT = 3.0
 """Seconds to wait for another process's write. Writes are short, but where many processes share a
-few cores, getting a turn may take long; even so, waiting is cheaper than a call to a model."""
+few cores, getting a turn may take a while; even so, waiting is cheaper than a call to a model."""
 _RETRY_AFTER = 5.0
 """Seconds after a failure for which the file is not used."""
 _VOID_FOR = 5.0

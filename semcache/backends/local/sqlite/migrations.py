@@ -75,7 +75,7 @@ def states(connection: sqlite3.Connection) -> Iterator[str]:
     for name, following in zip(names, [*names[1:], None], strict=True):
         migrations.apply(database, stop_before=following)
         yield name
-    connection.execute(  # made while a cache is embedded anew
+    connection.execute(  # exists while a cache is being re-embedded
         "CREATE TABLE embeddings_next (entry_id INTEGER PRIMARY KEY, scope BLOB, vector BLOB)"
     )
     yield "embeddings_next"

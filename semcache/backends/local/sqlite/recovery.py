@@ -82,7 +82,7 @@ def recover(
     *,
     known: tuple[str, int] | None = None,
 ) -> RecoveryReport:
-    """Replace a damaged database by a sound one. No other process may have it open.
+    """Replace a damaged database with a sound one. No other process may have it open.
 
     Args:
         progress: called with the number of rows recovered so far.

@@ -44,7 +44,7 @@ COLUMNS: tuple[tuple[str, frozenset[type]], ...] = (
 )
 """The columns of an entry, and the types that their values may have."""
 _sound: set[tuple[type, ...]] = set()
-"""The types of rows that have been found to be sound."""
+"""Combinations of column types that have passed the check already."""
 
 
 def _check(row: tuple[Any, ...]) -> None:
@@ -54,7 +54,7 @@ def _check(row: tuple[Any, ...]) -> None:
         return
     for (name, allowed), found in zip(COLUMNS, types, strict=True):
         if found not in allowed:
-            raise DamagedRowError(row[0], f"its {name} is of the type {found.__name__}")
+            raise DamagedRowError(row[0], f"its {name} has the type {found.__name__}")
     _sound.add(types)
 
 

@@ -1,7 +1,7 @@
 """The `Store` in a SQLite file.
 
 Migrations use sqlite-utils; statements here use plain `sqlite3`, which caches prepared ones.
-One module, because all statements about entries are read beside one another.
+One module, so that all statements about entries can be read side by side.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
 
     Args:
         vectors: how new vectors are encoded; see `semcache.backends.vectors`.
-        opening: as of `Database`.
+        opening: options of `Database`.
 
     Raises:
         StoreError: the file cannot be created, opened or read, or is not the database of a cache.

@@ -64,7 +64,7 @@ class StoreMaintenance(Database):
         return [row[0] for row in self._read(sql)]
 
     def planted(self) -> list[str]:
-        """Signs that entries were written by something else than semcache."""
+        """Signs that something other than semcache wrote entries."""
         found = []
         connection = self._reader()
         connection.create_function("key_of", 2, _key_of, deterministic=True)
@@ -72,7 +72,7 @@ class StoreMaintenance(Database):
             keys = connection.execute(f"SELECT count(*) {_WRONG_KEY}").fetchone()[0]
             mixed = connection.execute(_MIXED).fetchone()[0]
         if keys:
-            found.append(f"{keys} entries have another exact key than that of their question")
+            found.append(f"the exact keys of {keys} entries do not match their questions")
         if mixed:
             found.append(
                 f"{mixed} scopes hold entries of several namespaces: clear these namespaces, or "
@@ -81,7 +81,7 @@ class StoreMaintenance(Database):
         return found
 
     def delete_planted(self) -> None:
-        """Delete the entries whose exact key is not that of their scope and question."""
+        """Delete the entries whose exact key does not match their scope and question."""
         with self._transaction("repair") as db:
             db.create_function("key_of", 2, _key_of, deterministic=True)
             db.execute(f"DELETE {_WRONG_KEY}")

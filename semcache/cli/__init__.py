@@ -14,17 +14,18 @@ import sys
 def main() -> None:
     """Run the command line and exit with its exit code."""
     from semcache.cli.app import application
+    from semcache.cli.terminal import echo
     from semcache.errors import SemcacheError
 
     try:
         application(sys.argv[1:])()
     except SemcacheError as error:
-        print(f"semcache: {error}", file=sys.stderr)
+        echo(f"semcache: {error}", err=True)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, UnicodeError, OverflowError) as error:
-        print(f"semcache: {error}", file=sys.stderr)
+        echo(f"semcache: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         print("semcache: interrupted", file=sys.stderr)

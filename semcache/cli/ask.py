@@ -11,6 +11,7 @@ import typer
 
 from semcache.assembly import router as routers
 from semcache.cli.common import AsJson, CachePath, ago, console, location, open_existing, print_json
+from semcache.cli.terminal import echo
 from semcache.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
@@ -100,15 +101,15 @@ def _ask(service: Any, prompt: str, fields: dict[str, Any], *, stream: bool, as_
     """Ask a cache or a router, and print the answer."""
     if stream:
         for chunk in service.stream(prompt, **fields):
-            typer.echo(str(chunk), nl=False)
-        typer.echo()
+            echo(str(chunk), nl=False)
+        echo()
         return
     complete = service.answer if hasattr(service, "answer") else service.complete
     answer: Completion = complete(prompt, **fields)
     if as_json:
         print_json(asdict(answer))
         return
-    typer.echo(answer.text)
+    echo(answer.text)
     console(stderr=True).print(_origin(answer), style="dim", soft_wrap=True, markup=False)
 
 
@@ -168,6 +169,7 @@ def providers(cache: CachePath = None, as_json: AsJson = False) -> None:
 
 
 def _show(rows: list[dict[str, Any]], routes: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
     from rich.table import Column, Table
 
     address = Column("address", overflow="fold")
@@ -179,7 +181,7 @@ def _show(rows: list[dict[str, Any]], routes: list[dict[str, Any]]) -> None:
             *([f"{row['concurrency']} concurrent"] if row["concurrency"] else []),
         ]
         since = f" ({ago(row['breaker_since'])} ago)" if row["breaker_since"] else ""
-        table.add_row(
+        cells = (
             row["provider"],
             row["address"] or "-",
             {True: "yes", False: "no", None: "-"}[row["key"]],
@@ -188,9 +190,10 @@ def _show(rows: list[dict[str, Any]], routes: list[dict[str, Any]]) -> None:
             "\n".join(limits) or "none",
             row["breaker"].replace("_", "-") + since,
         )
+        table.add_row(*map(escape, cells))
     route_table = Table("route for", "targets, in this order")
     for route in routes:
-        route_table.add_row(route["for"], " → ".join(route["targets"]))
+        route_table.add_row(escape(route["for"]), escape(" → ".join(route["targets"])))
     out = console()
     out.print(table)
     out.print(route_table)

@@ -13,6 +13,7 @@ import typer
 
 from semcache.cli.ask import ModelName, NoCache, TaskType, router_of
 from semcache.cli.common import NOTHING_FOUND, AsJson, CachePath, console, location, print_json
+from semcache.cli.terminal import echo
 
 if TYPE_CHECKING:
     from semcache.batch import BatchProcessor, BatchReport, Progress
@@ -120,14 +121,14 @@ def _print_report(report: BatchReport, target: Path, *, as_json: bool) -> None:
             }
         )
     else:
-        typer.echo(
+        echo(
             f"{done.done:,} lines in {done.seconds:.1f} s ({done.rate:,.1f}/s), "
             f"{done.before:,} in earlier runs; {done.hits:,} from the cache, "
             f"{done.failed:,} failed{_money(done)}"
         )
-        typer.echo(f"answers: {target}")
+        echo(f"answers: {target}")
         if report.failures is not None:
-            typer.echo(f"failures: {report.failures}")
+            echo(f"failures: {report.failures}")
     if report.stopped:
         console(stderr=True).print("stopped; continue from here with --resume")
         raise typer.Exit(INTERRUPTED)

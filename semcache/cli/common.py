@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -17,11 +16,13 @@ import typer
 
 from semcache.backends.base import Backend, Maintenance
 from semcache.backends.opening import open_backend
+from semcache.cli.terminal import console as console
+from semcache.cli.terminal import echo, json_text
 from semcache.errors import ConfigError, RequestError
 from semcache.types import Entry
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 
 NOTHING_FOUND = 3
@@ -148,14 +149,8 @@ def seconds(age: str | None) -> float | None:
     return value
 
 
-def console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False)
-
-
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    echo(json_text(value, indent=2))
 
 
 def moment(at: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from semcache.cli.common import NOTHING_FOUND, AsJson, console, print_json
+from semcache.cli.terminal import echo
 
 if TYPE_CHECKING:
     from semcache.config.sections import RouteSettings
@@ -51,7 +52,7 @@ def _show(*, everything: bool, as_json: bool) -> None:
     for origin in shown:
         style = "dim" if origin.source == "default" else None
         for name, value in _rows(origin.name, origin.value, settings):
-            table.add_row(name, escape(value), origin.source, style=style)
+            table.add_row(escape(name), escape(value), escape(origin.source), style=style)
     console().print(table)
 
 
@@ -103,16 +104,16 @@ def _check(*, as_json: bool) -> None:
     else:
         problems += [*router_problems(settings), *_option_problems(settings)]
         if not settings.providers and not as_json:
-            typer.echo("no provider is set up: on a miss, your program must make the call itself")
+            echo("no provider is set up: on a miss, your program must make the call itself")
     problems += unknown_variables()
     if as_json:
         print_json({"problems": problems})
     for problem in () if as_json else problems:
-        typer.echo(f"PROBLEM: {problem}")
+        echo(f"PROBLEM: {problem}")
     if problems:
         raise typer.Exit(NOTHING_FOUND)
     if not as_json:
-        typer.echo("the settings are valid")
+        echo("the settings are valid")
 
 
 def _option_problems(settings: Settings) -> list[str]:

@@ -37,6 +37,7 @@ from semcache.cli.explanations import (
     print_other_scopes,
     print_same_question,
 )
+from semcache.cli.terminal import echo, json_text
 from semcache.errors import RequestError
 from semcache.options import Trust, description
 from semcache.types import Selection
@@ -83,7 +84,7 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
         ("not stored", _labelled(totals.not_stored)),
         ("faults", _labelled(totals.faults)),
     ):
-        table.add_row(f"[bold]{name}[/]", value)
+        table.add_row(f"[bold]{name}[/]", escape(value))
     out.print(table)
     if totals.without_hits:
         out.print("\n[bold]functions that never had a hit[/]")
@@ -247,12 +248,12 @@ def show(
         rows.append(("finished", completion.finish_reason or "-"))
         rows.append(("tokens", f"{usage.prompt_tokens} + {usage.completion_tokens}"))
     for name, value in rows:
-        typer.echo(f"{name:>10}  {value}")
+        echo(f"{name:>10}  {value}")
     if summary:
-        typer.echo(f"{'request':>10}  {json.dumps(summary, ensure_ascii=False)}")
-    typer.echo(f"\n{entry.question or '(no question)'}\n\n{completion.text}")
+        echo(f"{'request':>10}  {json_text(summary)}")
+    echo(f"\n{entry.question or '(no question)'}\n\n{completion.text}")
     if completion.payload_kind is not None:
-        typer.echo(f"\n({completion.payload_kind}) {json.dumps(completion.payload)[:2000]}")
+        echo(f"\n({completion.payload_kind}) {json_text(completion.payload)[:2000]}")
 
 
 def search(

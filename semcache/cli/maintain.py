@@ -30,6 +30,7 @@ from semcache.cli.common import (
     seconds,
     size,
 )
+from semcache.cli.terminal import echo
 from semcache.types import Selection
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def delete(
     with open_existing(cache) as backend:
         missing = sorted(wanted - backend.catalogue.get_many(sorted(wanted)).keys())
         deleted = _entries(backend).delete(Selection(ids=tuple(wanted)))
-    typer.echo(f"deleted {deleted} of {len(wanted)}")
+    echo(f"deleted {deleted} of {len(wanted)}")
     if missing:
         console(stderr=True).print(f"no entry {', '.join(map(str, missing))}")
         raise typer.Exit(NOTHING_FOUND)
@@ -92,7 +93,7 @@ def clear(
             what = "ALL " if selection.everything else ""
             typer.confirm(f"Delete {what}{count:,} entries of {backend.name}?", abort=True)
         deleted = _entries(backend).delete(selection)
-    typer.echo(f"deleted {deleted}")
+    echo(f"deleted {deleted}")
 
 
 def check(
@@ -109,7 +110,7 @@ def check(
             print_json({"problems": damage, "mended": []})
         else:
             for problem in damage:
-                typer.echo(f"PROBLEM: {problem}")
+                echo(f"PROBLEM: {problem}")
         raise typer.Exit(NOTHING_FOUND)
     with open_existing(where) as backend:
         report = maintenance(backend, "checked").check(fix=fix)
@@ -117,16 +118,16 @@ def check(
     if as_json:
         print_json(asdict(report))
     else:
-        typer.echo(
+        echo(
             f"{report.entries:,} entries, {report.vectors:,} with an embedding, "
             f"{report.scopes:,} scopes, embedder {report.embedder or 'none yet'}"
         )
         for repair in report.mended:
-            typer.echo(f"repaired: {repair}")
+            echo(f"repaired: {repair}")
         for problem in report.problems:
-            typer.echo(f"PROBLEM: {problem}")
+            echo(f"PROBLEM: {problem}")
         if not report.problems:
-            typer.echo("no problems")
+            echo("no problems")
     if report.problems:
         raise typer.Exit(NOTHING_FOUND)
 
@@ -151,7 +152,7 @@ def warmup(as_json: AsJson = False) -> None:
         print_json({**found, "sentences": len(SENTENCES), "seconds": taken})
     else:
         ms = {name: f"{spent * 1e3:.1f} ms" for name, spent in taken.items()}
-        typer.echo(
+        echo(
             f"{embedder.fingerprint}: loaded in {ms['load_embedder']}, a text takes "
             f"{ms['embedding']}\nverifier: loaded in {ms['load_verifier']}, a pair takes "
             f"{ms['verifying']}\nlowest cosine to the original model over {len(SENTENCES)} "
@@ -186,14 +187,14 @@ def reembed(
     if as_json:
         print_json({"vectors": count, "from": before, "to": embedder.fingerprint})
     else:
-        typer.echo(f"{count:,} embeddings, {before or 'none'} -> {embedder.fingerprint}")
+        echo(f"{count:,} embeddings, {before or 'none'} -> {embedder.fingerprint}")
 
 
 def vacuum(cache: CachePath = None) -> None:
     """Return the disk space of deleted entries to the file system."""
     with open_existing(cache) as backend:
         before, after = maintenance(backend, "vacuumed").vacuum()
-    typer.echo(f"{size(before)} -> {size(after)}")
+    echo(f"{size(before)} -> {size(after)}")
 
 
 COMMANDS = (delete, clear, check, warmup, reembed, vacuum)

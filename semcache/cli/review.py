@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from semcache.cli.common import (
     progress,
     short,
 )
+from semcache.cli.terminal import echo, json_text
 from semcache.options import MAX_FALSE_HIT_RATE
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def review(
                     "similarity": hit.similarity,
                     "chance": hit.chance,
                 }
-                typer.echo(json.dumps(row, ensure_ascii=False))
+                echo(json_text(row))
                 continue
             _show_hit(number, len(hits), hit, entry.question, entry.completion.text)
             verdict = _verdict()

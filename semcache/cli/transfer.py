@@ -27,6 +27,7 @@ from semcache.cli.common import (
     open_existing,
     progress,
 )
+from semcache.cli.terminal import echo, visible_json
 from semcache.errors import RequestError
 from semcache.private_files import text_to_write
 from semcache.types import Selection
@@ -54,7 +55,7 @@ def export(
         out = sys.stdout if str(file) == "-" else text_to_write(file)
         try:
             for count, line in enumerate(export_lines(backend, selection)):
-                out.write(line + "\n")
+                out.write((visible_json(line) if out is sys.stdout else line) + "\n")
                 bar(count, total)
         finally:
             if out is not sys.stdout:
@@ -129,7 +130,7 @@ def import_(
         backend.close()
     for problem in report.problems:
         console(stderr=True).print(f"not imported: {problem}", markup=False)
-    typer.echo(f"imported {report.imported:,} entries")
+    echo(f"imported {report.imported:,} entries")
 
 
 @contextmanager
@@ -170,7 +171,7 @@ def backup(
     where = location(cache)
     with progress("copying") as bar:
         count = backend_kind(where).backup(where, to, bar)
-    typer.echo(f"copied {count:,} entries to {to}")
+    echo(f"copied {count:,} entries to {to}")
 
 
 def restore(
@@ -191,7 +192,7 @@ def restore(
         typer.confirm(f"Replace the {count:,} entries of {backend.name}?", abort=True)
     with progress("copying") as bar:
         count = kind.restore(source, where, bar)
-    typer.echo(f"restored {count:,} entries to {where}")
+    echo(f"restored {count:,} entries to {where}")
 
 
 def warm(

@@ -9,8 +9,8 @@ from inspect import isawaitable
 from typing import Any
 
 from semcache.engine.kept_chunks import Kept, RestartError
-from semcache.engine.shared_streams import resume
 from semcache.engine.single_flight import mark_inside
+from semcache.engine.stream_readers import resume
 
 
 class AsyncSharedStream:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from types import MappingProxyType
 from typing import Any
 
-from semcache.engine.shared_streams import diverted, resume
+from semcache.engine.stream_readers import diverted, resume
 
 
 class _Replayed:

@@ -21,12 +21,9 @@ from semcache.engine.coalescing import codec_fault, finish
 from semcache.engine.drivers import adrive, drive
 from semcache.engine.kept_chunks import Kept
 from semcache.engine.replays import AsyncReplay, AsyncReplayedStream, Replay, ReplayedStream
-from semcache.engine.shared_streams import (
-    FIRST_CHUNK_PATIENCE,
-    Reader,
-    SharedStream,
-)
+from semcache.engine.shared_streams import FIRST_CHUNK_PATIENCE, SharedStream
 from semcache.engine.single_flight import Abandoned, Completed, inside
+from semcache.engine.stream_readers import Reader
 from semcache.types import Query
 
 if TYPE_CHECKING:

@@ -155,7 +155,7 @@ def _ollama(answer: Mapping[str, Any]) -> Completion | None:
     named = bool({"model", "created_at", "done_reason"} & answer.keys())
     has_text = isinstance(answer.get("response"), str) and (named or answer.get("done") is True)
     if isinstance(message, Mapping):
-        has_text = named or "role" in message
+        has_text = named or "role" in message or not message
     done = answer.get("done", "done_reason" in answer or None)
     if not isinstance(done, bool) or not has_text:
         return None

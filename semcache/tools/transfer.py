@@ -214,11 +214,14 @@ class _Reader:
             if number == 1 or not line.strip():
                 continue
             try:
-                yield number, self._entry(_parsed(line, number), usable=usable)
+                fields = _parsed(line, number)
             except RequestError as error:
-                yield number, f"{error}"
-            except Exception as error:  # any value may be malformed
-                yield number, f"Line {number} cannot be imported: {_short(error)}."
+                yield number, str(error)
+                continue
+            try:
+                yield number, self._entry(fields, usable=usable)
+            except Exception as error:  # of any value in the file
+                yield number, f"Line {number} is not an entry of an export: {_short(error)}."
 
     def _entry(self, fields: dict[str, Any], *, usable: bool) -> tuple[NewEntry, _Stored]:
         own = self._is_own(fields)
@@ -313,7 +316,9 @@ def _not_json(name: str) -> Any:
 
 
 def _short(error: Exception) -> str:
-    text = str(error) or type(error).__name__
+    text = str(error).removesuffix(".") or type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"{text} is missing"
     return text if len(text) <= 200 else text[:199] + "…"
 
 

@@ -342,7 +342,10 @@ WHOLE_STREAMS: dict[str, list[Any]] = {
     "responses": RESPONSES,
     "anthropic": ANTHROPIC,
     "gemini": [gemini("STOP")],
-    "ollama": [{"message": {"content": "x"}, "done": False}, {"message": {}, "done": True}],
+    "ollama": [
+        {"message": {"role": "assistant", "content": "x"}, "done": False},
+        {"message": {}, "done": True},
+    ],
     "cohere": [
         {"type": "content-delta", "delta": {"message": {"content": {"text": "x"}}}},
         {"type": "message-end", "delta": {"finish_reason": "COMPLETE"}},

@@ -106,6 +106,15 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     )
 
 
+def summary_of(stored: Any) -> dict[str, Any]:
+    """The summary of a request; {} if it cannot be read, since it is for people only."""
+    try:
+        summary = json.loads(stored)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
 def completion_from_columns(
     text: str,
     extra: str | None,

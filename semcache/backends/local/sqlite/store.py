@@ -6,7 +6,6 @@ One module, so that all statements about entries can be read side by side.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -20,6 +19,7 @@ from semcache.backends.local.sqlite.rows import (
     entries_from_rows,
     entry_from_row,
     row_from_entry,
+    summary_of,
 )
 from semcache.backends.local.sqlite.store_maintenance import StoreMaintenance
 from semcache.backends.vectors import Form, batched, decode_rows, decoded, encoded, is_vector
@@ -249,7 +249,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return {
             entry_id: EntryDetails(
                 tuple(tags.get(entry_id, ())),
-                json.loads(summary),
+                summary_of(summary),
                 int(key_version),
                 decoded([blob], dimension)[0] if blob and is_vector(len(blob), dimension) else None,
             )

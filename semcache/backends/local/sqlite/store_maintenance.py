@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from semcache.backends.local.sqlite.database import Database
-from semcache.backends.local.sqlite.rows import COLUMNS
+from semcache.backends.local.sqlite.rows import COLUMNS, completion_from_columns
 from semcache.backends.vectors import lengths
 from semcache.keys.keys import KEY_VERSION, exact_key
 
@@ -57,11 +57,14 @@ class StoreMaintenance(Database):
         )
         sql = (
             f"SELECT id FROM entries WHERE {wrong} OR length(exact_key) != 32"
-            " OR length(scope) != 32 OR (extra IS NOT NULL AND NOT json_valid(extra))"
+            " OR length(scope) != 32 OR (extra IS NOT NULL AND NOT is_answer(extra))"
             " OR typeof(summary) != 'text' OR NOT json_valid(summary)"
             " OR abs(coalesce(expires_at, 0)) > 1e300"
         )
-        return [row[0] for row in self._read(sql)]
+        connection = self._reader()
+        connection.create_function("is_answer", 1, _is_answer, deterministic=True)
+        with self._store_errors("check"):
+            return [row[0] for row in connection.execute(sql)]
 
     def planted(self) -> list[str]:
         """Signs that something other than semcache wrote entries."""
@@ -205,6 +208,15 @@ _SQL_TYPES = {str: "text", bytes: "blob", int: "integer", float: "real", type(No
 def _kinds(types: frozenset[type]) -> list[str]:
     """SQLite's names of types."""
     return [_SQL_TYPES[kind] for kind in types]
+
+
+def _is_answer(extra: Any) -> bool:
+    """Whether the fields of an answer can be read."""
+    try:
+        completion_from_columns("", extra, None, None, None)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return False
+    return True
 
 
 def _key_of(scope: Any, question: Any) -> bytes | None:

@@ -1,0 +1,138 @@
+"""Readers of a shared stream, each from its start: iterators, and like generators in all else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from semcache.engine.kept_chunks import RestartError
+
+if TYPE_CHECKING:
+    from semcache.engine.shared_streams import SharedStream
+
+
+class Reader(Generator[Any, Any, Any]):
+    """One caller's view of a shared stream, with all the methods of a generator.
+
+    Args:
+        stream: a stream of which the caller has become a reader.
+        patience: seconds to wait for the first chunk before raising `RestartError`.
+        anew: opens a stream of the caller's own, for a follower that sends a value; None if
+            there can be none.
+        restart: returns the stream to read instead of raising `RestartError`.
+    """
+
+    def __init__(
+        self,
+        stream: SharedStream,
+        *,
+        leads: bool = False,
+        patience: float | None = None,
+        anew: Callable[[], Iterator[Any]] | None = None,
+        restart: Callable[[], Iterator[Any]] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._leads = leads
+        self._patience = patience
+        self._anew = anew
+        self._restart = restart
+        self._position = 0
+        self._own: Any = None
+        self._left = False
+
+    def send(self, value: Any, /) -> Any:
+        """Return the next chunk; the generator's `yield` evaluates to `value`."""
+        if self._own is not None:
+            return resume(self._own, ("send", value), next)
+        if value is None or self._left:
+            return self._next(None)
+        if not self._leads or not self._stream.leads_alone(self._position):
+            self._own = diverted(self._anew, self._position)
+            self.close()
+            return resume(self._own, ("send", value), next)
+        return self._next(("send", value))
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where the generator is paused; return its next chunk."""
+        raised = error[0] if len(error) == 1 else error[1] or error[0]
+        raised = raised() if isinstance(raised, type) else raised
+        if self._own is not None:
+            return resume(self._own, ("throw", raised), next)
+        alone = self._leads and self._stream.leads_alone(self._position)
+        if self._left or not alone:
+            self.close()
+            raise raised
+        return self._next(("throw", raised))
+
+    def close(self) -> None:
+        """Stop reading."""
+        if not self._left:
+            self._left = True
+            self._stream.leave(leads=self._leads)
+        elif self._own is not None and (close := getattr(self._own, "close", None)) is not None:
+            close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _next(self, command: tuple[str, Any] | None) -> Any:
+        if self._left:
+            raise StopIteration
+        kept = self._stream.kept
+        try:
+            if command is not None:
+                self._stream.make_private()
+            if not (self._position or self._leads or self._stream.is_read()):
+                raise RestartError
+            while command is not None or self._position == len(kept):
+                if kept.over:
+                    kept.raise_error(self._position)
+                    raise StopIteration(kept.returned)
+                patience = None if self._position else self._patience
+                self._stream.take(self._position, command, patience, leads=self._leads)
+                command = None
+            chunk = kept.chunk(self._position)
+        except RestartError:
+            self.close()
+            if self._restart is None:
+                raise
+            self._own = iter(self._restart())
+            return next(self._own)
+        except BaseException:
+            self.close()
+            raise
+        self._position += 1
+        return chunk
+
+
+def diverted(anew: Callable[[], Any] | None, position: int) -> Any:
+    """A stream of the caller's own, advanced to the position reached in the shared one.
+
+    Raises:
+        TypeError: nothing can be sent into this stream.
+    """
+    if anew is None:
+        raise TypeError("a value cannot be sent into a stream that other callers read too")
+    own = iter(anew())
+    for _ in range(position):
+        next(own)
+    return own
+
+
+def resume(source: Any, command: tuple[str, Any] | None, advance: Callable[[Any], Any]) -> Any:
+    """Take the next chunk, or call a method of the generator for a reader.
+
+    Args:
+        command: the name of a generator's method, and its argument. If the source lacks it, an
+            error is raised as it is, and any other value is dropped and the source advanced.
+        advance: `next` or `anext`.
+    """
+    if command is None:
+        return advance(source)
+    name, value = command
+    method = getattr(source, name, None)
+    if method is not None:
+        return method(value)
+    if isinstance(value, BaseException) and name in ("throw", "athrow"):
+        raise value
+    return advance(source)

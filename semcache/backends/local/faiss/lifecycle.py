@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from semcache.backends.local.base import Store
 from semcache.backends.local.files import mode_beside
+from semcache.backends.local.locks import InterruptibleLock
 from semcache.private_files import opener
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     exclude threads of the same process, so a thread lock is held as well.
     """
     with _locks_guard:
-        thread_lock = _locks.setdefault(str(path), threading.Lock())
+        thread_lock = _locks.setdefault(str(path), InterruptibleLock())
     if not thread_lock.acquire(blocking=wait):
         yield False
         return
@@ -286,7 +287,7 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 _locks_guard = threading.Lock()
-_locks: dict[str, threading.Lock] = {}
+_locks: dict[str, InterruptibleLock] = {}
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 from urllib.parse import quote
 
+from semcache.backends.local.locks import InterruptibleLock
 from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION, migrate
 from semcache.errors import ReadOnlyError, StoreError
 from semcache.private_files import FILE_MODE, create, make_directory
@@ -53,34 +54,32 @@ class _Connection(sqlite3.Connection):
             self.close()
 
 
-class ForkLock:
+class ForkLock(InterruptibleLock):
     """A lock for a connection, which is also held during a fork."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._held = False
-        self.acquire, self.release = self._lock.acquire, self._lock.release
-
-    def __enter__(self) -> bool:
-        return self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
     def hold(self) -> None:
         """Before a fork: acquire the lock, waiting at most a second."""
-        self._held = self._lock.acquire(timeout=_FORK_WAIT)
+        self._held = self.acquire(timeout=_FORK_WAIT)
 
     def let_go(self) -> None:
         """After a fork, in the parent: release the lock if `hold` acquired it."""
         if self._held:
             self._held = False
-            self._lock.release()
+            self.release()
 
     @property
     def broken(self) -> bool:
         """After a fork, in the child: whether a thread that does not exist here holds the lock."""
-        return self._lock.locked() and not self._held
+        if self._held:
+            return False
+        if self.acquire(blocking=False):
+            self.release()
+            return False
+        return True
 
 
 def read_only(path: Path) -> sqlite3.Connection:

@@ -93,12 +93,19 @@ def plain(value: Any, where: str = "value") -> JSON:
     paths, decimals, fractions, bytes, sets, NumPy arrays and scalars, and PIL images. The type is
     included, so that a set differs from a list with the same members, and a date from its text.
     """
+    try:
+        return _plain(value, where)
+    except RecursionError:
+        raise RequestError(f"{where} is nested too deeply, or contains itself.") from None
+
+
+def _plain(value: Any, where: str) -> JSON:
     if value is None or value is True or value is False:
         return value
     if type(value) is _Typed:
         return value
     if isinstance(value, enum.Enum):
-        return _Typed({"$enum": _full_name(type(value)), "value": plain(value.value, where)})
+        return _Typed({"$enum": _full_name(type(value)), "value": _plain(value.value, where)})
     if isinstance(value, str):
         return valid_text(str(value), where)
     if isinstance(value, int):
@@ -108,9 +115,9 @@ def plain(value: Any, where: str = "value") -> JSON:
     if isinstance(value, Mapping):
         return _object(value, where)
     if isinstance(value, tuple) and hasattr(type(value), "_fields"):
-        return _Typed({"$type": _full_name(type(value)), "fields": plain([*value], where)})
+        return _Typed({"$type": _full_name(type(value)), "fields": _plain([*value], where)})
     if isinstance(value, list | tuple):
-        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     return _special(value, where)
 
 
@@ -131,7 +138,7 @@ def _object(value: Mapping[Any, Any], where: str) -> dict[str, JSON]:
         )
         if name in result:
             raise RequestError(f"{where} has two keys that are both written {name!r}.")
-        result[name] = plain(item, f"{where}.{name}")
+        result[name] = _plain(item, f"{where}.{name}")
     return result
 
 

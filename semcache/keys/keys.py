@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from semcache.errors import ConfigError
+from semcache.errors import ConfigError, RequestError
 from semcache.keys.canonical import canonical_json, plain, valid_text
 from semcache.keys.digests import sha256
 from semcache.types import (
@@ -45,6 +45,8 @@ from semcache.types import (
 KEY_VERSION = 2
 SCOPE_VERSION = 1
 
+MAX_SCOPE_CHARS = 16_000_000
+"""Longest canonical form of a scope, in characters: twice that of a prompt."""
 SYSTEM = frozenset({"system", "developer"})
 """Roles whose messages instruct the model and are not turns of the conversation."""
 
@@ -215,7 +217,14 @@ def _scope(request: Request, rules: KeyRules, context: Mapping[str, JSON]) -> Sc
     parts.update(context)
     if rules != STRICT:
         parts["rules"] = {"ignore": sorted(ignore), "context": rules.context}
-    return Scope(hashlib.sha256(canonical_json(parts).encode()).digest(), parts)
+    text = canonical_json(parts)
+    if len(text) > MAX_SCOPE_CHARS:
+        raise RequestError(
+            f"The parameters, tools and earlier messages are {len(text):,} characters of JSON; the "
+            f"limit is {MAX_SCOPE_CHARS:,}. Pass a large value by a name or a digest of its own, "
+            "or name it in ignore={...} if it cannot change the answer."
+        )
+    return Scope(hashlib.sha256(text.encode()).digest(), parts)
 
 
 # -------------------------------------------------------------------- the conversation

@@ -31,6 +31,8 @@ from semcache.types import (
 
 MAX_PROMPT_CHARS = 8_000_000
 """Maximum length of a request in characters: about twice a context of a million tokens."""
+MAX_MESSAGES = 20_000
+"""Maximum number of messages of a request."""
 _LONGEST_NAME = 1000
 """Longest accepted name, in characters: normalising a long run of accents takes minutes."""
 
@@ -234,6 +236,11 @@ def _is_message(value: Any) -> bool:
 def _check_conversation(conversation: Sequence[Message]) -> None:
     if not conversation:
         raise RequestError("messages is an empty list: there is nothing to ask.")
+    if len(conversation) > MAX_MESSAGES:
+        raise RequestError(
+            f"The request has {len(conversation):,} messages; the limit is {MAX_MESSAGES:,}. "
+            "Shorten the conversation, or call the model without the cache."
+        )
     _check_length(sum(_length(part) for message in conversation for part in message.parts))
     if not any(has_content(part) for message in conversation for part in message.parts):
         raise RequestError("Every message is empty: there is nothing to ask.")

@@ -119,7 +119,8 @@ def difference(stored: str, asked: str) -> Finding | None:
 
 
 def _tokens(text: str) -> list[_Token]:
-    found = [_Token(match[1], match[2]) for match in _TOKEN.finditer(text)]
+    # Without white space at the end, where the pattern would be tried from each character.
+    found = [_Token(match[1], match[2]) for match in _TOKEN.finditer(text.rstrip())]
     if found and "\n" not in text.strip():
         # Leading white space of a single line means nothing, nor does the opening mark of ¿Qué?
         found[0] = _Token("", found[0].text.lstrip("¿¡") or found[0].text)

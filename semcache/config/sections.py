@@ -123,6 +123,10 @@ class BreakerSettings(_Section):
     )
 
 
+_SHORTEST_SECRET = 16
+"""Characters of the shortest secret of a webhook."""
+
+
 class WebhookSource(_Section):
     """A sender of webhooks, received at `/webhook/NAME`.
 
@@ -130,18 +134,24 @@ class WebhookSource(_Section):
         scheme: how deliveries are signed: "standard" (Standard Webhooks, which OpenAI uses),
             "hex" (`X-Signature`) or "github" (`X-Hub-Signature-256`).
         secret: the secret that deliveries are signed with; without one, every delivery
-            is refused.
+            is refused. It has at least 16 characters.
+        namespaces: the only namespaces whose entries this sender may invalidate; () means all.
     """
 
     scheme: Literal["standard", "hex", "github"] = "standard"
     secret: SecretStr | None = None
+    namespaces: tuple[str, ...] = ()
 
     @field_validator("secret")
     @classmethod
     def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
         """An empty secret, as from an unset variable, is missing: anybody could sign with it."""
         text = "" if value is None else value.get_secret_value().strip()
-        return None if text in ("", "whsec_") else value
+        if text in ("", "whsec_"):
+            return None
+        if len(text.removeprefix("whsec_")) < _SHORTEST_SECRET:
+            raise ValueError(f"has fewer than {_SHORTEST_SECRET} characters, which can be guessed")
+        return value
 
 
 class WebhookSettings(_Section):
@@ -151,8 +161,12 @@ class WebhookSettings(_Section):
         sources: the senders, by name.
         tolerance: seconds by which the signed time may differ from the clock.
         max_bytes: the largest delivery that is accepted.
+        body_timeout: seconds within which a delivery must have arrived.
+        max_open: the most deliveries that are received at once; others are told to come again.
     """
 
     sources: dict[str, WebhookSource] = Field(default_factory=dict)
     tolerance: float = Field(default=300.0, gt=0, le=300)  # standardwebhooks allows no more
     max_bytes: int = Field(default=1_000_000, ge=1)
+    body_timeout: float = Field(default=10.0, gt=0)
+    max_open: int = Field(default=64, ge=1)

@@ -25,13 +25,14 @@ from standardwebhooks import Webhook
 from starlette.testclient import TestClient
 
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
+OWN = "s3cret-s3cret-s3cret"
 INVALIDATE = {"type": "cache.invalidate", "data": {"tag": "hours"}}
 
 SETTINGS = WebhookSettings(
     sources={
         "openai": WebhookSource(scheme="standard", secret=SecretStr(SECRET)),
-        "own": WebhookSource(scheme="hex", secret=SecretStr("s3cret")),
-        "github": WebhookSource(scheme="github", secret=SecretStr("s3cret")),
+        "own": WebhookSource(scheme="hex", secret=SecretStr(OWN)),
+        "github": WebhookSource(scheme="github", secret=SecretStr(OWN)),
         "unset": WebhookSource(scheme="standard"),
     },
     max_bytes=2000,
@@ -66,13 +67,15 @@ def standard(body: bytes, at: float, name: str = "msg_1", secret: str = SECRET) 
     }
 
 
-def hexed(body: bytes, secret: str = "s3cret", at: float | None = None) -> dict[str, str]:
+def hexed(
+    body: bytes, secret: str = "s3cret-s3cret-s3cret", at: float | None = None
+) -> dict[str, str]:
     signed = body if at is None else f"{at:.0f}.".encode() + body
     found = {"x-signature": hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}
     return found if at is None else {**found, "x-timestamp": f"{at:.0f}"}
 
 
-def github(body: bytes, secret: str = "s3cret", name: str = "1") -> dict[str, str]:
+def github(body: bytes, secret: str = OWN, name: str = "1") -> dict[str, str]:
     digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     return {
         "x-hub-signature-256": f"sha256={digest}",

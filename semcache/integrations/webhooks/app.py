@@ -11,14 +11,18 @@ which OpenAI uses too)::
 | 200 | the event was handled, is a repeat, or has a type without a handler |
 | 400 | the body is not a JSON object, or names nothing to invalidate |
 | 401 | the signature is missing or wrong, the time is off, or no secret is set |
+| 403 | the sender may not invalidate this namespace |
 | 404 | there is no such provider |
+| 408 | the body did not arrive in time |
 | 409 | the same event is being handled at the moment; it may be sent again |
 | 413 | the body is too large |
 | 500 | a handler failed; the event may be sent again |
+| 503 | too many deliveries are arriving at once; the event may be sent again |
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import logging
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
 
-    from semcache.config.sections import WebhookSettings
+    from semcache.config.sections import WebhookSettings, WebhookSource
 
 logger = logging.getLogger("semcache")
 
@@ -133,6 +137,7 @@ class _Receiver:
         self._settings = settings
         self._handlers = handlers
         self._clock = clock
+        self._open = 0
         in_memory = cache.path == ":memory:"  # its deliveries are then in memory too
         self._path = Path(cache.path) if in_memory else Path(cache.path) / FILE
         self._open_deliveries: Deliveries | None = Deliveries(self._path)
@@ -166,7 +171,7 @@ class _Receiver:
         source = self._settings.sources.get(provider)
         if source is None:
             raise WebhookError(f"there is no webhook source {provider!r}", status=404)
-        body = await self._body(request)
+        body = await self._arrived(request)
         if source.secret is None:
             raise WebhookError("no secret is set, so the delivery cannot be verified", status=401)
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -187,12 +192,27 @@ class _Receiver:
         if state == "under way":
             raise WebhookError("the event is being handled; send it again later", status=409)
         try:
-            result = await self._handle(event)
+            result = await self._handle(event, source)
         except BaseException:
             self._deliveries.forget(provider, name.text)
             raise
         await _in_thread(self._deliveries.done, provider, name.text)
         return result
+
+    async def _arrived(self, request: Request) -> bytes:
+        """The body, of which nobody has to send the end before many others are held open."""
+        if self._open >= self._settings.max_open:
+            raise WebhookError("too many deliveries are arriving; send it again later", status=503)
+        self._open += 1
+        try:
+            async with asyncio.timeout(self._settings.body_timeout):
+                return await self._body(request)
+        except TimeoutError:
+            raise WebhookError(
+                f"the body did not arrive within {self._settings.body_timeout:g} s", status=408
+            ) from None
+        finally:
+            self._open -= 1
 
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.max_bytes
@@ -208,10 +228,10 @@ class _Receiver:
             raise WebhookError(f"the body is larger than {limit:,} bytes", status=413)
         return bytes(body)
 
-    async def _handle(self, event: WebhookEvent) -> dict[str, Any]:
+    async def _handle(self, event: WebhookEvent, source: WebhookSource) -> dict[str, Any]:
         handler = self._handlers.get(event.type)
         if handler is None and event.type == INVALIDATE:
-            count = await _in_thread(self._invalidate, event.data)
+            count = await _in_thread(self._invalidate, event.data, source)
             logger.info("%s invalidated %d entries", event.provider, count)
             return {"status": "ok", "invalidated": count}
         handler = handler or self._handlers.get("*")
@@ -223,7 +243,7 @@ class _Receiver:
             await result
         return {"status": "ok"}
 
-    def _invalidate(self, data: Mapping[str, Any]) -> int:
+    def _invalidate(self, data: Mapping[str, Any], source: WebhookSource) -> int:
         unknown = sorted(set(data) - _CONDITIONS)
         empty = sorted(name for name, value in data.items() if value in (None, "", []))
         if unknown or empty or not data:
@@ -234,6 +254,11 @@ class _Receiver:
                 problem = f"conditions without a value: {', '.join(empty)}"
             raise WebhookError(
                 f"{problem}; give one or more of {', '.join(sorted(_CONDITIONS))}", status=400
+            )
+        if source.namespaces and data.get("namespace") not in source.namespaces:
+            raise WebhookError(
+                "this sender must name one of its namespaces: " + ", ".join(source.namespaces),
+                status=403,
             )
         ids = _as_list(data, "ids", "id", int)
         tags = _as_list(data, "tags", "tag", str)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 if TYPE_CHECKING:
     import asyncio
@@ -36,6 +36,30 @@ class Managed:
 
     def close_at_exit(self) -> None:
         """At the end of the program: write what is waiting to be written."""
+
+
+class Handle:
+    """Held by everything that can still be used of a cache; it is closed when the last has gone.
+
+    So caches that are dropped without `close` leave no descriptors and threads behind.
+
+    Args:
+        close: closes the cache; called in a thread of its own, because a finaliser may run at any
+            moment, while any lock is held.
+    """
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        finalizer = finalize(self, _close_in_thread, close)
+        finalizer.atexit = False  # at the end of the program, `Lifecycle.close_all` closes it
+
+
+def _close_in_thread(close: Callable[[], None]) -> None:
+    def quietly() -> None:
+        with suppress(Exception):
+            close()
+
+    with suppress(RuntimeError):  # the interpreter is about to end
+        threading.Thread(target=quietly, name="semcache-close", daemon=True).start()
 
 
 class Lifecycle:

@@ -127,6 +127,19 @@ def warnings_about(directory: Path, database: Path) -> list[str]:
     return found
 
 
+def changeable_by_others(path: Path) -> str | None:
+    """Why other users can change a directory or a file in it, in words; None if they cannot."""
+    if os.name != "posix":
+        return None
+    for part in (path.parent, path, *path.iterdir()):
+        found = part.stat()
+        if found.st_uid not in (os.geteuid(), 0):
+            return f"{part} belongs to another user (uid {found.st_uid})"
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            return f"every user can write to {part}"
+    return None
+
+
 def _set_mode(file: int, mode: int) -> None:
     if hasattr(os, "fchmod"):
         os.fchmod(file, mode)

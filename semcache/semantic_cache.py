@@ -41,6 +41,7 @@ from semcache.keys import keys
 from semcache.keys.keys import Context, KeyRules
 from semcache.keys.parse import RequestFields, name_of, tags_of
 from semcache.keys.parse import request as make_request
+from semcache.lifecycle import Handle
 from semcache.options import (
     Calls,
     Matching,
@@ -149,6 +150,7 @@ class SemanticCache:
         self._engine = open_engine(
             self.path, options, backend_options=backend, router=router, hooks=hooks
         )
+        self._handle = Handle(self._engine.close)
         self._coalesce = calls.coalesce
         self._functions: dict[str, Any] = {}
         self.router = router
@@ -477,8 +479,13 @@ class SemanticCache:
             coalesce=self._coalesce,
         )
         if function is not None:
-            return decorate(function, self._engine, options)
-        return lambda function: decorate(function, self._engine, options)
+            return self._decorated(function, options)
+        return lambda function: self._decorated(function, options)
+
+    def _decorated(self, function: Callable[P, R], options: FunctionOptions) -> Cached[P, R]:
+        cached = decorate(function, self._engine, options)
+        cached.handle = self._handle
+        return cached
 
     # -------------------------------------------------------------------------- feedback
 

@@ -46,7 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "semantic_cache": {
         *VALUES, "assembly", "backends", "backends.base", "config", "decorator", "embedders",
-        "engine", "inspection", "keys", "options", "router", "telemetry", "verification",
+        "engine", "inspection", "keys", "lifecycle", "options", "router", "telemetry",
+        "verification",
     },
     "batch": {*VALUES, "credentials", "keys", "private_files", "providers"},
     "integrations": {"config", "errors", "private_files"},

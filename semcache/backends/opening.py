@@ -40,6 +40,8 @@ def location_of(where: str | Path) -> str:
             "that lives in this process only."
         )
     location = fspath(where)
+    if not isinstance(location, str) or "\0" in location:
+        raise ConfigError(f"path is {location!r:.100}, which is not the name of a directory.")
     if location == MEMORY or _URL.match(location):
         return location
     return str(Path(location).expanduser())

@@ -66,6 +66,9 @@ class Cached(Generic[P, R]):
     __qualname__: str
     __wrapped__: Any
 
+    handle: object = None
+    """Keeps the cache open; see `lifecycle.Handle`."""
+
     def __init__(
         self,
         function: Callable[P, R],

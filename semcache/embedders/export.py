@@ -37,6 +37,7 @@ from semcache.embedders.minilm import (
 from semcache.embedders.onnx import OnnxEmbedder
 from semcache.embedders.reference import MIN_COSINE, min_cosine
 from semcache.errors import EmbedderError
+from semcache.private_files import changeable_by_others, make_directory
 
 
 def locate_original() -> Path:
@@ -84,12 +85,17 @@ def export_float32() -> Path:
     """
     final = export_directory()
     if read_manifest(final) is not None:
+        if (reason := changeable_by_others(final)) is not None:
+            raise EmbedderError(
+                f"The exported model is not used, because {reason}: whoever can change it decides "
+                "which questions are similar. Set SEMCACHE_MODELS to a directory of your own."
+            )
         return final
     logging.getLogger("semcache").warning(
         "exporting %s to ONNX in float32, once on this machine; this takes a few seconds", MODEL
     )
     original = locate_original()
-    models_directory().mkdir(parents=True, exist_ok=True)
+    make_directory(models_directory())
     work = Path(tempfile.mkdtemp(prefix="export-", dir=models_directory()))
     try:
         _write(original, work)

@@ -90,6 +90,10 @@ class TimeLimited:
             raise EmbedderError(f"{self.fingerprint} failed: {outcome!r}")
         return outcome
 
+    def __del__(self) -> None:
+        for worker in getattr(self, "_idle", ()):
+            worker.end()
+
     def _worker(self) -> _Worker:
         """An idle worker of this process, or a new one; threads do not survive a fork."""
         while True:
@@ -127,8 +131,12 @@ class _Worker:
         try:
             return self._done.get(timeout=seconds)
         except Empty:
-            self._work.put(None)
+            self.end()
             return None
+
+    def end(self) -> None:
+        """End the thread after its call."""
+        self._work.put(None)
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:

@@ -62,7 +62,11 @@ def open_store(
         ConfigError: the path is a file, or there is no cache and `create` is False.
         StoreError: the database cannot be opened.
     """
-    if directory.exists() and not directory.is_dir():
+    try:
+        is_file = directory.exists() and not directory.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise ConfigError(f"{str(directory)[:100]} cannot be used: {error.strerror}.") from None
+    if is_file:
         raise ConfigError(f"{directory} is a file; a cache is a directory. Give another path.")
     database = directory / DATABASE
     if not create and not database.exists():

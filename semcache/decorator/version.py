@@ -17,7 +17,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
@@ -26,6 +26,7 @@ from semcache.decorator.definitions import (
     Definition,
     definitions_around,
     definitions_in,
+    names_assigned,
     names_of,
     written,
 )
@@ -107,9 +108,14 @@ class _Walk:
         package = _package(wrapped[-1])
         self._package = self._package or package
         for layer in wrapped:
-            if not isinstance(layer, FunctionType):
-                if len(wrapped) == 1:
-                    yield type(layer).__qualname__
+            if isinstance(layer, partial):
+                yield _value([*layer.args, layer.keywords])
+                yield from self.function(layer.func, depth - 1) if depth else ()
+            elif not isinstance(layer, FunctionType):
+                yield _value(layer)
+                call = inspect.getattr_static(type(layer), "__call__", None)
+                if isinstance(call, FunctionType) and _package(call) == self._package:
+                    yield written(call)
             elif layer is wrapped[-1] or _package(layer) == package:
                 yield written(layer)
                 yield from self._names(layer)
@@ -119,6 +125,8 @@ class _Walk:
                 yield from self._captured(layer, wrapped, depth)
 
     def _captured(self, function: FunctionType, known: list[Any], depth: int) -> Iterator[str]:
+        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            yield _value(default)
         cells = function.__closure__ or ()
         for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
             try:
@@ -138,11 +146,14 @@ class _Walk:
         values = function.__globals__
         definitions = definitions_around(function.__code__, values)
         in_cell = _is_of_a_cell(function)
+        assigned = names_assigned(function.__code__)
         waiting, seen = set(names_of(function.__code__)), set[str]()
         while waiting:
             name = min(waiting)
             waiting.discard(name)
             seen.add(name)
+            if name in assigned:
+                continue
             value = values.get(name)
             if (definition := definitions.get(name)) is not None:
                 yield f"{name}: {definition.text}"
@@ -153,6 +164,7 @@ class _Walk:
             if in_cell and name in values and not isinstance(value, ModuleType):
                 self.watched.add(name)
             if isinstance(value, str) and " " in value:
+                self.watched.add(name)
                 yield f"{name}={value!r}"
             for text, names in self._members(name):
                 yield f"self.{name}: {text}"

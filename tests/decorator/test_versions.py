@@ -11,6 +11,7 @@ import pydantic
 import pytest
 
 from semcache import ConfigError, SemanticCache
+from semcache.decorator.version import CodeVersion
 
 
 def styled(style: Any) -> Callable[[Any], Any]:
@@ -139,6 +140,67 @@ def test_another_cell_of_a_notebook_counts(
     if again:
         ask = notebook.run(cell)
     assert ask("q") != before
+
+
+def test_a_counter_of_a_notebooks_function_does_not_count(cache: SemanticCache) -> None:
+    """What a function itself assigns to is not what it does."""
+    notebook = Module(cache, "__notebook__")
+    notebook.run("n = 0")
+    ask = notebook.run(
+        "@cache.cached\ndef ask(prompt):\n    global n\n    n += 1\n    return 'x' + prompt\n"
+    )
+    assert [ask("q"), ask("q"), ask("q")] == ["xq"] * 3
+    assert ask.cache_info().exact_hits == 2
+
+
+def test_a_template_that_is_replaced_at_run_time_counts(cache: SemanticCache) -> None:
+    """In a module's file, too."""
+    ask = cache.cached(from_template)
+    before = TEMPLATE["text"]
+    assert ask("q") == "You are a pirate. q"
+    globals()["PROMPT"] = "You are a lawyer."
+    try:
+        assert ask("q") == "You are a lawyer. q"
+    finally:
+        globals()["PROMPT"] = before
+    assert ask("q") == "You are a pirate. q"
+    assert ask.cache_info().exact_hits == 1
+
+
+PROMPT = "You are a pirate."
+TEMPLATE = {"text": PROMPT}
+
+
+def from_template(prompt: str) -> str:
+    return f"{PROMPT} {prompt}"
+
+
+CAPTURED: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "a partial function": (
+        lambda: functools.partial(base_of, style="a"),
+        lambda: functools.partial(base_of, style="b"),
+    ),
+    "a default": (
+        lambda: lambda prompt, s="a": s + prompt,
+        lambda: lambda prompt, s="b": s + prompt,
+    ),
+}
+
+
+def base_of(prompt: str, style: str) -> str:
+    return style + prompt
+
+
+@pytest.mark.parametrize("makers", CAPTURED.values(), ids=CAPTURED)
+def test_what_a_captured_function_was_made_with_counts(cache: SemanticCache, makers: Any) -> None:
+    def made(inner: Any) -> CodeVersion:
+        def ask(prompt: str) -> str:
+            return str(inner(prompt))
+
+        return CodeVersion(ask)
+
+    one, other = makers
+    assert made(one())() == made(one())() != made(other())()
 
 
 def test_classes_of_one_name_made_by_a_function(cache: SemanticCache) -> None:

@@ -49,8 +49,12 @@ class Handle:
     """
 
     def __init__(self, close: Callable[[], None]) -> None:
-        finalizer = finalize(self, _close_in_thread, close)
-        finalizer.atexit = False  # at the end of the program, `Lifecycle.close_all` closes it
+        self._finalizer = finalize(self, _close_in_thread, close)
+        self._finalizer.atexit = False  # at exit, `Lifecycle.close_all` closes it
+
+    def closed(self) -> None:
+        """The cache has been closed: there is nothing left to do."""
+        self._finalizer.detach()
 
 
 def _close_in_thread(close: Callable[[], None]) -> None:

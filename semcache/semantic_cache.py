@@ -617,6 +617,7 @@ class SemanticCache:
         The router is not closed: other caches may share it, so its creator closes it.
         """
         self._engine.close()
+        self._handle.closed()
 
     def __enter__(self) -> SemanticCache:
         return self

@@ -19,6 +19,8 @@ from tests.faults import FaultServer, ok, status
 
 KEY = "sk-test-0123456789abcdef"
 
+SECRET = "s3cret-s3cret-s3cret"
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultServer]:
@@ -192,7 +194,7 @@ def test_webhooks_serve(shell: Shell, server: FaultServer) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "semcache", "webhooks", "serve", "--port", str(port)],
         cwd=shell.path,
-        env={**shell.environ, "SEMCACHE_WEBHOOKS__SOURCES__OWN__SECRET": "s3cret"},
+        env={**shell.environ, "SEMCACHE_WEBHOOKS__SOURCES__OWN__SECRET": SECRET},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -144,7 +144,8 @@ def test_a_vector_of_another_text_is_not_used(
         assert run("import", path, "--cache", str(target), *options)[0] == 0
         asked = {"namespace": "shop", "model": "m"}
         assert served(target, "What is the weather like ?", **asked) is None
-        assert served(target, "how do I pay?", **asked) == "By card."
+        # A few times, because the cache refuses a small share of its hits to learn from them.
+        assert "By card." in [served(target, "how do I pay?", **asked) for _ in range(5)]
 
 
 def test_an_own_export_is_imported_as_it_is(exported: tuple[Path, list[JSON]]) -> None:

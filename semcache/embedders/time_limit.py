@@ -133,6 +133,9 @@ class _Worker:
         except Empty:
             self.end()
             return None
+        except BaseException:  # an interruption: nobody will use this thread again
+            self.end()
+            raise
 
     def end(self) -> None:
         """End the thread after its call."""

@@ -167,6 +167,9 @@ def name_of(value: str | None, what: str, default: str) -> str:
         return default
     if not isinstance(value, str):
         raise RequestError(f"{what} is a {type(value).__name__}, not a string.")
+    plain = value.isascii() and value.isprintable() and 0 < len(value) <= _LONGEST_NAME
+    if plain and value[0] != " " != value[-1]:
+        return value  # the usual case, without the checks that it passes
     name = valid_text(value, what)
     if what == "tag" and len(name) <= _LONGEST_NAME:
         name = unicodedata.normalize("NFC", name.strip())

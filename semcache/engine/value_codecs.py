@@ -205,7 +205,12 @@ def _read(chunks: Sequence[Any]) -> Completion:
 
 
 def _is_server_sent(pieces: Sequence[str]) -> bool:
-    return bool(pieces) and pieces[0].startswith("data: ")
+    begins = "".join(pieces[:16]).lstrip()
+    if not begins.startswith(("data:", "event:", "id:", "retry:", ":", "{")):
+        return False  # the usual case, without the readers of providers
+    from semcache.providers.reading import server_sent  # here: see `details`
+
+    return server_sent(pieces) is not None
 
 
 def _plain_chunk(value: Any, kind: str) -> Any:

@@ -114,18 +114,28 @@ def read_stream(chunks: Sequence[Any]) -> Completion:
     return completion
 
 
+_FIELDS = ("data:", "event:", "id:", "retry:", ":", "{")
+"""How the lines of server-sent events begin, and those of JSON Lines."""
+_FIRST_PIECES = 16
+"""How many pieces hold the beginning of a stream."""
+
+
 def server_sent(chunks: Sequence[Any]) -> list[Any] | None:
-    """The events of a stream that is passed on as server-sent events; None if it is not one."""
-    first = next(iter(chunks), "")
-    if not isinstance(first, str | bytes) or first[:6] not in ("data: ", b"data: "):
+    """The events of a stream that is passed on as text; None if it is not one.
+
+    They are server-sent events or JSON Lines, cut into pieces anywhere or at the ends of lines.
+    """
+    pieces = [c.decode("utf-8", "replace") if isinstance(c, bytes) else c for c in chunks]
+    if not all(isinstance(piece, str) for piece in pieces):
         return None
-    pieces = [c.decode("utf-8", "replace") if isinstance(c, bytes) else str(c) for c in chunks]
-    lines = "".join(p if p.endswith("\n") else f"{p}\n" for p in pieces).splitlines()
+    if not "".join(pieces[:_FIRST_PIECES]).lstrip().startswith(_FIELDS):
+        return None
+    end = "" if any("\n" in piece for piece in pieces) else "\n"
     events: list[Any] = []
-    for line in lines:
+    for line in end.join(pieces).splitlines():
         try:
-            event = json.loads(line.removeprefix("data: "))
-        except ValueError:
+            event = json.loads(line.removeprefix("data:"))
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, Mapping):
             events.append(event)

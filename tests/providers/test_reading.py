@@ -275,6 +275,23 @@ OTHER_STREAMS: dict[str, tuple[bool, list[Any]]] = {
     "server-sent events": (True, sse(piece("x"), piece("", "stop"), "[DONE]")),
     "server-sent events cut": (False, sse(piece("x"), piece("", "length"), "[DONE]")),
     "server-sent events broken": (False, [c.encode() for c in sse(piece("x"))]),
+    "server-sent events of anthropic's": (
+        False,
+        [
+            'event: content_block_delta\ndata: {"type": "content_block_delta", "delta": '
+            '{"type": "text_delta", "text": "x"}}\n\n'
+        ],
+    ),
+    "server-sent events without a space": (
+        False,
+        [c.replace("data: ", "data:") for c in sse(piece("x"))],
+    ),
+    "server-sent events after a comment": (False, [": ping\n\n", *sse(piece("x"))]),
+    "server-sent events cut anywhere": (False, list("".join(sse(piece("x"), piece("", "length"))))),
+    "server-sent events cut anywhere, whole": (True, list("".join(sse(piece("x", "stop"))))),
+    "lines of ollama's": (False, ['{"model": "m", "message": {"content": "x"}, "done": false}\n']),
+    "lines of one's own": (True, ['{"row": 1}\n', '{"row": 2}\n']),
+    "json that is no stream": (True, ["{", '"answer": 1', "}"]),
     "server-sent events of one's own": (True, sse({"progress": 1}, {"text": "x"})),
     "llama.cpp": (True, [LLAMA, {**LLAMA, "stop": True, "stop_type": "eos"}]),
     "llama.cpp cut": (False, [LLAMA, {**LLAMA, "stop": True, "stop_type": "limit"}]),

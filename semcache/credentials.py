@@ -29,7 +29,7 @@ _FORM = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY",
     re.ASCII,
 )
-_IN_URL = re.compile(r"(://)[^/\s?#]*@")
+_IN_URL = re.compile(r"(?<=//)[^/\s?#]*@")
 _OPAQUE = re.compile(r"[A-Za-z0-9+]{20,}", re.ASCII)
 _RANDOM = 0.3
 """Share of changes of kind (lower case, upper case, digit) above which a text counts as random."""
@@ -65,9 +65,14 @@ def masked(value: Any, name: str = "", depth: int = _MAX_DEPTH) -> Any:
 def masked_text(text: str) -> str:
     """The text with everything that looks like a credential replaced by `HIDDEN`."""
     text = text[:_MAX_LOOKED_AT]
-    text = _IN_URL.sub(rf"\1{HIDDEN}@", text)
+    text = without_password(text, HIDDEN)
     text = _FORM.sub(HIDDEN, text)
     return _OPAQUE.sub(lambda found: HIDDEN if _is_random(found[0]) else found[0], text)
+
+
+def without_password(text: str, instead: str = "***") -> str:
+    """Text with the user and password of each address in it replaced; they may hold an @."""
+    return _IN_URL.sub(f"{instead}@", text)
 
 
 def is_credential_name(name: str) -> bool:

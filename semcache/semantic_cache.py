@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, TypeVar, Unpac
 
 from semcache import inspection
 from semcache.assembly.cache import open_engine
-from semcache.backends.opening import location_of, masked
+from semcache.backends.opening import location_of
 from semcache.backends.retention import TTL, UNSET, GivenTTL, Retention, seconds
+from semcache.credentials import without_password
 from semcache.decorator import OWN_NAME, Cached, FunctionOptions, decorate
 from semcache.engine import calls as engine_calls
 from semcache.engine import streams as engine_streams
@@ -634,7 +635,8 @@ class SemanticCache:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
 
     def __repr__(self) -> str:
-        return f"SemanticCache({masked(self.path)!r}, {self._engine.verification.describe()})"
+        path, policy = without_password(self.path), self._engine.verification.describe()
+        return f"SemanticCache({path!r}, {policy})"
 
     def _request(self, prompt: str | Request | None, call: Call) -> tuple[Request, KeyRules | None]:
         fields: dict[str, Any] = dict(call)

@@ -13,17 +13,12 @@ from pathlib import Path
 
 from semcache.backends.base import Backend
 from semcache.backends.kinds import BackendKind
+from semcache.credentials import without_password
 from semcache.errors import ConfigError
 
 GROUP = "semcache.backends"
 MEMORY = ":memory:"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
-
-
-def masked(location: str) -> str:
-    """The location with the user and password of a URL masked."""
-    return _CREDENTIALS.sub("***@", location)
 
 
 def location_of(where: str | Path) -> str:
@@ -67,9 +62,10 @@ def backend_kind(location: str) -> BackendKind:
     if scheme not in points:
         known = ", ".join(f"{name}://" for name in sorted(points))
         others = f" Installed: {known}." if known else ""
+        shown = without_password(location)
         raise ConfigError(
-            f"No installed backend supports {scheme}:// URLs ({masked(location)}).{others} Give "
-            "a directory or ':memory:', or install a package that provides one (entry point "
+            f"No installed backend supports {scheme}:// URLs ({shown}).{others} "
+            "Give a directory or ':memory:', or install a package that provides one (entry point "
             f"{scheme!r} of the group {GROUP!r})."
         )
     kind = points[scheme].load()()

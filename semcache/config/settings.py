@@ -17,7 +17,6 @@ environment is not sent to an address from the working directory; see `key_desti
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -46,6 +45,7 @@ from semcache.config.sections import (
     WebhookSettings,
     WebhookSource,
 )
+from semcache.credentials import without_password
 from semcache.errors import ConfigError
 from semcache.options import GROUPS, Matching, Trust, description
 
@@ -369,5 +369,5 @@ def _masked(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "***"
     if isinstance(value, str):
-        return re.sub(r"//[^/?#]*@", "//***@", value)  # a password in a URL, which may hold an @
+        return without_password(value)
     return str(value) if isinstance(value, Path) else value

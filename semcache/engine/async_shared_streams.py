@@ -10,7 +10,7 @@ from typing import Any
 
 from semcache.engine.kept_chunks import Kept, RestartError
 from semcache.engine.single_flight import mark_inside
-from semcache.engine.stream_readers import resume
+from semcache.engine.stream_readers import View, as_raised, resume
 
 
 class AsyncSharedStream:
@@ -213,34 +213,8 @@ def _nothing() -> None:
     pass
 
 
-class AsyncReader(AsyncGenerator[Any, Any]):
-    """One caller's view of a shared stream, with all the methods of an async generator.
-
-    Args:
-        stream: a stream of which the caller has become a reader.
-        patience: seconds to wait for the first chunk before raising `RestartError`.
-        anew: opens a stream of the caller's own, for a follower that sends a value; None if
-            there can be none.
-        restart: returns the stream to read instead of raising `RestartError`.
-    """
-
-    def __init__(
-        self,
-        stream: AsyncSharedStream,
-        *,
-        leads: bool = False,
-        patience: float | None = None,
-        anew: Callable[[], AsyncIterator[Any]] | None = None,
-        restart: Callable[[], AsyncIterator[Any]] | None = None,
-    ) -> None:
-        self._stream = stream
-        self._leads = leads
-        self._patience = patience
-        self._anew = anew
-        self._restart = restart
-        self._position = 0
-        self._own: Any = None
-        self._left = False
+class AsyncReader(View, AsyncGenerator[Any, Any]):
+    """A view with all the methods of an async generator."""
 
     async def __anext__(self) -> Any:
         return await self.asend(None)
@@ -251,7 +225,7 @@ class AsyncReader(AsyncGenerator[Any, Any]):
             return await resume(self._own, ("asend", value), anext)
         if value is None or self._left:
             return await self._next(None)
-        if not self._leads or not self._stream.leads_alone(self._position):
+        if not self._is_alone:
             self._own = await adiverted(self._anew, self._position)
             await self.aclose()
             return await resume(self._own, ("asend", value), anext)
@@ -259,11 +233,10 @@ class AsyncReader(AsyncGenerator[Any, Any]):
 
     async def athrow(self, *error: Any) -> Any:
         """Raise an error where the generator is paused; return its next chunk."""
-        raised = error[0] if len(error) == 1 else error[1] or error[0]
-        raised = raised() if isinstance(raised, type) else raised
+        raised = as_raised(error)
         if self._own is not None:
             return await resume(self._own, ("athrow", raised), anext)
-        if self._left or not self._leads or not self._stream.leads_alone(self._position):
+        if self._left or not self._is_alone:
             await self.aclose()
             raise raised
         return await self._next(("athrow", raised))

@@ -115,11 +115,15 @@ class SharedStream:
         self._private, self.kept.storable = True, False
 
     @property
+    def _waits_for_leader(self) -> bool:
+        """Whether the stream goes on only if its leader comes for a chunk."""
+        depends = self._bound and self._led and not self._pumped and self._open is not None
+        return depends and not self._taking and not self.kept.over
+
+    @property
     def stalled(self) -> bool:
         """Whether the stream goes on only if its leader comes for a chunk, which it has not."""
-        waits = self._bound and self._led and not self._pumped and self._open is not None
-        idle = time.monotonic() - self._taken_at
-        return waits and not self._taking and not self.kept.over and idle > _LEADER_PATIENCE
+        return self._waits_for_leader and time.monotonic() - self._taken_at > _LEADER_PATIENCE
 
     def is_read(self) -> bool:
         """Whether the leader, if the stream depends on it, comes for chunks: looks for a moment."""
@@ -127,15 +131,8 @@ class SharedStream:
             count = len(self.kept)
 
             def goes_on() -> bool:
-                return (
-                    not (self._bound and self._led)
-                    or self._pumped
-                    or self._open is None
-                    or self._taking
-                    or self.kept.over
-                    or len(self.kept) > count
-                    or self._taking_thread == threading.get_ident()
-                )
+                mine = self._taking_thread == threading.get_ident()
+                return mine or not self._waits_for_leader or len(self.kept) > count
 
             return self._changed.wait_for(goes_on, _LEADER_PATIENCE)
 

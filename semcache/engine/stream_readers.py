@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator
+from typing import Any
 
 from semcache.engine.kept_chunks import RestartError
 
-if TYPE_CHECKING:
-    from semcache.engine.shared_streams import SharedStream
 
-
-class Reader(Generator[Any, Any, Any]):
-    """One caller's view of a shared stream, with all the methods of a generator.
+class View:
+    """One caller's view of a shared stream.
 
     Args:
         stream: a stream of which the caller has become a reader.
@@ -24,12 +21,12 @@ class Reader(Generator[Any, Any, Any]):
 
     def __init__(
         self,
-        stream: SharedStream,
+        stream: Any,
         *,
         leads: bool = False,
         patience: float | None = None,
-        anew: Callable[[], Iterator[Any]] | None = None,
-        restart: Callable[[], Iterator[Any]] | None = None,
+        anew: Callable[[], Any] | None = None,
+        restart: Callable[[], Any] | None = None,
     ) -> None:
         self._stream = stream
         self._leads = leads
@@ -40,13 +37,22 @@ class Reader(Generator[Any, Any, Any]):
         self._own: Any = None
         self._left = False
 
+    @property
+    def _is_alone(self) -> bool:
+        """Whether what this caller sends or throws into the stream concerns nobody else."""
+        return self._leads and bool(self._stream.leads_alone(self._position))
+
+
+class Reader(View, Generator[Any, Any, Any]):
+    """A view with all the methods of a generator."""
+
     def send(self, value: Any, /) -> Any:
         """Return the next chunk; the generator's `yield` evaluates to `value`."""
         if self._own is not None:
             return resume(self._own, ("send", value), next)
         if value is None or self._left:
             return self._next(None)
-        if not self._leads or not self._stream.leads_alone(self._position):
+        if not self._is_alone:
             self._own = diverted(self._anew, self._position)
             self.close()
             return resume(self._own, ("send", value), next)
@@ -54,12 +60,10 @@ class Reader(Generator[Any, Any, Any]):
 
     def throw(self, *error: Any) -> Any:
         """Raise an error where the generator is paused; return its next chunk."""
-        raised = error[0] if len(error) == 1 else error[1] or error[0]
-        raised = raised() if isinstance(raised, type) else raised
+        raised = as_raised(error)
         if self._own is not None:
             return resume(self._own, ("throw", raised), next)
-        alone = self._leads and self._stream.leads_alone(self._position)
-        if self._left or not alone:
+        if self._left or not self._is_alone:
             self.close()
             raise raised
         return self._next(("throw", raised))
@@ -103,6 +107,13 @@ class Reader(Generator[Any, Any, Any]):
             raise
         self._position += 1
         return chunk
+
+
+def as_raised(error: tuple[Any, ...]) -> BaseException:
+    """The error in the arguments of a generator's `throw`: an error, or its type and more."""
+    raised = error[0] if len(error) == 1 else error[1] or error[0]
+    made: BaseException = raised() if isinstance(raised, type) else raised
+    return made
 
 
 def diverted(anew: Callable[[], Any] | None, position: int) -> Any:

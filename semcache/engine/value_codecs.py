@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from semcache.engine import tagged_json, tagged_objects
 from semcache.engine.call_options import WithoutReturn
+from semcache.providers.event_text import may_be_events
 from semcache.types import Chunk, Completion
 
 _PLAIN = (str, bool, int, float, type(None), object)
@@ -166,10 +167,9 @@ class ChunkCodec:
         """A completion of the whole stream, from its chunks."""
         if all(kind == "text" for _, kind in kept):
             payload: Any = [text for text, _ in kept]
-            whole = Completion("".join(payload))
-            if _is_server_sent(payload):
-                whole = dataclasses.replace(_read(payload), text=whole.text)
-            return dataclasses.replace(whole, payload=payload, payload_kind="chunks")
+            text = "".join(payload)
+            whole = _read(payload) if may_be_events(payload) else Completion(text)
+            return dataclasses.replace(whole, text=text, payload=payload, payload_kind="chunks")
         payload = [{"kind": kind, "value": value} for value, kind in kept]
         plain = [
             _plain_chunk(value, kind) for value, kind in kept if not kind.startswith(_RETURNED)
@@ -202,15 +202,6 @@ def _read(chunks: Sequence[Any]) -> Completion:
     from semcache.providers.reading import read_stream  # here: see `details`
 
     return read_stream(chunks)
-
-
-def _is_server_sent(pieces: Sequence[str]) -> bool:
-    begins = "".join(pieces[:16]).lstrip()
-    if not begins.startswith(("data:", "event:", "id:", "retry:", ":", "{")):
-        return False  # the usual case, without the readers of providers
-    from semcache.providers.reading import server_sent  # here: see `details`
-
-    return server_sent(pieces) is not None
 
 
 def _plain_chunk(value: Any, kind: str) -> Any:

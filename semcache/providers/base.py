@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from semcache.credentials import without_password
 from semcache.errors import (
     ConfigError,
     ProviderError,
@@ -116,7 +116,7 @@ class HTTPProvider:
     @property
     def address(self) -> str:
         """The base URL with any credentials in it replaced by `***`, so that it can be shown."""
-        return re.sub(r"//[^/?#]*@", "//***@", self.base_url)
+        return without_password(self.base_url)
 
     @property
     def has_key(self) -> bool:

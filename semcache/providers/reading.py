@@ -26,6 +26,7 @@ from semcache.providers.answers import (
     mappings,
     usage_of,
 )
+from semcache.providers.event_text import may_be_events
 from semcache.types import UNFINISHED, Completion
 
 
@@ -114,21 +115,13 @@ def read_stream(chunks: Sequence[Any]) -> Completion:
     return completion
 
 
-_FIELDS = ("data:", "event:", "id:", "retry:", ":", "{")
-"""How the lines of server-sent events begin, and those of JSON Lines."""
-_FIRST_PIECES = 16
-"""How many pieces hold the beginning of a stream."""
-
-
 def server_sent(chunks: Sequence[Any]) -> list[Any] | None:
     """The events of a stream that is passed on as text; None if it is not one.
 
     They are server-sent events or JSON Lines, cut into pieces anywhere or at the ends of lines.
     """
     pieces = [c.decode("utf-8", "replace") if isinstance(c, bytes) else c for c in chunks]
-    if not all(isinstance(piece, str) for piece in pieces):
-        return None
-    if not "".join(pieces[:_FIRST_PIECES]).lstrip().startswith(_FIELDS):
+    if not all(isinstance(piece, str) for piece in pieces) or not may_be_events(pieces):
         return None
     end = "" if any("\n" in piece for piece in pieces) else "\n"
     events: list[Any] = []

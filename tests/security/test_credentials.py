@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from semcache import EmbedderError, SemanticCache
+from semcache import ConfigError, EmbedderError, SemanticCache
 from semcache.batch.lines import failure_line
 from semcache.cli.app import application
 from semcache.config.settings import _masked
@@ -159,3 +159,10 @@ def test_no_part_of_a_password_in_an_address_is_shown(address: str) -> None:
 def test_reprs_hold_no_parameters(cache: SemanticCache) -> None:
     found = cache.lookup("q", params={"api_key": "hunter2"})
     assert not secrets_in(repr(found.query) + repr(found.query.request) + repr(found.query.scope))
+
+
+def test_no_part_of_a_password_in_a_location_is_shown() -> None:
+    """Of a backend's URL, by the error and by the repr alike."""
+    with pytest.raises(ConfigError) as raised:
+        SemanticCache("redis://user:hun@hunter2@host")
+    assert not secrets_in(str(raised.value))

@@ -284,13 +284,16 @@ def frontier(result: dict[str, Any]) -> str:
     lines = [
         "| stream | candidates | "
         + " | ".join(f"at {float(rate):.0%} wrong" for rate in rates)
-        + " | by cosine |",
-        "| --- | ---: |" + " ---: |" * (len(rates) + 1),
+        + " | without learning | by cosine |",
+        "| --- | ---: |" + " ---: |" * (len(rates) + 2),
     ]
     for name, found in result["streams"].items():
-        cosine = " / ".join(f"{hits:,}" for hits in found["hits_by_cosine"].values())
         hits = " | ".join(f"{hits:,}" for hits in found["hits"].values())
-        lines.append(f"| {name} | {found['candidates']:,} | {hits} | {cosine} |")
+        others = " | ".join(
+            " / ".join(f"{hits:,}" for hits in found[ranking].values())
+            for ranking in ("hits_cold", "hits_by_cosine")
+        )
+        lines.append(f"| {name} | {found['candidates']:,} | {hits} | {others} |")
     return "\n".join(lines)
 
 

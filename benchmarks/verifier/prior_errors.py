@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import RESULTS, environment, say, write_json
-from benchmarks.frontier import best_candidates
+from benchmarks.frontier import Stream
 from benchmarks.replay import Remembering
 from benchmarks.streams import SUPPORT, read
 from benchmarks.verifier.prior import STREAMS
@@ -82,8 +82,8 @@ def main() -> None:
     streams: dict[str, list[Pair]] = {}
     for path in [*(args.data / f"{name}.jsonl.gz" for name in STREAMS), SUPPORT]:
         name = path.name.split(".")[0]
-        best = best_candidates(read(path), embedder, args.sample)
-        streams[name] = [(one.logit, one.right) for one in best if not one.same_words]
+        best = Stream(read(path), embedder, args.sample).ranked(learning=False)
+        streams[name] = [(one.score, one.right) for one in best if one.features]
         say(f"  {name}: {len(streams[name]):,} candidates")
     left_out = {
         name: compared(pairs, fitted([other for n, other in streams.items() if n != name]))

@@ -66,6 +66,11 @@ class CalibrationState:
 
     # -------------------------------------------------------------------------- reading
 
+    @property
+    def weights(self) -> Weights:
+        """The weights as learned so far, for the traffic as a whole."""
+        return self._weights
+
     def policy(self, namespace: str) -> CalibratedPolicy:
         """A snapshot of the current policy for a namespace."""
         prior = None if self._has_labels(namespace) else self._prior_weights

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks.frontier import hits
+from benchmarks.frontier import Ranked, hits
 from benchmarks.judged import SEPARATOR, MeasuredJudge
 from semcache import Completion
 
 
 def test_hits_are_the_right_answers_above_the_best_threshold() -> None:
     """The threshold may lie below a wrong answer, if enough right ones follow."""
-    scores = list(range(100, 0, -1))
-    right = [at != 10 for at in range(100)]
-    assert hits(scores, right) == {"0.02": 99, "0.05": 99, "0.1": 99}
-    assert hits([3.0, 2.0, 1.0], [False, True, True]) == {"0.02": 0, "0.05": 0, "0.1": 0}
-    assert hits([], []) == {"0.02": 0, "0.05": 0, "0.1": 0}
+    assert counted([at != 10 for at in range(100)]) == {"0.02": 99, "0.05": 99, "0.1": 99}
+    assert counted([False, True, True]) == {"0.02": 0, "0.05": 0, "0.1": 0}
+    assert counted([]) == {"0.02": 0, "0.05": 0, "0.1": 0}
+
+
+def counted(right: list[bool]) -> dict[str, int]:
+    return hits([Ranked(-float(at), at, good) for at, good in enumerate(right)])
 
 
 def answer(tenant: str, name: str, number: int) -> Completion:

@@ -32,7 +32,8 @@ _FORM = re.compile(
 _IN_URL = re.compile(r"(?<=//)[^/\s?#]*@")
 _OPAQUE = re.compile(r"[A-Za-z0-9+]{20,}", re.ASCII)
 _RANDOM = 0.3
-"""Share of changes of kind (lower case, upper case, digit) above which a text counts as random."""
+"""A text counts as random if a larger share of neighbouring characters differ in kind (lower case,
+upper case, digit)."""
 _MAX_DEPTH = 20
 _MAX_LOOKED_AT = 10_000
 """Characters of a text that are searched for credentials; the rest is cut off."""
@@ -71,7 +72,7 @@ def masked_text(text: str) -> str:
 
 
 def without_password(text: str, instead: str = "***") -> str:
-    """Text with the user and password of each address in it replaced; they may hold an @."""
+    """Text with the user and password in each of its URLs replaced; these may contain an @."""
     return _IN_URL.sub(f"{instead}@", text)
 
 

@@ -18,7 +18,7 @@
         ├── BreakerOpenError                    calls are paused: the provider kept failing
         ├── RouteExhaustedError                 every provider of a route failed
         │   └── DeadlineExceededError (also a TimeoutError)   ... or the deadline passed
-        └── WebhookError                        a delivery is not authentic or malformed
+        └── WebhookError                        a delivery is malformed or not authentic
 
 A message says what is wrong, where, and what to do about it. Faults of the cache
 itself never reach a caller of `lookup`, `record` or a decorated function: they

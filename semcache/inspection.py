@@ -100,11 +100,11 @@ class ScopeSummary:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """The newest entries that are stored in other scopes than that of a lookup.
+    """What is stored in scopes other than that of a lookup, among the newest entries.
 
     Attributes:
-        same_question: entries for the same question.
-        scopes: the scopes of the namespace, those with the most entries first.
+        same_question: up to three entries for the same question.
+        scopes: up to five other scopes of the namespace, those with the most entries first.
     """
 
     same_question: list[Entry]
@@ -112,7 +112,7 @@ class Elsewhere:
 
 
 def elsewhere(backend: Backend, query: Query) -> Elsewhere:
-    """Which of the newest 1,000 entries of the cache are in other scopes.
+    """What is in scopes other than that of `query`, among the newest 1,000 entries.
 
     Raises:
         StoreError: the backend cannot be read.
@@ -170,12 +170,12 @@ def record_review(backend: Backend, hit: ServedHit, right: bool, writer: str) ->
     """Store a person's verdict on a served hit; running caches learn from it within a second.
 
     Args:
-        writer: identifies this process, so that a cache in it does not learn from the label
-            twice.
+        writer: identifies this process, so that a cache in this process does not learn
+            from the label twice.
 
     Raises:
         StoreError: the verdict could not be stored.
     """
-    backend.ledger.set_verdict(hit.id, right)  # before the label, whose readers must find it
+    backend.ledger.set_verdict(hit.id, right)  # before the label, whose readers need the verdict
     label = label_of(hit, right, "review", time.time(), writer)
     backend.ledger.observe([label], [])

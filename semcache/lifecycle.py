@@ -1,8 +1,8 @@
 """What must happen to every cache and router when the process forks or exits.
 
 Forks and exits concern the whole process, so the list of its caches and routers is process-wide.
-The only other module-level state is memoised values, and what the process shares in any case, such
-as connections inherited by a fork and POSIX file locks.
+The only other module-level state is memoised values, and what belongs to the process by nature,
+such as connections inherited by a fork and POSIX file locks.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class Managed:
 
 
 class Handle:
-    """Held by everything that can still be used of a cache; it is closed when the last has gone.
+    """Closes a cache when the last object through which it can still be used is gone.
 
-    So caches that are dropped without `close` leave no descriptors and threads behind.
+    Each of these objects refers to the handle, so a cache that is dropped without `close` leaves no
+    descriptors or threads behind.
 
     Args:
         close: closes the cache; called in a thread of its own, because a finaliser may run at any
@@ -53,7 +54,7 @@ class Handle:
         self._finalizer.atexit = False  # at exit, `Lifecycle.close_all` closes it
 
     def closed(self) -> None:
-        """The cache has been closed: there is nothing left to do."""
+        """Record that the cache has been closed, so that the handle does not close it again."""
         self._finalizer.detach()
 
 
@@ -118,7 +119,7 @@ class Threads(Managed):
 
     Args:
         name: the beginning of the threads' names.
-        most: the most threads; None for the default of `ThreadPoolExecutor`.
+        most: the maximum number of threads; None for the default of `ThreadPoolExecutor`.
     """
 
     def __init__(self, name: str, most: int | None = None) -> None:

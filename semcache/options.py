@@ -33,8 +33,8 @@ Coalesce = Literal["exact", "semantic", "off"]
 GroupT = TypeVar("GroupT")
 
 MAX_FALSE_HIT_RATE = 0.05
-"""The local judge is wrong in a few percent of its labels (`benchmarks.judge`), so it could not
-show that a smaller bound holds."""
+"""Default bound. A few percent of the local judge's labels are wrong (`benchmarks.judge`), so it
+could not show that a smaller one holds."""
 CONFIDENCE = 0.93
 
 
@@ -180,7 +180,7 @@ GROUPS: Mapping[str, type[Any]] = {
 DIRECT = (
     "max_false_hit_rate", "threshold", "embedder", "ttl", "max_entries", "judge", "router", "hooks",
 )  # fmt: skip
-"""Options that are also arguments of `SemanticCache`."""
+"""Options that are arguments of `SemanticCache` itself; all but the last two are in a group too."""
 
 
 def no_such_option(name: str, value: object) -> TypeError:

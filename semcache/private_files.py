@@ -60,10 +60,10 @@ def create(path: Path, mode: int = FILE_MODE) -> bool:
 
 
 def open_to_write(path: Path, flags: int = os.O_TRUNC, mode: int = FILE_MODE) -> int:
-    """Open a file for writing; a missing one is created with permissions for its owner only.
+    """Open a file for writing; a missing one is created, by default for its owner only.
 
     Args:
-        flags: in addition to O_WRONLY and O_CREAT; with O_RDWR, it can be read, too.
+        flags: in addition to O_WRONLY and O_CREAT; with O_RDWR, the file can also be read.
 
     Returns:
         The file descriptor.

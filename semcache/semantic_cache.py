@@ -92,7 +92,7 @@ class SemanticCache:
     Safe to use from many threads and tasks; several processes may open the same directory.
 
     The eight options that most programs need are arguments of their own. The others come in
-    groups, each documented in its class; an option may be given in one of the two ways only.
+    groups, each documented in its class; an option must not be given both ways.
 
     Args:
         path: the cache directory, created if it does not exist; ":memory:" for a cache that
@@ -502,8 +502,8 @@ class SemanticCache:
             lookup: the lookup (`Cached.last_lookup` returns that of a decorated call); for a
                 semantic hit, its id will do (`Lookup.id`, `LookupEvent.lookup_id`).
 
-        Returns whether the lookup is known: it was a hit, and for an id, one of the newest 10,000
-        semantic hits. With a fixed threshold, semantic hits are not remembered.
+        Returns whether the lookup is known: whether it was a hit and, if only its id is given, one
+        of the newest 10,000 semantic hits. With a fixed threshold, no semantic hit is known.
 
         Raises:
             RequestError: `lookup` is neither a lookup nor an id.

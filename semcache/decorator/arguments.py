@@ -291,7 +291,7 @@ class ArgumentReader:
         if self._takes_contents:
             return gemini_contents(prompt)
         if self._embeds and isinstance(prompt, str):
-            return [prompt]  # a list: texts to embed must match exactly
+            return [prompt]  # in a list, it is no question: texts to embed must match exactly
         return prompt
 
     def _called(
@@ -306,7 +306,7 @@ class ArgumentReader:
             ) from error
 
     def asks_for_stream(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a call passes `stream=True` to the function."""
+        """Whether `stream` is True in a call, as an argument or by default."""
         if "stream" in kwargs:
             return kwargs["stream"] is True
         return self._may_stream and (self._bound(args, kwargs).get("stream") is True)
@@ -314,7 +314,8 @@ class ArgumentReader:
     def streams_no_more(self) -> bool:
         """The function has returned a whole value although it was asked to stream.
 
-        From now on, its argument `stream` counts as any other does. Returns whether it did before.
+        From now on, `stream` is part of the request like any other argument. Returns whether it was
+        before.
         """
         before, self._stream_is_plain = self._stream_is_plain, True
         return before
@@ -347,7 +348,7 @@ class ArgumentReader:
 
 
 def _counts(name: str, value: Any) -> bool:
-    """Whether an argument that is left out as a rule is something else here."""
+    """Whether an ignored argument counts after all: `stream`, if its value is not a bool."""
     return name == "stream" and value is not None and not isinstance(value, bool)
 
 

@@ -81,7 +81,7 @@ def ignorable(function: Callable[..., Any], keywords: str | None) -> frozenset[s
         used = told = set(_loaded(code))
     if used & {"locals", "vars", "eval", "exec"}:
         return TRANSPORT
-    if keywords in used or hasattr(function, "__wrapped__"):  # which may use any of the others
+    if keywords in used or hasattr(function, "__wrapped__"):  # may use any argument
         return TRANSPORT
     return TRANSPORT | (IDENTIFIERS - told) | (FOR_THE_PROVIDER - used)
 
@@ -106,7 +106,7 @@ def is_of_an_sdk(function: Callable[..., Any]) -> bool:
 
 
 _SDKS = frozenset({"anthropic", "cohere", "groq", "litellm", "mistralai", "ollama", "openai"})
-"""Packages of SDKs. Not recognised by location: an application may be installed there, too."""
+"""Packages of SDKs. Recognised by name: in site-packages, there may be applications, too."""
 
 
 def _used(tree: ast.AST) -> set[str]:
@@ -141,13 +141,14 @@ _LOGS = frozenset(
 )  # fmt: skip
 """Names of functions that write logs and traces."""
 _TRACES = frozenset({"span_id", "trace_id"})
-"""What a function of one's own, too, only writes to a trace if it gets it by name."""
+"""Identifiers that any function, even the application's own, is assumed only to trace if it gets
+them as keyword arguments of the same name."""
 _HEADERS = frozenset({"extra", "extra_headers", "headers", "metadata"})
 """Names of arguments that hold identifiers of a call."""
 
 
 def _used_beside_logs(tree: ast.AST) -> set[str]:
-    """Names and strings that the code uses other than to log, send as headers or pass them on."""
+    """Names and strings that the code uses other than to log, send in headers, or pass on."""
     return set(_beside_logs(tree))
 
 

@@ -154,7 +154,7 @@ class Cached(Generic[P, R]):
         """The lookup of the last call of this function in the current thread or task.
 
         Its `tier` tells a hit from a miss, and `SemanticCache.feedback` takes it. None before the
-        first call, and after a call that could not be looked up.
+        first call, and after one that could not be looked up or whose answer has no storable form.
         """
         return self._report.last_lookup
 
@@ -290,8 +290,9 @@ def _codec(annotation: Any, *, yields: bool) -> Codec:
 def _check_own_name(function: Callable[..., Any], known: dict[str, Any]) -> None:
     """Check that two closures, lambdas, bound methods or wrappers of one name do not share answers.
 
-    They may capture different values. Of a wrapped function, only captured values that its code
-    digest omits are compared, and only while both functions exist: it may be decorated again.
+    They may capture different values. For a wrapped function, only those captured values are
+    compared that its code digest omits, and only while both functions exist, because the same
+    function may be decorated again.
 
     Raises:
         ConfigError: another function of this name, which captures other values, was decorated
@@ -318,7 +319,7 @@ def _check_own_name(function: Callable[..., Any], known: dict[str, Any]) -> None
         return
     if is_local or (len(wrapped) > 1 and first.function() is not None and mine.similar(first)):
         raise ConfigError(
-            f"Two functions are called {name!r} (closures, lambdas, bound methods or wrappers), "
+            f"Two functions have the name {name!r} (closures, lambdas, bound methods or wrappers), "
             "and may answer differently. Give each its own name: @cache.cached(name='...')."
         )
     known[name] = mine

@@ -16,8 +16,8 @@ from semcache.engine.stream_readers import View, as_raised, resume
 class AsyncSharedStream:
     """A shared stream whose source is an async iterator, for readers in one event loop.
 
-    One task takes the chunks, so that the model's stream runs in one task from start to end; it
-    takes one only when a reader needs it.
+    One task takes the chunks, so that the model's stream runs in one task from start to end. It
+    takes a chunk only when a reader needs one.
 
     Args:
         key: the exact key of the call.
@@ -83,7 +83,7 @@ class AsyncSharedStream:
         self._in_loop(self._wake)
 
     def enter(self) -> bool:
-        """Become a reader, who must read or leave; False if it has ended or uses another loop."""
+        """See `SharedStream.enter`; also False if the stream belongs to another event loop."""
         if self.kept.over or self._void or self._private:
             return False
         if asyncio.get_running_loop() is not self.loop:
@@ -103,7 +103,7 @@ class AsyncSharedStream:
         self._in_loop(start)
 
     def command(self, command: tuple[str, Any]) -> int:
-        """Set the method for the generator's next resumption; return the index of its chunk."""
+        """Set the method to resume the generator with; return the index of the chunk it yields."""
         self._command, self._private, self.kept.storable = command, True, False
         return len(self.kept)
 

@@ -117,7 +117,7 @@ def _run(queue: Queue[Callable[[], None] | None]) -> None:
 def after_hit(
     engine: Engine, lookup: Lookup, send: Callable[[], Whole], options: CallOptions
 ) -> None:
-    """Refresh or audit a hit in the thread, if it is due."""
+    """Refresh or audit a hit in the background thread, if that is due."""
     if lookup.stale:
         engine.background.submit(partial(_refresh, engine, lookup, send, options))
     elif not options.streams and engine.recorder.wants_audit(lookup):

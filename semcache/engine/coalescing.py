@@ -250,7 +250,10 @@ def _load(
     source: Source | None,
     lookup: Lookup | None = None,
 ) -> Served | None:
-    """The value of a completion; None, and a fault event, if the codec cannot load it."""
+    """The value of a completion; None if the codec cannot load it.
+
+    That is a fault, unless the completion only has the other shape (a stream, or a single value).
+    """
     try:
         if codec.tells_source:
             completion = replace(completion, served_from=source)

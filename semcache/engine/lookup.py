@@ -122,7 +122,7 @@ class Lookups:
         return lookup
 
     def _find_similar(self, query: Query, now: float) -> Lookup:
-        # Before the embedding, while the store's code is still in the CPU caches.
+        # Read before the question is embedded, while the store's code is still in the CPU caches.
         revision = None if self._embedding is None else self._entries.revision()
         vector = self.vector(query)
         if isinstance(vector, Miss):

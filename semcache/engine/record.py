@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from semcache.verification.base import Verification
 
 WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"})
-"""Finish reasons of whole answers; any other means that the answer was cut off or refused.
+"""Finish reasons of complete answers; any other means that the answer was cut off or refused.
 
 None stands for an answer that cannot have a finish reason, such as plain text.
 """
@@ -34,7 +34,7 @@ _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
 @dataclass(frozen=True, slots=True)
 class StoragePolicy:
-    """Which answers are stored besides whole ones.
+    """Which answers are stored besides complete ones.
 
     Attributes:
         truncated: also store answers that were cut off by a length limit or a filter.

@@ -50,7 +50,7 @@ class Replay(Generator[Any, Any, Any]):
 
     Args:
         chunks: the chunks; their attribute `returned`, if any, is the generator's return value.
-        anew: calls the function for a live stream, for a caller who sends a value.
+        anew: opens a live stream by calling the function, for a caller who sends a value.
     """
 
     def __init__(self, chunks: list[Any], anew: Callable[[], Iterator[Any]]) -> None:
@@ -72,7 +72,7 @@ class Replay(Generator[Any, Any, Any]):
         raise StopIteration(getattr(self._chunks, "returned", None))
 
     def throw(self, *error: Any) -> Any:
-        """Raise an error where the generator is paused; return its next chunk."""
+        """Raise an error in the live stream, if there is one; else the replay ends with it."""
         if self._own is not None:
             return self._own.throw(*error)
         self._rest = iter(())
@@ -131,7 +131,7 @@ class AsyncReplay(AsyncGenerator[Any, Any]):
         raise StopAsyncIteration
 
     async def athrow(self, *error: Any) -> Any:
-        """Raise an error where the generator is paused; return its next chunk."""
+        """Raise an error in the live stream, if there is one; else the replay ends with it."""
         if self._own is not None:
             return await self._own.athrow(*error)
         self._rest = iter(())

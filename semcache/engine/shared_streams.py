@@ -5,10 +5,10 @@ who joins later gets the earlier ones at once and every later one as it arrives.
 a chunk gets the chunk itself; the others get copies made by the codec.
 
 The leader takes chunks in its own thread and context, as if there were no cache, because a
-generator may rely on both. Who joins while the leader reads slowly asks the model independently. If
-the leader leaves, or a client's stream is read slowly, a thread of the stream's own takes the rest;
-so a generator changes threads at most once. The model's stream is closed when its last reader has
-left.
+generator may rely on both. A caller who joins while the leader is reading slowly asks the model
+independently. If the leader leaves, or reads the stream of an SDK's client slowly, a thread that
+belongs to the shared stream takes the rest; so a generator changes threads at most once. The
+model's stream is closed when its last reader has left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from semcache.engine.stream_readers import Reader, resume
 FIRST_CHUNK_PATIENCE = 10.0
 """Seconds that a follower waits for the first chunk before it asks the model independently."""
 _LEADER_PATIENCE = 0.25
-"""Seconds without a chunk after which a leader is taken to read slowly."""
+"""Seconds without a chunk after which a leader counts as reading slowly."""
 _STALLED_PATIENCE = 10.0
 """Seconds after which a generator is moved to another thread, if a follower has begun to read."""
 
@@ -71,7 +71,7 @@ class SharedStream:
 
         Args:
             send: called to open the stream when its first chunk is taken.
-            ended: called once, with the stream's error; `GeneratorExit` if all readers have left.
+            ended: called once, with the stream's error or None; `GeneratorExit` if all have left.
             source: the stream itself, if there is one already.
         """
         with self._changed:
@@ -103,7 +103,7 @@ class SharedStream:
             self._changed.notify_all()
 
     def enter(self) -> bool:
-        """Become a reader, who must read the stream or leave it; False if the stream has ended."""
+        """Become a reader, who must read the stream or leave it; False if it admits no more."""
         with self._changed:
             if self.kept.over or self._void or self._private:
                 return False
@@ -111,22 +111,22 @@ class SharedStream:
             return True
 
     def make_private(self) -> None:
-        """What comes from now on answers what the leader has sent in."""
+        """Admit no new readers and store nothing: later chunks depend on what the leader sends."""
         self._private, self.kept.storable = True, False
 
     @property
     def _waits_for_leader(self) -> bool:
-        """Whether the stream goes on only if its leader comes for a chunk."""
+        """Whether the stream advances only when its leader takes the next chunk."""
         depends = self._bound and self._led and not self._pumped and self._open is not None
         return depends and not self._taking and not self.kept.over
 
     @property
     def stalled(self) -> bool:
-        """Whether the stream goes on only if its leader comes for a chunk, which it has not."""
+        """Whether the stream waits for its leader, who has taken no chunk for a while."""
         return self._waits_for_leader and time.monotonic() - self._taken_at > _LEADER_PATIENCE
 
     def is_read(self) -> bool:
-        """Whether the leader, if the stream depends on it, comes for chunks: looks for a moment."""
+        """Whether the stream advances; if it depends on its leader, watch it for a moment."""
         with self._changed:
             count = len(self.kept)
 
@@ -179,7 +179,7 @@ class SharedStream:
             self._free()
 
     def leads_alone(self, position: int) -> bool:
-        """Whether a command of the leader, which has read so far, concerns no other reader."""
+        """Whether a command of the leader, who has read up to `position`, affects nobody else."""
         alone = self._readers == 1 and position == len(self.kept)
         return alone and self._led and not self._pumped
 
@@ -276,7 +276,7 @@ class SharedStream:
                 return True
 
     def _leader_is_gone(self, count: int) -> bool:
-        """Wait briefly; whether the leader takes no chunk in that time, or has left."""
+        """Wait briefly; return whether the leader has left, or has taken no chunk in that time."""
 
         def moved() -> bool:
             return self.kept.over or len(self.kept) > count or not (self._led or self._taking)

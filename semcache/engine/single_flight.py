@@ -86,7 +86,10 @@ class InFlight:
 
     @property
     def cannot_end(self) -> bool:
-        """Whether the call is deadlocked: it waits for work that the current thread is doing."""
+        """Whether it is useless to wait for the call.
+
+        It waits for work of the current thread, its event loop has stopped, or its stream stalls.
+        """
         task = self.leader[1]
         if task is not None and not task.get_loop().is_running():
             return True
@@ -119,8 +122,8 @@ class InFlight:
     def wait(self, patience: float | None) -> Outcome:
         """Block until the call has ended.
 
-        Returns `Abandoned` after `patience` seconds, or as soon as a check finds that the call is
-        deadlocked.
+        Returns `Abandoned` after `patience` seconds, or as soon as a check finds that the call
+        cannot end.
         """
         deadline = math.inf if patience is None else time.monotonic() + patience
         pause = _FIRST_LOOK
@@ -177,7 +180,7 @@ class InFlightCalls:
             return call, True
 
     def near(self, lookup: Lookup, floor: float) -> InFlight | None:
-        """The call for the most similar other question of the scope, at `floor` or above."""
+        """The call for the most similar other question of the scope, if it reaches `floor`."""
         vector, scope = lookup.vector, lookup.query.scope.digest
         if vector is None:
             return None

@@ -1,4 +1,4 @@
-"""Readers of a shared stream, each from its start: iterators, and like generators in all else."""
+"""Readers of a shared stream: each reads it from its start and has a generator's methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class View:
         stream: a stream of which the caller has become a reader.
         patience: seconds to wait for the first chunk before raising `RestartError`.
         anew: opens a stream of the caller's own, for a follower that sends a value; None if
-            there can be none.
+            that is not possible.
         restart: returns the stream to read instead of raising `RestartError`.
     """
 
@@ -110,7 +110,7 @@ class Reader(View, Generator[Any, Any, Any]):
 
 
 def as_raised(error: tuple[Any, ...]) -> BaseException:
-    """The error in the arguments of a generator's `throw`: an error, or its type and more."""
+    """The error in the arguments of a generator's `throw`: an instance, or (type, value, ...)."""
     raised = error[0] if len(error) == 1 else error[1] or error[0]
     made: BaseException = raised() if isinstance(raised, type) else raised
     return made
@@ -134,8 +134,8 @@ def resume(source: Any, command: tuple[str, Any] | None, advance: Callable[[Any]
     """Take the next chunk, or call a method of the generator for a reader.
 
     Args:
-        command: the name of a generator's method, and its argument. If the source lacks it, an
-            error is raised as it is, and any other value is dropped and the source advanced.
+        command: the name of a generator's method, and its argument. If the source lacks the method,
+            an error is raised here; any other value is dropped and the source advanced.
         advance: `next` or `anext`.
     """
     if command is None:

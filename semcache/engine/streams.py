@@ -37,7 +37,7 @@ def stream(
     """The stored chunks for a request, or those of `send()` as they arrive.
 
     A stream is stored only if it is read to its end. Callers who make the same request meanwhile
-    read the same stream, each from its start. A follower that sends a value into it gets its own.
+    read the same stream, each from its start. A follower that sends a value gets a separate stream.
     """
     shared = SharedStream(query.exact_key, _kept(options))
     opening = open_call(engine, query, options, shared)
@@ -65,7 +65,7 @@ def value_or_stream(
     Args:
         whole: the options of a whole value.
         options: the options of a stream.
-        returned_whole: called if `send()` returned a whole value; whether it may be stored.
+        returned_whole: called if `send()` returned a whole value; returns whether to store it.
     """
     shared = SharedStream(query.exact_key, _kept(options))
     opening = open_call(engine, query, options, shared)

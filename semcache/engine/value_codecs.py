@@ -295,7 +295,7 @@ def _tagged(value: Any) -> Any:
 
 
 def _same(one: Any, two: Any) -> bool:
-    """Equal and of the same type, and for a model, with the same fields set."""
+    """Whether two values are equal, of the same type and, for models, have the same fields set."""
     if type(one) is not type(two):
         return False
     given: Any = getattr(one, "model_fields_set", None)
@@ -346,7 +346,7 @@ def joined(chunks: Any) -> Any:
         kinds = {chunk["kind"] for chunk in chunks}
         plain = [tagged_json.plain(chunk["value"]) for chunk in chunks]
         whole = conversions.whole_of(plain) if kinds <= {"json", "tagged"} else None
-        # An answer of OpenAI's chat has its usage, which a stream has only if it was asked for.
+        # A plain chat completion always has its usage; a stream has it only if the caller asked.
         if whole is not None and ("choices" not in whole or whole.get("usage") is not None):
             return whole if kinds == {"json"} else sdk_objects.sdk_object(whole)
     except (TypeError, ValueError, LookupError, AttributeError):

@@ -169,7 +169,7 @@ def name_of(value: str | None, what: str, default: str) -> str:
         raise RequestError(f"{what} is a {type(value).__name__}, not a string.")
     plain = value.isascii() and value.isprintable() and 0 < len(value) <= _LONGEST_NAME
     if plain and value[0] != " " != value[-1]:
-        return value  # the usual case, without the checks that it passes
+        return value  # the usual case passes every check below
     name = valid_text(value, what)
     if what == "tag" and len(name) <= _LONGEST_NAME:
         name = unicodedata.normalize("NFC", name.strip())

@@ -82,7 +82,7 @@ def usage_of(
     cached: Any = None,
     cache_write: Any = None,
 ) -> Usage:
-    """A usage of these token counts; values that are not integers count as unknown."""
+    """The `Usage` with these token counts; values that are not integers count as unknown."""
     counts = [
         value if isinstance(value, int) and not isinstance(value, bool) else None
         for value in (prompt, completion, cached, cache_write)

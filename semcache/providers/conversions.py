@@ -126,7 +126,7 @@ _APPENDED = frozenset(
         "transcript",
     }
 )
-"""Fields whose text arrives in pieces; in any other, the value of a later chunk replaces it."""
+"""Fields whose text arrives in pieces; in other fields, a later value replaces the earlier."""
 
 
 def _merge(merged: JSONObject, delta: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Whether the text of a stream may be events: a light test, for every stream of text."""
+"""A cheap check, made for every stream of text, of whether it may consist of events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 _BEGINNINGS = ("data:", "event:", "id:", "retry:", ":", "{")
 """How the lines of server-sent events begin, and those of JSON Lines."""
 _FIRST_PIECES = 16
-"""How many pieces hold the beginning of a stream."""
+"""How many of the first pieces are checked."""
 
 
 def may_be_events(pieces: Sequence[str]) -> bool:

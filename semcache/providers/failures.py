@@ -94,7 +94,7 @@ def kind_of(status: int, code: str | None) -> type[ProviderError]:
 def failure_in(
     value: Mapping[str, Any], provider: str, secrets: Iterable[Any] = ()
 ) -> ProviderError | None:
-    """The error reported by a body with status 200 or by an event of a stream; None if none is."""
+    """The error in a body with status 200 or in an event of a stream; None if there is none."""
     if not value.get("error"):
         return None
     detail, code = message_and_code(value)

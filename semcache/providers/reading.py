@@ -54,8 +54,8 @@ def read_answer(answer: Mapping[str, Any]) -> Completion | None:
 def read_value(value: Any) -> Completion | None:
     """`read_answer` for any plain JSON: an answer, a list of one, or a value that contains some.
 
-    A value that contains answers, for example next to their timings, has an application's own
-    format (None), unless an answer in it is unmistakably a provider's and is not whole.
+    A value that only contains answers, for example next to their timings, has an application's own
+    format: the result is None, unless one of them is unmistakably a provider's and is cut off.
     """
     if isinstance(value, Mapping):
         if value.get("type") == "constructor" and isinstance(value.get("kwargs"), Mapping):

@@ -301,7 +301,7 @@ def explain(
         ),
     ] = None,
     like: Annotated[
-        int | None, typer.Option(metavar="ID", help="Look up in the scope of this entry.")
+        int | None, typer.Option(metavar="ID", help="Use the scope of this entry for the lookup.")
     ] = None,
     threshold: Annotated[float | None, typer.Option(help=description(Trust, "threshold"))] = None,
     max_false_hit_rate: Annotated[

@@ -113,7 +113,11 @@ def tune(
     embedder_name: EmbedderName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the prior to your own log, and keep it if it predicts the later calls better.
+    """Fit the prior, which a new cache starts from, to your own log.
+
+    The prior is trained on the earlier calls and tested on the later ones. It is kept in the cache
+    if it predicts those better and does not clearly break the bound; without --cache or
+    SEMCACHE_PATH, it is only reported.
 
     Reads the same logs as `replay`. If records have an "answer_id", equal ids mean equal answers;
     otherwise the local judge compares the answers. Nothing leaves this machine.

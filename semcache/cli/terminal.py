@@ -1,7 +1,7 @@
-"""Output to a terminal of text that is not ours: questions, answers, names, errors of others.
+"""Prints text from elsewhere (questions, answers, names, error messages) to a terminal.
 
 Such text may hold escape sequences that move the cursor, set the window's title or hide a line, and
-characters that turn the direction of writing. They are shown, not obeyed.
+characters that reverse the direction of writing. They are shown, not obeyed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff"
     "\U000e0000-\U000e007f\ud800-\udfff]"
 )
-"""Control characters but tab and line end, signs of direction, tags, and halves of surrogates."""
+"""Control characters except tab and newline, direction marks, separators, tags, surrogates."""
 
 
 def visible(text: str) -> str:
@@ -35,12 +35,12 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """JSON in which such characters are escaped, so that it means the same."""
+    """JSON with the characters that a terminal would obey as JSON escapes; its meaning is kept."""
     return visible_json(json.dumps(value, ensure_ascii=False, indent=indent, default=str))
 
 
 def visible_json(text: str) -> str:
-    """JSON, as it is written, with such characters escaped; they can only be in its strings."""
+    """JSON text with those characters escaped; they can occur only inside its strings."""
     return _OBEYED.sub(_json_escape, text)
 
 
@@ -49,7 +49,7 @@ def _json_escape(found: re.Match[str]) -> str:
 
 
 def echo(text: str = "", *, nl: bool = True, err: bool = False) -> None:
-    """Print text, visibly.
+    """Print text as `visible` writes it.
 
     Args:
         nl: whether to end the line.
@@ -61,7 +61,7 @@ def echo(text: str = "", *, nl: bool = True, err: bool = False) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that prints whatever it is given visibly, beside its own styles."""
+    """A console that prints text as `visible` writes it, and still applies its own styles."""
     from rich.console import Console
     from rich.segment import Segment
 

@@ -1,4 +1,4 @@
-"""Commands that copy entries out of a cache and into one: export, import, backup, restore."""
+"""Commands that copy entries into or out of a cache: warm, export, import, backup, restore."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def warm(
 ) -> None:
     """Store the answers of a log, so that a new cache serves from its first lookup.
 
-    Decorated functions find them with name=None, as `lookup` and `get` do.
+    `lookup` and `get` find these answers, and so do functions decorated with name=None.
     """
     if not log.exists():
         raise RequestError(f"There is no file {log}.")
@@ -245,6 +245,6 @@ def warm(
 
 
 _UNREAD_SHOWN = 3
-"""Records that cannot be read and are reported one by one."""
+"""How many unreadable records are reported one by one; the others are only counted."""
 
 COMMANDS = (warm, export, import_, backup, restore)

@@ -7,7 +7,8 @@ The value of a flag comes from the first of these that has it:
 3. the settings, as they are now (`flags.values` may be replaced at any time);
 4. the default.
 
-If the client fails, its answer is ignored with a warning: a flag must not make a call fail.
+If the client fails, a warning is logged and the next source decides: a flag must not make a call
+fail.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Flags:
             default: the value if the flag is neither set nor one of `DEFAULTS`.
 
         Raises:
-            ConfigError: the flag is neither, and no default is given.
+            ConfigError: the flag is neither set nor one of `DEFAULTS`, and no default is given.
         """
         overrides = self._overrides.get(_NO_OVERRIDES)
         if name in overrides:

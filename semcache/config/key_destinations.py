@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PROGRAM, ENVIRONMENT, DIRECTORY = 3, 2, 1
-"""How much sources are trusted; a file named in the environment is trusted like it."""
+"""How much each source is trusted; a file that the environment names counts as ENVIRONMENT."""
 
 OWN_HOSTS = {
     "openai": "api.openai.com",

@@ -54,7 +54,7 @@ class ProviderSettings(_Section):
 
 
 class RouteSettings(_Section):
-    """One route, see `router.Route`; a target is "provider/model" or "provider/model@weight"."""
+    """One route; see `router.Route`."""
 
     targets: tuple[str, ...] = Field(
         min_length=1,
@@ -150,7 +150,7 @@ class WebhookSource(_Section):
         if text in ("", "whsec_"):
             return None
         if len(text.removeprefix("whsec_")) < _SHORTEST_SECRET:
-            raise ValueError(f"has fewer than {_SHORTEST_SECRET} characters, which can be guessed")
+            raise ValueError(f"has fewer than {_SHORTEST_SECRET} characters, so it can be guessed")
         return value
 
 
@@ -162,7 +162,7 @@ class WebhookSettings(_Section):
         tolerance: seconds by which the signed time may differ from the clock.
         max_bytes: the largest delivery that is accepted.
         body_timeout: seconds within which a delivery must have arrived.
-        max_open: the most deliveries that are received at once; others are told to come again.
+        max_open: the most deliveries that are received at once; others are refused with status 503.
     """
 
     sources: dict[str, WebhookSource] = Field(default_factory=dict)

@@ -148,7 +148,7 @@ class EmbedderPool:
             raise
 
     def _withdraw(self, job: _Job) -> None:
-        """Withdraw an interrupted caller's text, or hand over the lead if it has just got it."""
+        """Withdraw an interrupted caller's text; hand over if the caller has become the leader."""
         with self._lock:
             if job in self._queue:
                 self._queue.remove(job)

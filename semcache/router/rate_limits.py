@@ -13,8 +13,8 @@ Calls reach the provider a little after they are sent, and not all with the same
 each window is taken to be longer than it is, by a factor of 1 + `DELAY_ALLOWANCE`.
 
 Times (seconds, on any monotonic clock) are arguments; a change returns a new value. `take`
-decides, from what has been sent. `ready_at` only predicts, for callers that wait: when
-`amount` could be sent if `ahead` is sent first.
+decides, from what has been sent, whether an amount may be sent now. `ready_at` only predicts, for
+callers that wait, when `amount` could be sent if `ahead` is sent first.
 
 Sources: J. Turner, "New directions in communications", 1986 (leaky and token bucket).
 """

@@ -79,7 +79,7 @@ class Outcome:
         repeated: questions whose answer was already stored; a perfect cache would serve these.
         exact_repeats: those of them that were asked in the same words before.
         halves: the semantic hits of the first and the second half.
-        seconds: durations of the lookups, by result, and of the records (key "record").
+        seconds: durations of the lookups, by result, and of storing answers (key "record").
         examples: the questions with their explanations, if they were asked for.
     """
 

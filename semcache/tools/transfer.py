@@ -220,7 +220,7 @@ class _Reader:
                 continue
             try:
                 yield number, self._entry(fields, usable=usable)
-            except Exception as error:  # of any value in the file
+            except Exception as error:  # the file may contain any value
                 yield number, f"Line {number} is not an entry of an export: {_short(error)}."
 
     def _entry(self, fields: dict[str, Any], *, usable: bool) -> tuple[NewEntry, _Stored]:

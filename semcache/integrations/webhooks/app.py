@@ -200,7 +200,7 @@ class _Receiver:
         return result
 
     async def _arrived(self, request: Request) -> bytes:
-        """The body, of which nobody has to send the end before many others are held open."""
+        """Read the body; refuse it if it arrives too slowly, or if too many others are arriving."""
         if self._open >= self._settings.max_open:
             raise WebhookError("too many deliveries are arriving; send it again later", status=503)
         self._open += 1

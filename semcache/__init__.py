@@ -22,6 +22,7 @@ from semcache.errors import (
     WebhookError,
 )
 from semcache.options import Calls, Matching, Trust
+from semcache.privacy import Privacy
 from semcache.semantic_cache import SemanticCache
 from semcache.telemetry.events import (
     BoundEvent,
@@ -83,6 +84,7 @@ __all__ = [
     "LookupEvent",
     "Matching",
     "Miss",
+    "Privacy",
     "ProviderError",
     "RateLimitedError",
     "RecordEvent",

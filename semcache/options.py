@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from semcache.backends import LocalOptions
 from semcache.backends.retention import Retention
 from semcache.errors import ConfigError
+from semcache.privacy.personal import Privacy
 
 if TYPE_CHECKING:
     from semcache.config.flags import Flags
@@ -166,6 +167,7 @@ class Options:
     matching: Matching = Matching()
     retention: Retention = field(default_factory=Retention)
     calls: Calls = Calls()
+    privacy: Privacy = field(default_factory=Privacy)
 
 
 GROUPS: Mapping[str, type[Any]] = {
@@ -173,6 +175,7 @@ GROUPS: Mapping[str, type[Any]] = {
     "matching": Matching,
     "retention": Retention,
     "calls": Calls,
+    "privacy": Privacy,
     "backend": LocalOptions,
 }
 """Option groups, by the keyword argument of `SemanticCache` that takes them."""

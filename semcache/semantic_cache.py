@@ -34,6 +34,7 @@ from semcache.decorator import OWN_NAME, Cached, FunctionOptions, decorate
 from semcache.engine import calls as engine_calls
 from semcache.engine import streams as engine_streams
 from semcache.engine.call_options import TEXT_CHUNKS, CallOptions, Codec
+from semcache.engine.erasure import Erased
 from semcache.engine.explain import Explanation
 from semcache.engine.record import StoragePolicy, as_completion
 from semcache.engine.value_codecs import AnswerChunks
@@ -52,6 +53,7 @@ from semcache.options import (
     merged,
     no_such_option,
 )
+from semcache.privacy.personal import Privacy
 from semcache.telemetry.events import BreakerEvent, Event, Hook, logging_hook
 from semcache.telemetry.stats import Stats
 from semcache.types import Chunk, Completion, Entry, Lookup, Query, Request, Selection
@@ -106,6 +108,7 @@ class SemanticCache:
         matching: what makes two requests the same, and how questions are embedded.
         retention: how long entries are kept.
         calls: how concurrent calls are shared, which answers are stored, flags and clock.
+        privacy: what happens to personal data, and how long a hit takes.
         backend: options specific to the backend, such as `LocalOptions` for a directory.
 
     Raises:
@@ -133,6 +136,7 @@ class SemanticCache:
         matching: Matching = Matching(),
         retention: Retention = Retention(),
         calls: Calls = Calls(),
+        privacy: Privacy = Privacy(),
         backend: object = None,
         **unknown: Never,
     ) -> None:
@@ -146,6 +150,7 @@ class SemanticCache:
             matching=merged(matching, _not_none(embedder=embedder), Matching),
             retention=merged(retention, _not_none(ttl=ttl, max_entries=max_entries), Retention),
             calls=merged(calls, {}, Calls),
+            privacy=merged(privacy, {}, Privacy),
         )
         self.path = location_of(path)
         self._engine = open_engine(
@@ -593,6 +598,26 @@ class SemanticCache:
         if selection.everything:
             raise ConfigError("invalidate() needs a condition; clear() deletes everything.")
         return self._engine.delete(selection)
+
+    def erase(self, *, namespace: str | None = None, tag: str | None = None) -> Erased:
+        """Delete everything about a user: entries, served hits, and what was learned from them.
+
+        The result lists backups and exports that may still hold some of it. Deleted text can stay
+        in free pages of a database until `semcache vacuum` rewrites it.
+
+        Args:
+            namespace, tag: the user's entries have this namespace or tag; those that have both, if
+                both are given.
+
+        Raises:
+            ConfigError: neither was given.
+            StoreError: something could not be deleted; entries may be left.
+        """
+        selection = Selection(
+            None if namespace is None else name_of(namespace, "namespace", ""),
+            tag=None if tag is None else name_of(tag, "tag", ""),
+        )
+        return self._engine.erase(selection)
 
     def clear(self) -> int:
         """Delete every entry; return how many there were."""

@@ -200,7 +200,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert "semcache.types.Vector" in listed
 
 
-NEW = ("share_with_group",)
+NEW = ("share_with_group", "detect", "handling", "user", "public", "hit_delay")
 """Options that 0.1.0 did not have."""
 
 

@@ -14,6 +14,7 @@ from semcache.engine.record import StoragePolicy
 from semcache.keys import keys
 from semcache.lifecycle import LIFECYCLE
 from semcache.options import MAX_FALSE_HIT_RATE
+from semcache.privacy.personal import PersonalData
 from semcache.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ def open_engine(
         IndexMismatchError: the stored vectors come from another embedder.
     """
     trust, matching, calls = options.trust, options.matching, options.calls
+    privacy = options.privacy
     check_trust(trust)
     rules = keys.key_rules(matching.ignore, matching.context)
+    personal_data = None if privacy.detect is None else PersonalData(privacy)
     backend = open_backend(location, options=backend_options)
     try:
         telemetry = Telemetry(backend.counters, hooks)
@@ -77,6 +80,8 @@ def open_engine(
             clock=calls.clock,
             draw=calls.draw,
             audit=trust.audit,
+            personal_data=personal_data,
+            hit_delay=privacy.hit_delay,
             policy=_policy_json(trust, semantic=embedder is not None),
         )
     except BaseException:

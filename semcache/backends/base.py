@@ -280,6 +280,14 @@ class Ledger(Protocol):
         """
         ...
 
+    def forget(self, selection: Selection) -> int:
+        """Delete the labels of the selected entries, which still exist; return how many.
+
+        If the selection is a namespace, all labels, served hits and comparisons of the namespace
+        are deleted.
+        """
+        ...
+
     def served_hit(self, lookup_id: str) -> ServedHit | None:
         """The hit that a lookup served; None if it is unknown or was dropped."""
         ...

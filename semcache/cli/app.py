@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 MODULES = {
     "demo": ("demo",),
     "inspect": ("stats", "list", "show", "search", "explain"),
-    "maintain": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
+    "maintain": ("delete", "clear", "erase", "check", "warmup", "reembed", "vacuum"),
     "transfer": ("warm", "export", "import", "backup", "restore"),
     "ask": ("ask", "providers"),
     "batch": ("batch",),
@@ -34,7 +34,7 @@ _PANELS = {
     "Get started": ("demo", "ask", "providers", "config"),
     "Inspect": ("stats", "list", "show", "search", "explain"),
     "Improve": ("replay", "review", "tune", "warm"),
-    "Maintain": ("delete", "clear", "check", "warmup", "reembed", "vacuum"),
+    "Maintain": ("delete", "clear", "erase", "check", "warmup", "reembed", "vacuum"),
     "Move": ("export", "import", "backup", "restore"),
     "Run": ("batch", "webhooks"),
 }

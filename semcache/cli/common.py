@@ -240,5 +240,6 @@ MISS_REASONS = {
     "bypassed": "put or refreshed",
     "caching_off": "caching was switched off",
     "index_building": "the index was being built",
+    "personal_data": "personal data in the request",
 }
 """The reasons of misses, in words."""

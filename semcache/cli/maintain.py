@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,6 +95,34 @@ def clear(
             typer.confirm(f"Delete {what}{count:,} entries of {backend.name}?", abort=True)
         deleted = _entries(backend).delete(selection)
     echo(f"deleted {deleted}")
+
+
+def erase(
+    cache: CachePath = None,
+    namespace: Namespace = None,
+    tag: Tag = None,
+    yes: Yes = False,
+) -> None:
+    """Delete all that concerns a user, by namespace or tag, and rewrite the database."""
+    from semcache.engine.erasure import erase as erase_from
+
+    selection = Selection(namespace, tag=tag)
+    with open_existing(cache) as backend:
+        count = backend.catalogue.count(selection)
+        if not yes and (namespace or tag):
+            typer.confirm(
+                f"Delete {count:,} entries of {backend.name} and all that was learned from them?",
+                abort=True,
+            )
+        erased = erase_from(backend, _entries(backend), selection)
+        if backend.maintenance is not None:
+            backend.maintenance.vacuum()
+    echo(f"deleted {erased.entries:,} entries and {erased.labels:,} labels")
+    if erased.copies:
+        echo("These copies were made since, and may still hold them:")
+    for copy in erased.copies:
+        made = datetime.fromtimestamp(copy.at, UTC)
+        echo(f"  {copy.kind} of {made:%Y-%m-%d %H:%M} UTC: {copy.path}")
 
 
 def check(
@@ -197,4 +226,4 @@ def vacuum(cache: CachePath = None) -> None:
     echo(f"{size(before)} -> {size(after)}")
 
 
-COMMANDS = (delete, clear, check, warmup, reembed, vacuum)
+COMMANDS = (delete, clear, erase, check, warmup, reembed, vacuum)

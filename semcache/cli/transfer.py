@@ -28,6 +28,7 @@ from semcache.cli.common import (
     progress,
 )
 from semcache.cli.terminal import echo, visible_json
+from semcache.engine.erasure import Copy, note_copy
 from semcache.errors import RequestError
 from semcache.private_files import text_to_write
 from semcache.types import Selection
@@ -60,6 +61,8 @@ def export(
         finally:
             if out is not sys.stdout:
                 out.close()
+        if out is not sys.stdout:
+            note_copy(backend.metadata, Copy("export", str(file.resolve()), time.time()))
     console(stderr=True).print(f"exported {count:,} entries")
 
 
@@ -171,6 +174,8 @@ def backup(
     where = location(cache)
     with progress("copying") as bar:
         count = backend_kind(where).backup(where, to, bar)
+    with open_existing(where) as backend:
+        note_copy(backend.metadata, Copy("backup", str(to.resolve()), time.time()))
     echo(f"copied {count:,} entries to {to}")
 
 

@@ -10,6 +10,7 @@ If the cache fails, the call is a miss; the model's own errors pass through unch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ def open_call(
     lookup = engine.lookups.lookup(query, serve=not options.refresh)
     served = served_by(engine, options, lookup)
     if served is not None:
+        if engine.hit_delay:
+            time.sleep(_seconds(engine))
         return served
     joined: Served | Lead | Follow = drive(join(engine, lookup, ended, options, stream))
     return joined
@@ -50,10 +53,24 @@ async def aopen_call(
     )
     served = served_by(engine, options, lookup)
     if served is not None:
+        if engine.hit_delay:
+            import asyncio
+
+            await asyncio.sleep(_seconds(engine))
         return served
     steps = join(engine, lookup, ended, options, stream, blocking=False)
     joined: Served | Lead | Follow = await adrive(engine, steps)
     return joined
+
+
+def _seconds(engine: Engine) -> float:
+    """How long a hit waits before it is returned."""
+    delay = engine.hit_delay
+    try:
+        return float(delay() if callable(delay) else delay)
+    except Exception as error:
+        engine.telemetry.fault("privacy", error)
+        return 0.0
 
 
 def answer(engine: Engine, query: Query, send: Callable[[], Any], options: CallOptions) -> Any:

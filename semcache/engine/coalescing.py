@@ -31,6 +31,8 @@ POLL_INTERVALS = (0.005, 0.1)
 """Seconds between polls of another process's lease: the first interval, and the longest."""
 PATIENCE = 120.0
 """Seconds to wait for a call in flight before asking the model independently."""
+_ALONE = ("caching_off", "personal_data")
+"""Reasons of a miss whose call is not shared with others."""
 STREAM_PATIENCE = 10.0
 """Likewise for a stream, which may be stuck because its consumer has stopped reading."""
 
@@ -63,7 +65,7 @@ def join(
     """
     patience = STREAM_PATIENCE if options.streams else PATIENCE
     in_flight, key = engine.in_flight, lookup.query.exact_key
-    alone = options.refresh or options.coalesce == "off" or lookup.decision.reason == "caching_off"
+    alone = options.refresh or options.coalesce == "off" or lookup.decision.reason in _ALONE
     if options.coalesce == "semantic" and not alone:
         near = yield from _wait_for_similar(engine, lookup, options, patience)
         if near is not None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from semcache.engine.background import Background
+from semcache.engine.erasure import Erased, erase
 from semcache.engine.lookup import Lookups
 from semcache.engine.record import Recorder, StoragePolicy
 from semcache.engine.single_flight import InFlightCalls
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from semcache.embedders.base import Embedder
     from semcache.engine.embedding import QuestionEmbedder
     from semcache.keys.keys import KeyRules
+    from semcache.privacy.personal import PersonalData
     from semcache.telemetry.telemetry import Telemetry
     from semcache.verification.base import Verification
 
@@ -51,6 +53,8 @@ class Engine(Managed):
         clock: returns seconds since the epoch.
         draw: returns uniform random numbers in [0, 1).
         audit: share of the semantic hits that are audited.
+        personal_data: finds personal data in requests and answers; None looks for nothing.
+        hit_delay: seconds that a hit waits before it is returned, or a function that returns them.
         policy: the options that decide what is served, as JSON; stored for the command line.
     """
 
@@ -71,6 +75,8 @@ class Engine(Managed):
         clock: Callable[[], float],
         draw: Callable[[], float],
         audit: float = 0.0,
+        personal_data: PersonalData | None = None,
+        hit_delay: float | Callable[[], float] = 0.0,
         policy: str | None = None,
     ) -> None:
         self.backend = backend
@@ -89,6 +95,7 @@ class Engine(Managed):
             flags=flags,
             clock=clock,
             draw=draw,
+            personal_data=personal_data,
         )
         self.recorder = Recorder(
             entries,
@@ -99,8 +106,10 @@ class Engine(Managed):
             policy=storage,
             audit=audit,
             draw=draw,
+            personal_data=personal_data,
             first=partial(self._keep_policy, policy),
         )
+        self.hit_delay = hit_delay
         self.in_flight = InFlightCalls()
         self.background = Background(telemetry.fault)
         self._threads = Threads("semcache")
@@ -117,6 +126,17 @@ class Engine(Managed):
             StoreError: the store failed, and some or all of the entries may remain.
         """
         return self.entries.delete(selection)
+
+    def erase(self, selection: Selection) -> Erased:
+        """Delete the selected entries and everything that was learned from them.
+
+        Raises:
+            ConfigError: neither a namespace nor a tag is selected.
+            StoreError: something could not be deleted; entries may be left.
+        """
+        self.wait()
+        self.flush()
+        return erase(self.backend, self.entries, selection, self.verification.forget)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work in a worker thread.

@@ -7,7 +7,7 @@ part of the cache (embedder, index, store) is a miss and a `FaultEvent`, never t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,27 @@ from semcache.engine.explain import Explanation
 from semcache.errors import EmbedderError
 from semcache.keys import keys
 from semcache.keys.keys import KeyRules
+from semcache.keys.parse import name_of
 from semcache.telemetry.counters import Counter, Labelled
 from semcache.telemetry.events import LookupEvent
-from semcache.types import Candidate, Decision, Entry, Explore, Hit, Lookup, Miss, Query, Request
+from semcache.types import (
+    Candidate,
+    Decision,
+    Entry,
+    Explore,
+    Hit,
+    Lookup,
+    Miss,
+    Personal,
+    Query,
+    Request,
+)
 
 if TYPE_CHECKING:
     from semcache.backends.base import Entries
     from semcache.config.flags import Flags
     from semcache.engine.embedding import QuestionEmbedder
+    from semcache.privacy.personal import PersonalData
     from semcache.telemetry.telemetry import Telemetry
     from semcache.types import Vector
     from semcache.verification.base import Verification
@@ -32,6 +45,8 @@ _NOT_READY = Miss("fault", "the index is still being built")
 CACHING_OFF = Miss("caching_off", "the flag caching_enabled is off")
 _EXPIRED = Miss("expired", "the stored answer has expired")
 _SEMANTIC_OFF = Miss("semantic_off", "the semantic tier is switched off")
+_SKIPPED = "it is neither served nor stored"
+_EXACT_ONLY = "it is served and stored in the exact tier only"
 _BYPASSED = Miss("bypassed", "put and refresh never serve a stored answer")
 
 
@@ -47,6 +62,7 @@ class Lookups:
         flags: feature flags, checked on every lookup; None means that all are on.
         clock: returns seconds since the epoch.
         draw: returns uniform random numbers in [0, 1).
+        personal_data: finds personal data in requests; None looks for nothing.
     """
 
     def __init__(
@@ -60,6 +76,7 @@ class Lookups:
         flags: Flags | None,
         clock: Callable[[], float],
         draw: Callable[[], float],
+        personal_data: PersonalData | None = None,
     ) -> None:
         self.rules = rules
         self.clock = clock
@@ -69,6 +86,7 @@ class Lookups:
         self._telemetry = telemetry
         self._flags = flags
         self._draw = draw
+        self._personal_data = personal_data
 
     def query(self, request: Request, rules: KeyRules | None = None) -> Query:
         """The request as the cache sees it.
@@ -79,7 +97,15 @@ class Lookups:
         Raises:
             RequestError: the request has no canonical form.
         """
-        return keys.query(request, rules or self.rules)
+        if self._personal_data is None:
+            return keys.query(request, rules or self.rules)
+        try:
+            handled, personal = self._personal_data.handled(request)
+            name_of(handled.namespace, "namespace", "")
+        except Exception as error:  # not known to be harmless
+            self._telemetry.fault("privacy", error)
+            handled, personal = request, Personal(("unknown",), "skip")
+        return replace(keys.query(handled, rules or self.rules), personal=personal)
 
     def enabled(self, flag: str) -> bool:
         return self._flags is None or self._flags.enabled(flag)
@@ -96,6 +122,8 @@ class Lookups:
         try:
             if not self.enabled("caching_enabled"):
                 lookup = Lookup(query, CACHING_OFF)
+            elif is_skipped(query):
+                lookup = Lookup(query, _because_personal(query))
             else:
                 lookup = self._find_answer(query) if serve else self._embed_only(query)
         except Exception as error:
@@ -166,6 +194,8 @@ class Lookups:
     def _vector(self, query: Query) -> Vector | Miss:
         if self._embedding is None or not self.enabled("semantic_enabled"):
             return _SEMANTIC_OFF
+        if query.personal is not None and query.personal.handling != "user":
+            return _because_personal(query)
         return self._embedding.vector(query.question)
 
     def _fault(self, where: str, error: Exception) -> Miss:
@@ -235,6 +265,8 @@ class Lookups:
             decision = Hit(exact, 1.0, "same request")
         elif exact is not None and isinstance(decision, Miss):
             decision = _EXPIRED
+        if is_skipped(query):
+            decision = _because_personal(query)
         if not self.enabled("caching_enabled"):
             decision = CACHING_OFF
         tier = None
@@ -247,6 +279,21 @@ class Lookups:
         """Up to k neighbours, however dissimilar, with their evidence."""
         candidates = self._entries.nearest(query.scope.digest, vector, k, -1.0).candidates[:k]
         return self._verification.examine(query, candidates, now=now) if candidates else []
+
+
+def is_skipped(query: Query) -> bool:
+    """Whether a request is neither served nor stored, because it holds personal data."""
+    return query.personal is not None and query.personal.handling == "skip"
+
+
+def _because_personal(query: Query) -> Miss:
+    assert query.personal is not None
+    effect = _SKIPPED if is_skipped(query) else _EXACT_ONLY
+    return Miss("personal_data", f"the request holds {_listed(query.personal.kinds)}: {effect}")
+
+
+def _listed(kinds: Sequence[str]) -> str:
+    return ", ".join(kind.replace("_", " ") for kind in kinds)
 
 
 def _event(lookup: Lookup, seconds: float) -> LookupEvent:

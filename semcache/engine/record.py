@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,12 +14,25 @@ from semcache.errors import ReadOnlyError, RequestError
 from semcache.keys import keys
 from semcache.keys.parse import tags_of
 from semcache.keys.summary import request_summary
+from semcache.privacy.rules import about_asker
 from semcache.telemetry.counters import Counter, Labelled
-from semcache.telemetry.events import RecordEvent
-from semcache.types import UNFINISHED, Completion, Entry, Explore, Lookup, Miss, NewEntry, Query
+from semcache.telemetry.events import AboutAskerEvent, RecordEvent
+from semcache.types import (
+    DEFAULT_NAMESPACE,
+    UNFINISHED,
+    Completion,
+    Entry,
+    Explore,
+    Handling,
+    Lookup,
+    Miss,
+    NewEntry,
+    Query,
+)
 
 if TYPE_CHECKING:
     from semcache.backends.base import Entries
+    from semcache.privacy.personal import PersonalData
     from semcache.telemetry.telemetry import Telemetry
     from semcache.types import Vector
     from semcache.verification.base import Verification
@@ -29,6 +43,8 @@ WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"
 None stands for an answer that cannot have a finish reason, such as plain text.
 """
 
+_NAMES_SOMEBODY = re.compile(r"user|customer|account|session|tenant|member|client|person|_id$|^id$")
+"""Parameters by these names tell whose answer it is, and are part of the scope."""
 _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
 
@@ -74,6 +90,7 @@ class Recorder:
         policy: which answers are stored.
         audit: share of the semantic hits to audit, for calls that can ask the model.
         draw: returns uniform random numbers in [0, 1).
+        personal_data: finds personal data in answers; None looks for nothing.
         first: called before the first answer is stored.
     """
 
@@ -88,6 +105,7 @@ class Recorder:
         policy: StoragePolicy,
         audit: float,
         draw: Callable[[], float],
+        personal_data: PersonalData | None = None,
         first: Callable[[], None] = lambda: None,
     ) -> None:
         self.policy = policy
@@ -99,6 +117,8 @@ class Recorder:
         self._retention = retention
         self._audit = audit
         self._draw = draw
+        self._personal_data = personal_data
+        self._watches_for_asker = personal_data is None
 
     def record(
         self,
@@ -128,12 +148,16 @@ class Recorder:
             reason = (policy or self.policy).reason_against(completion)
             if lookup.decision is CACHING_OFF or not self._lookups.enabled("caching_enabled"):
                 reason = "caching_off"
+            handling = self._handling(lookup.query, completion)
+            if handling == "skip":
+                reason = reason or "personal_data"
             if reason is None:
                 if (first := self._first) is not None:
                     self._first = None
                     first()
                 new = _new_entry(lookup.query, completion, now, lifetime, labels)
-                entry = new.with_id(self._entries.record(new, self._vector(lookup)))
+                vector = None if handling == "exact" else self._vector(lookup)
+                entry = new.with_id(self._entries.record(new, vector))
                 reason = "stored"
         except TooLargeError:
             reason = "too_large"
@@ -143,6 +167,8 @@ class Recorder:
             self._telemetry.fault("record", error)
             reason = "fault"
         self._count(entry, reason)
+        if entry is not None and self._watches_for_asker:
+            self._warn_about_asker(lookup.query, entry)
         if told is not None:
             told(reason)
         entry_id = None if entry is None else entry.id
@@ -152,6 +178,26 @@ class Recorder:
             event = RecordEvent(request.namespace, request.model, entry_id, reason)
             self._telemetry.emit(event)
         return entry
+
+    def _warn_about_asker(self, query: Query, entry: Entry) -> None:
+        """Report the first answer that depends on who asked, if everybody is served it."""
+        request, question = query.request, query.question
+        of_everybody = request.namespace == DEFAULT_NAMESPACE and "before" not in query.scope.parts
+        if not of_everybody or any(_NAMES_SOMEBODY.search(name) for name in request.params):
+            return
+        if question and about_asker(question):
+            self._watches_for_asker = False
+            self._telemetry.emit(AboutAskerEvent(entry.id))
+
+    def _handling(self, query: Query, completion: Completion) -> Handling | None:
+        """How personal data lets an answer be stored; None means as usual."""
+        if self._personal_data is None:
+            return None
+        try:
+            return self._personal_data.allowed(query.personal, completion)
+        except Exception as error:  # not known to be harmless
+            self._telemetry.fault("privacy", error)
+            return "skip"
 
     def _count(self, entry: Entry | None, reason: str) -> None:
         if entry is not None:

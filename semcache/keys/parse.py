@@ -21,6 +21,7 @@ from semcache.keys.blocks import content_parts, has_content, tool_call
 from semcache.keys.canonical import valid_text
 from semcache.keys.message_forms import item_message, message_fields
 from semcache.types import (
+    DEFAULT_NAMESPACE,
     Message,
     OpaquePart,
     Part,
@@ -113,7 +114,7 @@ def request(
     return Request(
         messages=conversation,
         model=name_of(model, "model", ""),
-        namespace=name_of(namespace, "namespace", "default"),
+        namespace=name_of(namespace, "namespace", DEFAULT_NAMESPACE),
         params={k: v for k, v in params.items() if v is not None} if params else {},
         tools=tools,
         response_format=response_format,

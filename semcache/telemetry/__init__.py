@@ -1,6 +1,7 @@
 """Events, counters and statistics of a cache."""
 
 from semcache.telemetry.events import (
+    AboutAskerEvent,
     BoundEvent,
     BreakerEvent,
     Event,
@@ -16,6 +17,7 @@ from semcache.telemetry.events import (
 from semcache.telemetry.stats import Stats
 
 __all__ = [
+    "AboutAskerEvent",
     "BoundEvent",
     "BreakerEvent",
     "Event",

@@ -62,7 +62,7 @@ class FaultEvent:
 
     Attributes:
         where: the part: "request", "lookup", "embed", "search", "record", "codec", "verify",
-            "judge", "index", "lease", "background" or "counters".
+            "judge", "index", "lease", "background", "privacy" or "counters".
         error: the exception.
         function: the decorated function whose call it was.
         repeated: whether this function has reported such a fault before.
@@ -92,12 +92,27 @@ class NotStoredEvent:
         return _ADVICE.get(self.reason, self.reason)
 
 
+@dataclass(frozen=True, slots=True)
+class AboutAskerEvent:
+    """The first answer that depends on who asked was stored where everybody is served it.
+
+    That is so if the question reads like "Where is my order?" and the namespace is the default
+    one. It is emitted once, and not at all if `Privacy.detect` is set.
+
+    Attributes:
+        entry_id: the entry with the answer.
+    """
+
+    entry_id: int
+
+
 _STORE_TRUNCATED = "store_truncated=True stores such answers"
 _ADVICE = {
     "truncated": f"it was cut off by a limit or a filter; {_STORE_TRUNCATED}",
     "unfinished": f"it has no finish reason, so it may be cut off; {_STORE_TRUNCATED}",
     "tool_calls": "it calls tools; store_tool_calls=True stores such answers",
     "empty": "it is None, or has no text",
+    "personal_data": "it, or its request, holds personal data; see Privacy",
     "too_large": "it is larger than the cache's quota",
 }
 
@@ -161,6 +176,7 @@ Event: TypeAlias = (
     | RecordEvent
     | FaultEvent
     | NotStoredEvent
+    | AboutAskerEvent
     | RouteEvent
     | BreakerEvent
     | BoundEvent
@@ -185,6 +201,13 @@ def logging_hook(event: Event) -> None:
         )
     elif isinstance(event, NotStoredEvent):
         logger.warning("an answer of %s is not stored: %s", event.function, event.advice)
+    elif isinstance(event, AboutAskerEvent):
+        logger.warning(
+            "the question of entry %d is about the person who asks, and its answer was stored in "
+            "the default namespace, where others are served it; give each user a namespace, or "
+            "set privacy=Privacy(detect=...)",
+            event.entry_id,
+        )
     elif isinstance(event, BoundEvent):
         logger.warning(
             "more than %.1f%% of semantic hits%s would be wrong: %s until new labels allow more",

@@ -30,10 +30,13 @@ from semcache.types.decisions import (
 from semcache.types.entries import ChangeCursor, Entry, LeaseHolder, Neighbour, NewEntry, Selection
 from semcache.types.labels import Observation, ObservationKind, PendingComparison, ServedHit
 from semcache.types.requests import (
+    DEFAULT_NAMESPACE,
+    Handling,
     MediaPart,
     Message,
     OpaquePart,
     Part,
+    Personal,
     Query,
     Request,
     Scope,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from semcache.types.base import Vector
 
 __all__ = [
+    "DEFAULT_NAMESPACE",
     "JSON",
     "NO_USAGE",
     "UNFINISHED",
@@ -60,6 +64,7 @@ __all__ = [
     "Evidence",
     "Explore",
     "Finding",
+    "Handling",
     "Hit",
     "LeaseHolder",
     "Lookup",
@@ -76,6 +81,7 @@ __all__ = [
     "OpaquePart",
     "Part",
     "PendingComparison",
+    "Personal",
     "Query",
     "Request",
     "Scope",

@@ -152,6 +152,7 @@ MissReason: TypeAlias = Literal[
     "bypassed",
     "caching_off",
     "index_building",
+    "personal_data",
 ]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from semcache.types.base import JSON
+
+DEFAULT_NAMESPACE = "default"
+"""The namespace of calls that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,29 @@ class Request:
 
     messages: tuple[Message, ...]
     model: str = ""
-    namespace: str = "default"
+    namespace: str = DEFAULT_NAMESPACE
     params: Mapping[str, JSON] = field(default_factory=dict, repr=False)
     tools: JSON = field(default=None, repr=False)
     response_format: JSON = None
     tags: tuple[str, ...] = ()
     task_type: str | None = None
+
+
+Handling: TypeAlias = Literal["exact", "skip", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """Personal data that was found in a request.
+
+    Attributes:
+        kinds: what was found, such as "email".
+        handling: "exact" serves and stores the request in the exact tier only, "skip" not at all,
+            "user" in a namespace of the user.
+    """
+
+    kinds: tuple[str, ...]
+    handling: Handling
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +138,12 @@ class Query:
         exact_key: SHA-256 (32 bytes) of scope and question.
         scope: the partition that is searched for candidates.
         question: the text to embed; None if the request has none (only the exact tier is used).
+        personal: the personal data found in the request, and how it is handled; None if none was
+            found, or none is looked for.
     """
 
     request: Request
     exact_key: bytes
     scope: Scope
     question: str | None
+    personal: Personal | None = None

@@ -88,6 +88,10 @@ class Verification(Protocol):
         """
         ...
 
+    def forget(self, namespace: str) -> None:
+        """Drop what was learned about a namespace."""
+        ...
+
     def save(self) -> None:
         """Save what was learned. Raises `StoreError`."""
         ...

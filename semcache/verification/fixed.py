@@ -82,6 +82,9 @@ class PolicyVerification:
     def wait(self) -> None:
         """Nothing is compared."""
 
+    def forget(self, namespace: str) -> None:
+        """Nothing is learned."""
+
     def after_fork(self) -> None:
         """There are no threads."""
 

@@ -152,6 +152,9 @@ class LearnedVerification:
     def report(self, lookup: Lookup | str, right: bool, *, kind: ObservationKind) -> bool:
         return self.learner.report(lookup, right, kind=kind)
 
+    def forget(self, namespace: str) -> None:
+        self.learner.forget(namespace)
+
     def save(self) -> None:
         self.learner.save()
 

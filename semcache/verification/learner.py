@@ -336,6 +336,14 @@ class Learner:
             save_state(self._metadata, {**state.as_json(), "last": self._last_label})
             self._changed = False
 
+    def forget(self, namespace: str) -> None:
+        """Drop what was learned about a namespace."""
+        with self._lock:
+            self._current_state().forget(namespace)
+            self._observed = [one for one in self._observed if one.namespace != namespace]
+            self._served = [hit for hit in self._served if hit.namespace != namespace]
+            self._changed = True
+
     def wait(self) -> None:
         """Wait until no comparison is pending."""
         if self._worker is not None:

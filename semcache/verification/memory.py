@@ -37,6 +37,17 @@ def save_state(metadata: Metadata, state: dict[str, Any]) -> None:
     metadata.set_meta(_STATE, json.dumps(state))
 
 
+def forget_namespace(metadata: Metadata, namespace: str) -> None:
+    """Drop what the saved state says about a namespace. Raises `StoreError`."""
+    try:
+        state = load_state(metadata)
+    except ValueError:
+        return
+    if namespace in state.get("groups", {}):
+        del state["groups"][namespace]
+        save_state(metadata, state)
+
+
 POLICY = "policy"
 """Metadata name of the options that decide what is served, which are stored as JSON."""
 

@@ -230,6 +230,11 @@ class CalibrationState:
             self._thresholds.clear()
         return raised
 
+    def forget(self, namespace: str) -> None:
+        """Drop what was learned about a namespace."""
+        for by_namespace in (self._namespaces, self._thresholds, self._lowest):
+            by_namespace.pop(namespace, None)
+
     def _bins(self, namespace: str) -> Bins:
         return self._namespaces.get(namespace, _NO_LABELS)
 

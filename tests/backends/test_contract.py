@@ -532,3 +532,29 @@ def test_a_fork_is_waited_for(backend: Backend, serving: Serving) -> None:
     backend.let_go()
     assert done.wait(10)
     assert backend.catalogue.count() == 1
+
+
+def test_labels_of_a_namespace_or_of_entries_are_forgotten(
+    backend: Backend, serving: Serving
+) -> None:
+    """With the hits that were served to the namespace, and the comparisons that wait."""
+    entries, ledger = serving(), backend.ledger
+    mine = entries.record(new(1, namespace="mine", tags=("t",)), direction(1))
+    other = entries.record(new(2, tags=("t",)), direction(0, 1))
+    third = entries.record(new(3), direction(0, 0, 1))
+    ledger.observe(
+        [
+            replace(label(1), namespace="mine", entry_id=mine),
+            replace(label(2), namespace="mine", entry_id=999),
+            replace(label(3), entry_id=other),
+            replace(label(4), entry_id=third),
+        ],
+        [replace(served("a", 999), namespace="mine"), served("b", other)],
+    )
+    assert ledger.forget(Selection(namespace="mine")) == 2
+    assert [o.entry_id for _, o in ledger.observations_after(0, 9)] == [other, third]
+    assert ledger.served_hit("a") is None
+    assert ledger.served_hit("b") is not None
+    assert ledger.forget(Selection(tag="t")) == 1
+    assert [o.entry_id for _, o in ledger.observations_after(0, 9)] == [third]
+    assert ledger.last_observation() >= 4, "numbers are not used again"

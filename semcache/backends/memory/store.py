@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -13,29 +12,21 @@ from typing import TYPE_CHECKING, Any
 from semcache.backends.base import (
     EntryDetails,
     GroupSize,
-    LabelCount,
     Order,
     Totals,
 )
+from semcache.backends.memory.ledger import MemoryLedger
 from semcache.errors import IndexMismatchError, StoreError
 from semcache.types import (
     Candidate,
     Entry,
     Neighbours,
     NewEntry,
-    Observation,
-    PendingComparison,
     Selection,
-    ServedHit,
 )
 
 if TYPE_CHECKING:
     from semcache.types import Vector
-
-
-_MAX_SERVED = 10_000
-_MAX_OBSERVATIONS = 200_000
-_MAX_COMPARISONS = 1000
 
 
 @dataclass(slots=True)
@@ -66,10 +57,11 @@ _ORDER_BY: Mapping[str, Callable[[Entry], Any]] = {
 }
 
 
-class MemoryStore:
+class MemoryStore(MemoryLedger):
     """Entries, labels, counters and metadata in dictionaries, guarded by one lock."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lock = threading.RLock()
         self._closed = False
         self._rows: dict[int, _Row] = {}
@@ -79,10 +71,6 @@ class MemoryStore:
         self._last_id = 0
         self._counters: Counter[str] = Counter()
         self._meta: dict[str, str] = {}
-        self._observations: deque[tuple[int, Observation]] = deque(maxlen=_MAX_OBSERVATIONS)
-        self._last_observation = 0
-        self._served: dict[str, ServedHit] = {}
-        self._comparisons: deque[PendingComparison] = deque(maxlen=_MAX_COMPARISONS)
 
     def close(self) -> None:
         self._closed = True
@@ -91,6 +79,12 @@ class MemoryStore:
         """Raise `StoreError` if the backend is closed."""
         if self._closed:
             raise StoreError("The cache in memory is closed. Open another one.")
+
+    def _exists(self, entry_id: int) -> bool:
+        return entry_id in self._rows
+
+    def _selected_ids(self, selection: Selection) -> set[int]:
+        return {entry.id for entry in self.select(selection)}
 
     # --------------------------------------------------------------------------- entries
 
@@ -277,75 +271,6 @@ class MemoryStore:
 
     def stored_bytes(self) -> int:
         return self.totals().size
-
-    # --------------------------------------------------------------------------- ledger
-
-    def observe(self, observations: Sequence[Observation], served: Sequence[ServedHit]) -> None:
-        with self.lock:
-            self.check_open()
-            for observation in observations:
-                self._last_observation += 1
-                self._observations.append((self._last_observation, observation))
-            for hit in served:
-                self._served.setdefault(hit.id, hit)
-            if len(self._served) > _MAX_SERVED:
-                # Hits judged wrong are kept, so that they are not served to that question again.
-                oldest = sorted(self._served.values(), key=lambda hit: hit.at)
-                for hit in oldest[: len(self._served) - _MAX_SERVED]:
-                    if hit.verdict is not False:
-                        del self._served[hit.id]
-
-    def observations_after(self, number: int, limit: int) -> list[tuple[int, Observation]]:
-        with self.lock:
-            if number >= self._last_observation:
-                return []
-            return [(n, o) for n, o in self._observations if n > number][:limit]
-
-    def last_observation(self) -> int:
-        return self._last_observation
-
-    def observation_counts(self) -> list[LabelCount]:
-        with self.lock:
-            counts = Counter(o.kind for _, o in self._observations if o.right is not None)
-            right = Counter(o.kind for _, o in self._observations if o.right)
-        return [LabelCount(kind, counts[kind], right[kind]) for kind in sorted(counts)]
-
-    def served_labels(self, limit: int) -> list[bool]:
-        kinds = ("explore", "audit", "review")
-        with self.lock:
-            newest = [o for _, o in reversed(self._observations) if o.kind in kinds]
-        return [o.right for o in newest if o.right is not None][:limit]
-
-    def served_hit(self, lookup_id: str) -> ServedHit | None:
-        return self._served.get(lookup_id)
-
-    def unreviewed(self, limit: int) -> list[ServedHit]:
-        with self.lock:
-            unjudged = [
-                hit
-                for hit in self._served.values()
-                if hit.verdict is None and hit.entry_id in self._rows
-            ]
-        return random.sample(unjudged, min(limit, len(unjudged)))
-
-    def rejected_pairs(self) -> set[tuple[int, str]]:
-        with self.lock:
-            hits = list(self._served.values())
-        return {(hit.entry_id, hit.question) for hit in hits if hit.verdict is False}
-
-    def set_verdict(self, lookup_id: str, right: bool) -> None:
-        with self.lock:
-            if (hit := self._served.get(lookup_id)) is not None:
-                self._served[lookup_id] = replace(hit, verdict=right)
-
-    def keep_comparisons(self, comparisons: Sequence[PendingComparison]) -> None:
-        with self.lock:
-            self._comparisons.extend(comparisons)
-
-    def take_comparisons(self, limit: int) -> list[PendingComparison]:
-        with self.lock:
-            taken = [self._comparisons.popleft() for _ in range(min(limit, len(self._comparisons)))]
-        return [c for c in taken if c.entry_id in self._rows]
 
     # ------------------------------------------------------------- counters and metadata
 

@@ -26,7 +26,8 @@ from semcache.backends.local.sqlite.ledger_rows import (
     observation_row,
     serve_row,
 )
-from semcache.types import Observation, PendingComparison, ServedHit
+from semcache.backends.local.sqlite.rows import condition
+from semcache.types import Observation, PendingComparison, Selection, ServedHit
 
 
 class LedgerTables(Database):
@@ -65,6 +66,20 @@ class LedgerTables(Database):
             " ORDER BY id DESC LIMIT ?"
         )
         return [bool(row[0]) for row in self._read(sql, (limit,))]
+
+    def forget(self, selection: Selection) -> int:
+        """See `Ledger.forget`."""
+        where, values = condition(selection)
+        of_entries = f"entry_id IN (SELECT id FROM entries WHERE {where})"
+        whole_namespace = selection == Selection(selection.namespace)
+        with self._transaction("delete from") as db:
+            deleted = db.execute(f"DELETE FROM observations WHERE {of_entries}", values).rowcount
+            if whole_namespace and selection.namespace is not None:
+                own = (selection.namespace,)
+                deleted += db.execute("DELETE FROM observations WHERE namespace = ?", own).rowcount
+                db.execute("DELETE FROM serves WHERE namespace = ?", own)
+                db.execute("DELETE FROM comparisons WHERE namespace = ?", own)
+        return deleted
 
     def served_hit(self, lookup_id: str) -> ServedHit | None:
         row = self._one(f"{SERVES} WHERE id = ?", (lookup_id,))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from semcache.errors import StoreError
-from semcache.types import NO_USAGE, Completion, Entry, NewEntry, ToolCallPart, Usage
+from semcache.types import NO_USAGE, Completion, Entry, NewEntry, Selection, ToolCallPart, Usage
 
 logger = logging.getLogger("semcache")
 
@@ -182,3 +182,25 @@ def row_from_entry(entry: NewEntry) -> dict[str, Any]:
         "sliding": entry.sliding,
         "bytes": sum(len(t.encode()) for t in texts),
     }
+
+
+def condition(selection: Selection) -> tuple[str, list[Any]]:
+    """A selection as a SQL condition and its values."""
+    conditions: list[str] = ["1"]
+    values: list[Any] = []
+    for column in ("namespace", "model"):
+        if (value := getattr(selection, column)) is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if selection.tag is not None:
+        conditions.append("id IN (SELECT entry_id FROM tags WHERE tag = ?)")
+        values.append(selection.tag)
+    if selection.ids is not None:
+        conditions.append(f"id IN ({','.join(str(int(i)) for i in selection.ids)})")
+    if selection.created_before is not None:
+        conditions.append("created_at < ?")
+        values.append(selection.created_before)
+    if selection.expired_at is not None:
+        conditions.append("expires_at <= ?")
+        values.append(selection.expired_at)
+    return " AND ".join(conditions), values

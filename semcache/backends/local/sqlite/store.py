@@ -16,6 +16,7 @@ from semcache.backends.base import EntryDetails, GroupSize, Order, Totals
 from semcache.backends.local.sqlite.ledger import LedgerTables
 from semcache.backends.local.sqlite.rows import (
     ENTRY_COLUMNS,
+    condition,
     entries_from_rows,
     entry_from_row,
     row_from_entry,
@@ -195,7 +196,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
 
     def ids(self, selection: Selection) -> list[int]:
         """The ids of the selected entries."""
-        where, values = _where(selection)
+        where, values = condition(selection)
         with self._store_errors("read"):
             rows = self._reader().execute(f"SELECT id FROM entries WHERE {where}", values)
             return [row[0] for row in rows]
@@ -209,7 +210,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         offset: int = 0,
     ) -> list[Entry]:
         """The selected entries in this order."""
-        where, values = _where(selection)
+        where, values = condition(selection)
         sql = (
             f"SELECT {ENTRY_COLUMNS} FROM entries WHERE {where} ORDER BY {_ORDER_BY[order]}"
             " LIMIT ? OFFSET ?"
@@ -220,7 +221,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
 
     def page_after(self, last: int, selection: Selection, limit: int) -> list[Entry]:
         """Selected entries with an id above `last`, smallest id first."""
-        where, values = _where(selection)
+        where, values = condition(selection)
         sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id > ? AND {where} ORDER BY id LIMIT ?"
         while rows := self._read(sql, (last, *values, limit)):
             if page := [entry for entry, _ in entries_from_rows(rows)]:
@@ -229,7 +230,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return []
 
     def count(self, selection: Selection = Selection()) -> int:
-        where, values = _where(selection)
+        where, values = condition(selection)
         row = self._one(f"SELECT count(*) FROM entries WHERE {where}", tuple(values))
         return int(row[0]) if row else 0
 
@@ -328,7 +329,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
             )
 
     def delete(self, selection: Selection, limit: int | None = None) -> list[int]:
-        where, values = _where(selection)
+        where, values = condition(selection)
         return self._delete(f"SELECT id FROM entries WHERE {where} LIMIT ?", values, limit)
 
     def evict(
@@ -385,25 +386,3 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
 def _insert(columns: tuple[str, ...]) -> str:
     marks = ",".join("?" * len(columns))
     return f"INSERT OR REPLACE INTO entries ({', '.join(columns)}) VALUES ({marks})"
-
-
-def _where(selection: Selection) -> tuple[str, list[Any]]:
-    """A selection as a SQL condition and its values."""
-    conditions: list[str] = ["1"]
-    values: list[Any] = []
-    for column in ("namespace", "model"):
-        if (value := getattr(selection, column)) is not None:
-            conditions.append(f"{column} = ?")
-            values.append(value)
-    if selection.tag is not None:
-        conditions.append("id IN (SELECT entry_id FROM tags WHERE tag = ?)")
-        values.append(selection.tag)
-    if selection.ids is not None:
-        conditions.append(f"id IN ({','.join(str(int(i)) for i in selection.ids)})")
-    if selection.created_before is not None:
-        conditions.append("created_at < ?")
-        values.append(selection.created_before)
-    if selection.expired_at is not None:
-        conditions.append("expires_at <= ?")
-        values.append(selection.expired_at)
-    return " AND ".join(conditions), values

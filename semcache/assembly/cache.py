@@ -52,7 +52,7 @@ def open_engine(
             retention=options.retention,
             clock=calls.clock,
             fault=telemetry.fault,
-            before_eviction=telemetry.counters.flush,  # entries that were just hit count as used
+            before_eviction=telemetry.counters.flush,  # so that the latest hits count as use
         )
         embedding = None if embedder is None else question_embedder(embedder, matching)
         verification = verification_of(

@@ -128,10 +128,11 @@ class Entries(Protocol):
     def nearest(
         self, scope: bytes, vector: Vector, k: int, floor: float, revision: int | None = None
     ) -> Neighbours:
-        """Up to k entries of the scope with a similarity of at least `floor`, nearest first.
+        """Entries of the scope with a similarity of at least `floor`, nearest first.
 
-        Never returns an entry of another scope or one deleted before the call. Expired entries
-        may be among the results, but do not crowd out fresh ones.
+        Returns the k nearest fresh entries, or all if there are fewer; expired entries and more
+        than k fresh ones may be among the results. Never returns an entry of another scope or one
+        deleted before the call.
 
         Args:
             vector: float32[d], of length 1.
@@ -281,10 +282,10 @@ class Ledger(Protocol):
         ...
 
     def forget(self, selection: Selection) -> int:
-        """Delete the labels of the selected entries, which still exist; return how many.
+        """Delete the labels of the selected entries; return how many.
 
-        If the selection is a namespace, all labels, served hits and comparisons of the namespace
-        are deleted.
+        Must be called before the entries themselves are deleted. If the selection is a namespace,
+        all labels, served hits and comparisons of the namespace are deleted.
         """
         ...
 
@@ -388,9 +389,9 @@ class Leases(Protocol):
         ...
 
     def take_over(self, key: bytes, dead: LeaseHolder) -> Lease | None:
-        """Take the lease from a dead holder; None if it no longer equals `dead`.
+        """Take the lease from a dead holder; None if the present holder does not equal `dead`.
 
-        A holder that is alive no longer equals `dead`, because its heartbeat has increased.
+        It does not if the holder is alive after all, because its heartbeat has then increased.
         """
         ...
 
@@ -514,7 +515,7 @@ class Backend(Protocol):
         ...
 
     def leases(self, fault: Fault) -> Leases | None:
-        """Leases among processes; None means that no other process can use this backend."""
+        """Leases among processes; None for a read-only backend, or one for a single process."""
         ...
 
     def hold(self) -> None:

@@ -1,4 +1,4 @@
-"""Kinds of backends: open one by its location, and operations on one that is not open."""
+"""Kinds of backends: each opens backends by location, and works on those that are not open."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class BackendKind:
     ) -> list[str]:
         """Report what is wrong with a backend that cannot be opened, or recover it.
 
-        An empty list means that it can be opened; always so if a server maintains the store.
+        An empty list means that the backend can be opened. The list is always empty if a server
+        maintains the store.
 
         Args:
             fix: recover what can be recovered, and report what was done.

@@ -42,9 +42,9 @@ def lengths(dimension: int) -> tuple[int, int, int]:
     return 4 * dimension, 2 * dimension, (dimension + _SCALE_BYTES) | 1
 
 
-def is_vector(length: int, dimension: int) -> bool:
-    """Whether a blob of this length can be a vector of this dimension."""
-    return length in lengths(dimension)
+def is_vector(stored: object, dimension: int) -> bool:
+    """Whether a stored value can be a vector of this dimension: a blob of the right length."""
+    return isinstance(stored, bytes) and len(stored) in lengths(dimension)
 
 
 def decode_rows(
@@ -52,9 +52,9 @@ def decode_rows(
 ) -> tuple[list[int], list[bytes], Vector]:
     """Turn (id, scope, encoded vector) rows into (ids, scopes, float32[n, d]).
 
-    Rows with a malformed vector are skipped: no search can find them.
+    Rows with a malformed vector or scope are skipped: no search can find them.
     """
-    valid = [row for row in rows if is_vector(len(row[2]), dimension)]
+    valid = [row for row in rows if is_vector(row[2], dimension) and isinstance(row[1], bytes)]
     vectors = decoded([row[2] for row in valid], dimension)
     return [row[0] for row in valid], [row[1] for row in valid], vectors
 
@@ -70,9 +70,9 @@ def cosine(blob: bytes, vector: Vector) -> float | None:
     """Cosine of a stored vector and float32[d], both of unit length; None if it is malformed."""
     import numpy as np
 
-    if len(blob) == 4 * len(vector):  # float32, the default
+    if isinstance(blob, bytes) and len(blob) == 4 * len(vector):  # float32, the default
         return float(np.frombuffer(blob, "<f4").dot(vector))
-    if not is_vector(len(blob), len(vector)):
+    if not is_vector(blob, len(vector)):
         return None
     return float(decoded([blob], len(vector))[0].dot(vector))
 
@@ -85,10 +85,12 @@ def decoded(blobs: Sequence[bytes], dimension: int) -> Vector:
     """
     import numpy as np
 
+    if not blobs:
+        return np.empty((0, dimension), np.float32)
     blob_lengths = set(map(len, blobs))
     if len(blob_lengths) > 1:
         return np.stack([decoded([blob], dimension)[0] for blob in blobs])
-    length = blob_lengths.pop() if blob_lengths else 4 * dimension
+    length = blob_lengths.pop()
     raw = np.frombuffer(b"".join(blobs), np.uint8).reshape(len(blobs), length)
     float32_length, float16_length, int8_length = lengths(dimension)
     if length == float32_length:

@@ -157,7 +157,10 @@ def moment(at: float | None) -> str:
     """A time in UTC, such as 2026-01-31 12:00:00."""
     if at is None:
         return "never"
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # a damaged entry
+        return f"no date ({at:g})"
 
 
 def ago(at: float | None) -> str:

@@ -136,7 +136,9 @@ def _false_hit_rows(totals: Stats) -> list[tuple[str, str]]:
         )
     rate_expected = totals.expected_false_hit_rate
     expected = "nothing is served yet" if rate_expected is None else f"{rate_expected:.2%} expected"
-    labels = ", ".join(f"{count:,} {_LABELLED[kind]}" for kind, count in totals.labels.items())
+    labels = ", ".join(
+        f"{count:,} {_LABELLED.get(kind, kind)}" for kind, count in totals.labels.items()
+    )
     cost = (
         f"{totals.explorations + totals.audits:,} calls to the model, "
         f"{totals.tokens_bought:,} tokens"

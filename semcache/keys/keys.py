@@ -21,6 +21,7 @@ normalised it to NFC; its entries get new keys when a newer version opens or imp
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -87,7 +88,14 @@ def key_rules(ignore: Iterable[str] = (), context: Context = "full") -> KeyRules
     """`KeyRules` from the arguments of a caller. Raises `ConfigError`."""
     if isinstance(ignore, str):
         raise ConfigError(f"ignore is the string {ignore!r}; pass a set, {{{ignore!r}}}.")
-    return KeyRules(frozenset(ignore), context)
+    try:
+        names = frozenset(ignore)
+        valid = all(isinstance(name, str) for name in names)
+    except TypeError:  # not iterable, or of values that have no hash
+        valid = False
+    if not valid:
+        raise ConfigError(f"ignore is {reprlib.repr(ignore)}; pass a set of parameters' names.")
+    return KeyRules(names, context)
 
 
 def query(request: Request, rules: KeyRules = STRICT) -> Query:

@@ -22,6 +22,7 @@ from semcache.keys.canonical import valid_text
 from semcache.keys.message_forms import item_message, message_fields
 from semcache.types import (
     DEFAULT_NAMESPACE,
+    JSON,
     Message,
     OpaquePart,
     Part,
@@ -115,12 +116,18 @@ def request(
         messages=conversation,
         model=name_of(model, "model", ""),
         namespace=name_of(namespace, "namespace", DEFAULT_NAMESPACE),
-        params={k: v for k, v in params.items() if v is not None} if params else {},
+        params=_params(params) if params else {},
         tools=tools,
         response_format=response_format,
         tags=tags_of(tags),
         task_type=name_of(task_type, "task_type", "") or None,
     )
+
+
+def _params(params: Mapping[str, JSON]) -> dict[str, JSON]:
+    if not isinstance(params, Mapping):
+        raise RequestError(f"params is a {type(params).__name__}, not a mapping from names.")
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def question(prompt: str) -> tuple[Message, ...]:
@@ -274,6 +281,8 @@ def _message(raw: Any, index: int) -> Message:
     if fields.get("tool_call_id") is not None:
         parts = (ToolResultPart(str(fields["tool_call_id"]), parts),)
     calls = fields.get("tool_calls") or ()
+    if isinstance(calls, str | Mapping) or not isinstance(calls, Iterable):
+        raise RequestError(f"{where}.tool_calls is a {type(calls).__name__}, not a list.")
     parts += tuple(tool_call(call, where) for call in calls)
     if fields.get("function_call"):
         parts += (tool_call({"id": "", "function": fields["function_call"]}, where),)

@@ -57,7 +57,7 @@ def function_name(function: str, what: FunctionCount, detail: str = "") -> str:
     """The name of a counter of a decorated function.
 
     Args:
-        detail: tells faults and reasons apart.
+        detail: the error of a fault, or the reason for which an answer was not stored.
     """
     parts = (_FUNCTIONS, function, what, detail.replace("\n", " "))
     return "\n".join(part for part in parts if part)
@@ -126,7 +126,7 @@ class Counters:
 
     Args:
         store: receives the sums.
-        fault: called with the error if they could not be written.
+        fault: called if the sums could not be written.
     """
 
     def __init__(self, store: CounterStore, fault: Fault) -> None:
@@ -186,12 +186,12 @@ class Counters:
             try:
                 self._store.add_up(*_sums(counts))
             except ReadOnlyError:
-                return  # counts cannot be stored
+                return  # the counts of a read-only cache are dropped
             except Exception as error:
                 failed = error
                 room = _MAX_PENDING - len(self._pending)
                 self._pending.extendleft(reversed(counts[-room:] if room > 0 else []))
-        if failed is not None:  # reported without the lock: a hook may count
+        if failed is not None:  # reported without the lock: a hook may increment counters
             self._fault("counters", failed)
 
     def after_fork(self) -> None:

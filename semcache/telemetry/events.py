@@ -64,7 +64,7 @@ class FaultEvent:
         where: the part: "request", "lookup", "embed", "search", "record", "codec", "verify",
             "judge", "index", "lease", "background", "privacy" or "counters".
         error: the exception.
-        function: the decorated function whose call it was.
+        function: the decorated function that was called; None if it was another call.
         repeated: whether this function has reported such a fault before.
     """
 
@@ -94,10 +94,10 @@ class NotStoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class AboutAskerEvent:
-    """The first answer that depends on who asked was stored where everybody is served it.
+    """An answer that seems to depend on who asked was stored where it is served to everybody.
 
-    That is so if the question reads like "Where is my order?" and the namespace is the default
-    one. It is emitted once, and not at all if `Privacy.detect` is set.
+    The question reads like "Where is my order?", and the namespace is the default one. Emitted
+    for the first such answer only, and not at all if `Privacy.detect` is set.
 
     Attributes:
         entry_id: the entry with the answer.
@@ -186,7 +186,7 @@ Hook: TypeAlias = Callable[[Event], None]
 
 
 def logging_hook(event: Event) -> None:
-    """Log to "semcache", at WARNING: faults, answers not stored, bound and breaker events.
+    """Log to "semcache", at WARNING: faults, and not-stored, about-asker, bound and breaker events.
 
     All other events, and repeated faults of a decorated function, are logged at DEBUG.
     """
@@ -204,8 +204,8 @@ def logging_hook(event: Event) -> None:
     elif isinstance(event, AboutAskerEvent):
         logger.warning(
             "the question of entry %d is about the person who asks, and its answer was stored in "
-            "the default namespace, where others are served it; give each user a namespace, or "
-            "set privacy=Privacy(detect=...)",
+            "the default namespace, from which it is served to others; give each user a namespace, "
+            "or set privacy=Privacy(detect=...)",
             event.entry_id,
         )
     elif isinstance(event, BoundEvent):

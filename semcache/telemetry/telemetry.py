@@ -1,6 +1,6 @@
 """What every part of a cache reports to: events for hooks, counters for the store.
 
-It is created first and passed to every other part.
+It is created right after the backend, and passed to every part that reports something.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Telemetry:
         A read-only cache is not a fault: a warning was logged when it was opened.
 
         Args:
-            function: the decorated function whose call it was.
+            function: the decorated function that was called; None if it was another call.
             repeated: whether this function has reported such a fault before.
         """
         if isinstance(error, ReadOnlyError):

@@ -31,7 +31,7 @@ class Usage:
 NO_USAGE = Usage()
 
 UNFINISHED = "unfinished"
-"""Finish reason of an answer in a provider's format that lacks a finish reason: it was cut off."""
+"""Finish reason for an answer without the one that its format requires: it may be cut off."""
 
 
 AttemptResult: TypeAlias = Literal[

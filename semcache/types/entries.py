@@ -97,13 +97,13 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChangeCursor:
-    """The state of a store that an index of it must catch up with.
+    """A state of a store: its present one, or the one up to which an index has followed it.
 
     Attributes:
         store_id: the store's random id; re-embedding, restoring or recovering a store changes it.
         fingerprint: the embedder of the stored vectors; None while there are none.
         dimension: length of a vector; 0 while there are none.
-        last_id: the largest entry id ever assigned.
+        last_id: the largest entry id assigned so far.
         last_deletion: the newest sequence number in the log of deletions.
     """
 

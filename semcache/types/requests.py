@@ -82,8 +82,8 @@ class Request:
             "system".
         model: the requested model; "" if the caller names none.
         namespace: the caller's partition (a tenant, an application).
-        params: sampling parameters and anything else that changes the answer, by name; not in its
-            repr, because there may be a credential among them.
+        params: sampling parameters and anything else that changes the answer, by name; left out of
+            the request's repr, because there may be a credential among them.
         tools: tool definitions, in the provider's format.
         response_format: the format of the answer, in the provider's terms.
         tags: labels for `invalidate`; they are not part of any key.
@@ -109,8 +109,8 @@ class Personal:
 
     Attributes:
         kinds: what was found, such as "email".
-        handling: "exact" serves and stores the request in the exact tier only, "skip" not at all,
-            "user" in a namespace of the user.
+        handling: where answers to the request are stored and served from: "exact" means the exact
+            tier only, "skip" nowhere, and "user" a namespace of the user.
     """
 
     kinds: tuple[str, ...]

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from semcache import FaultEvent, SemanticCache
+from semcache import Completion, FaultEvent, SemanticCache
 from semcache.backends.local.backups import restore
 from semcache.cli.app import application
 from semcache.errors import SemcacheError, StoreError
 from semcache.keys.keys import exact_key
+from semcache.types import ToolCallPart
 from tests.helpers import Heard, open_cache
 
 JSON = dict[str, Any]
@@ -327,3 +329,16 @@ def test_check_finds_planted_rows(tmp_path: Path) -> None:
     assert code == 3
     assert "exact key" in output
     assert "several namespaces" in output
+
+
+def test_an_answer_that_calls_tools_comes_back_from_an_export(tmp_path: Path) -> None:
+    """With its calls as they were."""
+    call = ToolCallPart("1", "weather", {"city": "Bremen"})
+    answer = Completion("Let me see.", "tool_calls", has_tool_calls=True, tool_calls=(call,))
+    with open_cache(tmp_path / "cache", store_tool_calls=True, embedder=None) as cache:
+        cache.put("Is it raining?", answer)
+    assert run("export", str(tmp_path / "export"), "--cache", str(tmp_path / "cache"))[0] == 0
+    code, said = run("import", str(tmp_path / "export"), "--cache", str(tmp_path / "other"))
+    assert code == 0, said
+    with open_cache(tmp_path / "other", embedder=None) as cache:
+        assert cache.get("Is it raining?") == replace(answer, served_from="exact")

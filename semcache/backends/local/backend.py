@@ -74,7 +74,7 @@ class LocalBackend:
         before_eviction: Callable[[], None] = nothing,
     ) -> Repository[FaissIndex]:
         order = EVICTION[retention.eviction]
-        with suppress(StoreError):  # if it is locked, the first eviction creates the index
+        with suppress(StoreError):  # if the database is locked, the first eviction does this
             if retention.quota is not None:
                 self.store.keep_order(order, by_namespace=False)
             if retention.by_namespace:

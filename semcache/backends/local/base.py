@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Index(Protocol):
-    """Searches the nearest vectors within a scope. All of it can be rebuilt from the store.
+    """Finds the nearest vectors within a scope. All of it can be rebuilt from the store.
 
     - Ids are never reused; scopes are opaque bytes.
     - `search` never returns an id of another scope or one removed before the call.

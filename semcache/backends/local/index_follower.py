@@ -120,7 +120,7 @@ class IndexFollower(Generic[IndexT]):
     def added(self, entry_id: int, scope: bytes, vector: Vector) -> None:
         """Add an entry that was just committed."""
         with self._lock:
-            # The index is complete up to the last id: an entry missing there has been deleted.
+            # The index is complete up to the last id: if it lacks this entry, others deleted it.
             if self._index is not None and entry_id > self._last_id:
                 self._index.add(entry_id, scope, vector)
                 if entry_id == self._last_id + 1:  # nobody else has written in between
@@ -210,7 +210,7 @@ class IndexFollower(Generic[IndexT]):
     def _catch_up(self, index: IndexT, position: ChangeCursor) -> None:
         """Apply what was committed since the last time."""
         if position.last_deletion != self._last_deletion:
-            # Not beyond the position: the index may still lack entries that were deleted later.
+            # Not beyond the position: an entry deleted after it may yet be added (see `added`).
             deleted = self._store.deletions_after(self._last_deletion, position.last_deletion)
             if deleted is None:  # the log does not reach back that far: compare all ids
                 index.retain(self._store.embedded_ids(), position.last_id)
@@ -313,8 +313,8 @@ class _Build(Generic[IndexT]):
         """(index, last id, last deletion) of the finished build.
 
         Raises:
-            NotReadyError: the index is still being built; or the build failed, which is then the
-                cause, and will be tried again later.
+            NotReadyError: the index is still being built; or the build failed and will be tried
+                again later, and `__cause__` is its error.
         """
         if self._thread.is_alive():
             raise NotReadyError("the index is being built from the database")

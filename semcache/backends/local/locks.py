@@ -1,7 +1,7 @@
 """A lock that an interruption cannot leave held.
 
 `KeyboardInterrupt` may be raised as soon as `acquire` has returned, before its result is known. A
-reentrant lock knows its owner, so that it can be found out then whether it was acquired.
+reentrant lock knows its owner, so the caller can then still ask it whether it was acquired.
 """
 
 from __future__ import annotations

@@ -164,5 +164,5 @@ class MemoryKind(BackendKind):
     def check_backup(self, source: Path) -> None:  # noqa: ARG002
         raise self.cannot("restored: it ends with its process")
 
-    def exists(self, location: str) -> bool:  # noqa: ARG002 - never
+    def exists(self, location: str) -> bool:  # noqa: ARG002 - there is never one to find
         return False

@@ -17,7 +17,7 @@ _MAX_COMPARISONS = 1000
 
 
 class MemoryLedger:
-    """The `Ledger` of a store in memory, which says which entries there are."""
+    """The `Ledger` part of a store in memory; subclasses say which entries exist."""
 
     lock: threading.RLock
 

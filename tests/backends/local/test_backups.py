@@ -271,3 +271,16 @@ def test_a_damaged_snapshot_is_named_and_mended(tmp_path: Path) -> None:
     assert SNAPSHOT in found["problems"][0]
     assert run("check", "--fix", "--cache", str(tmp_path))[0] == 0
     assert run("check", "--cache", str(tmp_path))[0] == 0
+
+
+@pytest.mark.parametrize("eviction", ["least-recently-used", "least-frequently-used", "oldest"])
+@pytest.mark.parametrize("quota", ["max_entries", "namespace_max_entries"])
+def test_a_backup_of_a_cache_with_a_quota_is_restored(
+    tmp_path: Path, eviction: str, quota: str
+) -> None:
+    """A quota creates indexes, which are no foreign parts of the schema."""
+    with open_cache(tmp_path / "cache", **{quota: 3, "eviction": eviction}) as cache:
+        for number in range(6):
+            cache.put(f"question {number}", "answer")
+    backup(tmp_path / "cache", tmp_path / "copy", quiet)
+    assert restore(tmp_path / "copy", tmp_path / "other", quiet) >= 2

@@ -38,14 +38,15 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 _MEM_TABLE_ROWS = 65_536
-"""A mem table is due for a merge if its weight exceeds this many rows and, in a large index, ..."""
+"""A mem table is due for a merge if its weight exceeds this many rows, and the rows of the segment
+divided by `_MEM_TABLE_SHARE`."""
 _MEM_TABLE_SHARE = 8
-"""... also exceeds the number of rows of the segment divided by this."""
+"""See `_MEM_TABLE_ROWS`."""
 _TOMBSTONE_SHARE = 4
 """The segment is due for a merge, which frees memory, if more than one in this many of its rows is
-deleted ..."""
+deleted, and more than `_MIN_TOMBSTONES` rows in total."""
 _MIN_TOMBSTONES = 1024
-"""... and more than this many rows in total are deleted."""
+"""See `_TOMBSTONE_SHARE`."""
 
 MergeResult = tuple[Segment, "NDArray[np.int64]"]
 """A new segment, and the ids of its rows that have been deleted since."""

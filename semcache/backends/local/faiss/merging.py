@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _BATCH = 2048
 """Rows that are copied or assigned at a time."""
 _SAMPLE = 4096
-"""Rows to sample for the mean codes, at least."""
+"""Sample this many rows or more for the mean codes; all, if there are fewer."""
 _MAX_CHANGED = 0.1
 """Sign bits keep their thresholds if at most this share of a dimension's bits would change."""
 

@@ -1,4 +1,4 @@
-"""A scope's partition of a mem table: flat while it has few vectors, in inverted lists when many.
+"""A scope's partition of a mem table: flat with few vectors, in inverted lists with many.
 
 Flat: all vectors in one array, searched exactly. With 8,192 vectors of 384 dimensions a search
 takes less than a tenth of the time of one embedding. This time grows with the number of vectors, so

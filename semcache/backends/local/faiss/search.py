@@ -4,7 +4,7 @@ For most rows only the sign bits are scanned, one per dimension; the cosine is t
 rows with the smallest Hamming distance to the query. A search usually follows an embedding, which
 has filled the processor's caches with the model, so most of its time goes into reading data and
 code from memory. Therefore all rows of a scope, in the segment and in the mem tables, are scanned
-in one pass; each kind of call that is avoided saves ten microseconds.
+in one pass; each function that need not be called at all saves about ten microseconds.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def inner_products(vector: Vector, rows: Vector) -> NDArray[np.float32]:
 def cosines_by_codes(
     vector: Vector, codes: NDArray[np.uint8], quantizer: Quantizer
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(row, its cosine with float32[d]) of every row of uint8[n, d], unsorted."""
+    """(rows, their cosines with float32[d]) of uint8[n, d]: every row, unsorted."""
     cosines = _filled(_MIN_COSINE, len(codes))
     scanner = _scanners.of_codes(quantizer, faiss.METRIC_INNER_PRODUCT)
     scanner.set_query(faiss.swig_ptr(vector))

@@ -1,7 +1,7 @@
 """A sealed segment: vectors as 8-bit codes, sorted by scope, immutable.
 
 A segment is a set of arrays, memory-mapped if they come from a file, so that opening it parses
-no rows, and no scope or entry takes a Python object. Rows are sorted by scope; a large scope's
+no rows, and no scope or entry needs a Python object. Rows are sorted by scope; a large scope's
 rows are grouped in inverted lists, and a search probes the lists with the nearest centroids. A
 list holds rows of one scope only, so that a search cannot return another scope's.
 

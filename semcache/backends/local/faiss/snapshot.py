@@ -140,7 +140,7 @@ def _first_page(header: dict[str, Any]) -> bytes:
     text = json.dumps(header).encode()
     page = b"%08x %s\n" % (zlib.crc32(text), text)
     if len(page) > _PAGE:
-        raise OSError(f"the snapshot's header takes {len(page)} bytes; it may take {_PAGE}")
+        raise OSError(f"the snapshot's header takes {len(page)} bytes, more than {_PAGE}")
     return page.ljust(_PAGE, b"\0")
 
 

@@ -42,6 +42,18 @@ def abandon(connection: sqlite3.Connection | None) -> None:
     _abandoned.append(connection)
 
 
+def text_of(stored: object) -> str | None:
+    """A stored text; None for a damaged one."""
+    return stored if isinstance(stored, str) else None
+
+
+def dimension_of(stored: object) -> int:
+    """The dimension of vectors, from what is stored; 0 if there is none, or it is damaged."""
+    if isinstance(stored, str) and stored.isascii() and stored.isdigit() and len(stored) < 7:
+        return int(stored)
+    return 0
+
+
 class _Connection(sqlite3.Connection):
     """A connection that is closed when it is garbage-collected.
 
@@ -130,7 +142,7 @@ class Database:
         try:
             create(self.path, file_mode)
         except PermissionError:
-            pass  # which SQLite reports
+            pass  # SQLite reports it below, when the file is opened
         except OSError as error:
             raise StoreError(
                 f"Cannot create {self.path}: {error.strerror}. A cache's files are not created "
@@ -324,7 +336,7 @@ class Database:
                 raise
 
     def close(self) -> None:
-        """Close the write connection and this thread's; other threads' close with the threads."""
+        """Close the writer and this thread's reader; the other readers end with their threads."""
         with self._write_lock:
             if self._closed:
                 return
@@ -343,7 +355,11 @@ class Database:
 
     def meta(self, name: str) -> str | None:
         row = self._one("SELECT value FROM meta WHERE name = ?", (name,))
-        return None if row is None else row[0]
+        return None if row is None else text_of(row[0])
+
+    def dimension(self) -> int:
+        """The dimension of the stored vectors; 0 if there are none, or it is damaged."""
+        return dimension_of(self.meta("dimension"))
 
     def metas(self, prefix: str) -> dict[str, str]:
         """All values whose names begin with `prefix`, by the rest of the name."""
@@ -351,7 +367,7 @@ class Database:
             rows = self._reader().execute(
                 "SELECT name, value FROM meta WHERE substr(name, 1, ?) = ?", (len(prefix), prefix)
             )
-            return {name[len(prefix) :]: value for name, value in rows}
+            return {name[len(prefix) :]: value for name, value in rows if isinstance(value, str)}
 
     def set_meta(self, name: str, value: str) -> None:
         """Store a value, replacing any of the same name."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from semcache.backends.local.sqlite.database import read_only
 from semcache.backends.local.sqlite.migrations import states
+from semcache.backends.local.sqlite.orders import eviction_indexes
 
 _ROWS = "SELECT type, name, coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
 
@@ -35,12 +36,16 @@ def unknown_parts(database: Path) -> list[str]:
 
 @cache
 def _known() -> frozenset[tuple[str, str, str]]:
-    """(type, name, statement) of every part that exists after any of the migrations."""
+    """(type, name, statement) of every part that a migration or a quota creates."""
     found = set()
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         for _ in states(connection):
             rows = connection.execute(_ROWS).fetchall()
             found |= {(kind, name, _normalised(sql)) for kind, name, sql in rows}
+        for index in eviction_indexes():
+            connection.execute(index.statement)
+        rows = connection.execute(_ROWS).fetchall()
+        found |= {(kind, name, _normalised(sql)) for kind, name, sql in rows}
     return frozenset(found)
 
 

@@ -68,7 +68,7 @@ class SQLiteLeases:
     """The `Leases` of all processes that use a cache directory.
 
     Args:
-        path: the file; created with the first lease.
+        path: the file; created when it is first used.
         fault: called with an error that no caller is waiting for.
     """
 

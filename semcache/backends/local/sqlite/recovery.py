@@ -2,8 +2,8 @@
 
 The damaged file is moved aside unchanged, with its write-ahead log, and kept. Rows are read through
 SQLite as far as possible; entries, vectors and metadata that SQLite can no longer find are read
-directly from the pages (see `pages`), except for rows in the log of deletions. The rows are written
-to a new database, which then replaces the old one. Ids stay the same.
+directly from the pages (see `pages`), except for entries that the log of deletions lists. The rows
+are written to a new database, which then replaces the old one. Ids stay the same.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class RecoveryReport:
 
 
 def damaged(path: Path) -> str | None:
-    """Why SQLite cannot read a file; None if it can. Checks every page."""
+    """Why a file is damaged, after a check of every page; None if it is sound or locked."""
     try:
         connection = read_only(path)
         try:
@@ -146,7 +146,7 @@ class _Recovery:
 
     def run(self) -> None:
         try:
-            with suppress(sqlite3.DatabaseError):  # so that the pages include the log, if possible
+            with suppress(sqlite3.DatabaseError):  # so that the pages include the WAL, if possible
                 self._source.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             for table, key in _TABLES.items():
                 self._target.execute("BEGIN")

@@ -48,7 +48,7 @@ _sound: set[tuple[type, ...]] = set()
 
 
 def _check(row: tuple[Any, ...]) -> None:
-    """Raises `DamagedRowError` if a value has a type that its column never gets."""
+    """Raise `DamagedRowError` if a value has a type that its column never holds."""
     types = tuple(map(type, row))
     if types in _sound:
         return
@@ -59,7 +59,7 @@ def _check(row: tuple[Any, ...]) -> None:
 
 
 class DamagedRowError(StoreError):
-    """A row of the database does not hold an entry."""
+    """A row of the database does not hold a valid entry."""
 
     def __init__(self, entry_id: Any, reason: str) -> None:
         super().__init__(
@@ -81,7 +81,7 @@ def entry_from_row(row: tuple[Any, ...]) -> Entry:
     """The entry of a row that begins with `ENTRY_COLUMNS`.
 
     Raises:
-        DamagedRowError: the row does not hold an entry.
+        DamagedRowError: the row does not hold a valid entry.
     """
     _check(row[:17])
     try:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from semcache.backends.base import EntryDetails, GroupSize, Order, Totals
+from semcache.backends.local.sqlite.database import dimension_of, text_of
 from semcache.backends.local.sqlite.ledger import LedgerTables
+from semcache.backends.local.sqlite.orders import ORDER_BY, eviction_index
 from semcache.backends.local.sqlite.rows import (
     ENTRY_COLUMNS,
     condition,
@@ -48,7 +50,14 @@ _GET_WITH_VECTORS = (
     f"SELECT {ENTRY_COLUMNS}, (SELECT vector FROM embeddings WHERE entry_id = entries.id)"
     " FROM entries WHERE id IN ({})"
 )
-_GET_TAGS = "SELECT tag, entry_id FROM tags WHERE entry_id IN ({}) ORDER BY tag"
+_GET_TAGS = (
+    "SELECT tag, entry_id FROM tags WHERE entry_id IN ({}) AND typeof(tag) = 'text' ORDER BY tag"
+)
+_TOTALS = "SELECT ifnull(CAST(entries AS INTEGER), 0), ifnull(CAST(bytes AS INTEGER), 0)"
+_COUNTERS = (
+    "SELECT name, value FROM counters WHERE typeof(name) = 'text'"
+    " AND typeof(value) IN ('integer', 'real') AND abs(value) < 1e300"
+)
 _GET_DETAILS = (
     "SELECT id, summary, key_version,"
     " (SELECT vector FROM embeddings WHERE entry_id = entries.id) FROM entries WHERE id IN ({})"
@@ -56,7 +65,7 @@ _GET_DETAILS = (
 _BATCH = 500
 _ADD_HITS = (
     "UPDATE entries SET hits = hits + :count, last_hit_at = max(coalesce(last_hit_at, 0), :last),"
-    # A hit restarts a sliding TTL, if the entry was still fresh.
+    # A hit restarts a sliding TTL, unless the entry was stale or had expired by then.
     " expires_at = iif(sliding IS NOT NULL AND :last < coalesce(stale_at, expires_at),"
     "  expires_at + max(0, :last + sliding - coalesce(stale_at, expires_at)), expires_at),"
     " stale_at = iif(sliding IS NOT NULL AND :last < stale_at,"
@@ -75,16 +84,6 @@ _MAX_DELETIONS, _TRIM_EVERY = 100_000, 1000
 
 
 # An entry without hits counts as last used when it was stored.
-_LAST_USED = "coalesce(last_hit_at, created_at)"
-_ORDER_BY: Mapping[str, str] = {
-    "newest": "id DESC",
-    "oldest": "id",
-    "most_hits": "hits DESC, id DESC",
-    "least_recently_used": f"{_LAST_USED}, id",
-    "least_frequently_used": f"hits, {_LAST_USED}, id",
-}
-
-
 @cache
 def _for_ids(sql: str, count: int) -> str:
     """The statement with one placeholder for each of `count` ids."""
@@ -133,7 +132,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return getattr(self._local, "revision", None)
 
     def ack_revision(self, revision: int) -> None:
-        """Note a revision for this thread; `data_version` is comparable within one connection."""
+        """Note a revision for this thread; `data_version` is comparable only in one connection."""
         self._local.revision = revision
 
     def vectors_after(self, entry_id: int) -> Iterator[tuple[int, bytes, bytes]]:
@@ -173,9 +172,8 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         store_id, fingerprint, dimension, last_id, last_deletion = self._one(_POSITION) or (
             (None,) * 5
         )
-        return ChangeCursor(
-            store_id or "", fingerprint, int(dimension or 0), last_id or 0, last_deletion or 0
-        )
+        named = text_of(store_id) or "", text_of(fingerprint), dimension_of(dimension)
+        return ChangeCursor(*named, last_id or 0, last_deletion or 0)
 
     def embedded_ids(self) -> NDArray[np.int64]:
         """int64[n]: the ids of all entries that have a vector, in ascending order."""
@@ -188,9 +186,9 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
 
     def totals(self, namespace: str | None = None) -> Totals:
         if namespace is None:
-            row = self._one("SELECT entries, bytes FROM totals")
+            row = self._one(f"{_TOTALS} FROM totals")
         else:
-            sql = "SELECT entries, bytes FROM namespaces WHERE namespace = ?"
+            sql = f"{_TOTALS} FROM namespaces WHERE namespace = ?"
             row = self._one(sql, (namespace,))
         return Totals(0, 0) if row is None else Totals(row[0], row[1])
 
@@ -212,7 +210,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         """The selected entries in this order."""
         where, values = condition(selection)
         sql = (
-            f"SELECT {ENTRY_COLUMNS} FROM entries WHERE {where} ORDER BY {_ORDER_BY[order]}"
+            f"SELECT {ENTRY_COLUMNS} FROM entries WHERE {where} ORDER BY {ORDER_BY[order]}"
             " LIMIT ? OFFSET ?"
         )
         limit = -1 if limit is None else limit
@@ -239,26 +237,27 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
             "SELECT namespace, model, count(*), sum(hits) FROM entries"
             " GROUP BY namespace, model ORDER BY count(*) DESC, namespace, model"
         )
-        return [GroupSize(*row) for row in self._read(sql)]
+        rows = self._read(sql)
+        return [GroupSize(*row) for row in rows if type(row[0]) is type(row[1]) is str]
 
     def details(self, ids: Sequence[int]) -> dict[int, EntryDetails]:
         tags: dict[int, list[str]] = {}
         for tag, entry_id in self._read(_for_ids(_GET_TAGS, len(ids)), tuple(ids)):
             tags.setdefault(entry_id, []).append(tag)
-        dimension = int(self.meta("dimension") or 0)
+        dimension = self.dimension()
         rows = self._read(_for_ids(_GET_DETAILS, len(ids)), tuple(ids))
         return {
             entry_id: EntryDetails(
                 tuple(tags.get(entry_id, ())),
                 summary_of(summary),
-                int(key_version),
-                decoded([blob], dimension)[0] if blob and is_vector(len(blob), dimension) else None,
+                key_version if isinstance(key_version, int) else 0,
+                decoded([blob], dimension)[0] if blob and is_vector(blob, dimension) else None,
             )
             for entry_id, summary, key_version, blob in rows
         }
 
     def vectors(self) -> Iterator[tuple[int, Vector]]:
-        dimension = int(self.meta("dimension") or 0)
+        dimension = self.dimension()
         for rows in batched(self.vectors_after(0), 1024):
             ids, _, vectors = decode_rows(rows, dimension)
             yield from zip(ids, vectors, strict=True)
@@ -269,7 +268,7 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
         return dict(self._read(sql))
 
     def counters(self) -> dict[str, float]:
-        return dict(self._read("SELECT name, value FROM counters"))
+        return dict(self._read(_COUNTERS))
 
     def stored_bytes(self) -> int:
         """The size of the database on disk in bytes, including its write-ahead log."""
@@ -342,22 +341,19 @@ class SQLiteStore(LedgerTables, StoreMaintenance):
             if namespace is None
             else ("id != ? AND namespace = ?", [spare, namespace])
         )
-        select = f"SELECT id FROM entries WHERE {where} ORDER BY {_ORDER_BY[order]} LIMIT ?"
+        select = f"SELECT id FROM entries WHERE {where} ORDER BY {ORDER_BY[order]} LIMIT ?"
         return self._delete(select, values, count)
 
     def keep_order(self, order: str, *, by_namespace: bool) -> None:
         """Create the index for an eviction order, so that evicting reads only what it deletes."""
-        name = f"entries_{'namespace_' if by_namespace else ''}{order}"
-        if name in self._known_indexes:
+        index = eviction_index(order, by_namespace=by_namespace)
+        if index is None or index.name in self._known_indexes:
             return
-        columns = _ORDER_BY[order].removesuffix("id").removesuffix(", ")
-        if by_namespace:
-            columns = f"namespace, {columns}" if columns else "namespace"
         exists = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
-        if columns and self._one(exists, (name,)) is None:
+        if self._one(exists, (index.name,)) is None:
             with self._transaction("write to") as db:
-                db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON entries({columns})")
-        self._known_indexes.add(name)
+                db.execute(index.statement)
+        self._known_indexes.add(index.name)
 
     def _delete(self, select: str, values: list[Any], limit: int | None) -> list[int]:
         with self._transaction("delete from") as db:

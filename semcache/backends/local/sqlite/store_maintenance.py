@@ -41,7 +41,7 @@ class StoreMaintenance(Database):
             )
         if namespaces:
             problems.append(f"the totals of {namespaces} namespaces are wrong")
-        if self.meta("dimension") is None and self._one("SELECT 1 FROM embeddings LIMIT 1"):
+        if not self.dimension() and self._one("SELECT 1 FROM embeddings LIMIT 1"):
             problems.append("the embedder of the vectors is unknown: run semcache reembed")
         if malformed := len(self._malformed_vectors()):
             problems.append(f"{malformed} vectors have a length that does not fit the dimension")
@@ -91,10 +91,13 @@ class StoreMaintenance(Database):
 
     def _malformed_vectors(self) -> list[int]:
         """The ids of entries with a malformed vector."""
-        dimension = int(self.meta("dimension") or 0)
+        dimension = self.dimension()
         if not dimension:
             return []  # the length of a vector is unknown
-        sql = "SELECT entry_id FROM embeddings WHERE length(vector) NOT IN (?, ?, ?)"
+        sql = (
+            "SELECT entry_id FROM embeddings WHERE length(vector) NOT IN (?, ?, ?)"
+            " OR typeof(vector) != 'blob' OR typeof(scope) != 'blob'"
+        )
         return [row[0] for row in self._read(sql, lengths(dimension))]
 
     def mend(self) -> None:

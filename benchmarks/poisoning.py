@@ -199,6 +199,23 @@ def policies(embedder: Remembering, verifier: RememberingVerifier) -> dict[str, 
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """The share of the victims who were served the attacker's answer."""
+    attacks = [name for name in ("embedder", "verifier", "planted") if name in result]
+    policies = list(result[attacks[0]]["results"])
+    lines = [
+        "| attack | " + " | ".join(policies) + " |",
+        "| --- |" + " ---: |" * len(policies),
+    ]
+    for attack in attacks:
+        rows = [result[attack]["results"][policy] for policy in policies]
+        shares = " | ".join(f"{row['victims_poisoned'] / row['victims']:.1%}" for row in rows)
+        lines.append(f"| {attack} | {shares} |")
+    hits = [result[attacks[0]]["results"][policy]["own_hits"] for policy in policies]
+    lines.append("| *right answers served meanwhile* | " + " | ".join(map(str, hits)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

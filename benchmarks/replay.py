@@ -83,6 +83,7 @@ class RememberingVerifier:
 
     def __init__(self, inner: Verifier) -> None:
         self._inner = inner
+        self.highest_logit = getattr(inner, "highest_logit", None)
         self._known: dict[tuple[str, str], float] = {}
         self.asked = 0
 

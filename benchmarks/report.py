@@ -11,8 +11,10 @@ from benchmarks import (
     large,
     latency,
     peers,
+    poisoning,
     processes,
     routing,
+    side_channel,
     soak,
     throughput,
     verifying,
@@ -48,6 +50,10 @@ def page() -> str:
         parts.append(frontier(found))
     if (found := load("verifying")) is not None:
         parts += ["## What looking costs", _about(found), verifying.table(found)]
+    if (found := load("poisoning")) is not None:
+        parts += ["## Answers of an attacker", _about(found), poisoning.table(found)]
+    if (found := load("side_channel")) is not None:
+        parts += ["## What the time of an answer tells", _about(found), side_channel.table(found)]
     if (found := load("hit_rate_sanity")) is not None:
         parts += ["## Beside another program's replay", _about(found), _beside(found)]
     if (found := load("peers")) is not None:

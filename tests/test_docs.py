@@ -16,7 +16,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import durability, judge, large, processes, report, routing, soak, verifying
+from benchmarks import (
+    durability,
+    judge,
+    large,
+    poisoning,
+    processes,
+    report,
+    routing,
+    side_channel,
+    soak,
+    verifying,
+)
 from benchmarks.latency import table
 from semcache import Calls, SemanticCache
 from semcache.config import Settings, load
@@ -302,6 +313,15 @@ def test_the_figures_of_durability_are_those_of_the_results(
     """Word for word; nothing that was killed has lost anything."""
     found = json.loads((RESULTS / f"{results}.json").read_text())
     assert section(name, "docs/durability.md").strip() == table(found).strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "table"), [("poisoning", poisoning.table), ("side_channel", side_channel.table)]
+)
+def test_the_figures_of_attacks_are_those_of_the_results(name: str, table: Any) -> None:
+    """Word for word."""
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    assert section(name, "SECURITY.md").strip() == table(found).strip()
 
 
 def test_every_fault_of_the_table_is_a_test() -> None:

@@ -2,14 +2,16 @@
 
     python -m benchmarks.verifier.prepare --data ../shared/data --out WORK
     python -m benchmarks.verifier.fine_tune --minilm DIR-OF-all-MiniLM-L6-v2 \\
-        --general WORK/pairs.jsonl --pairs benchmarks/data/verifier_pairs.jsonl --out WORK
+        --general WORK/pairs.jsonl --pairs benchmarks/data/verifier_pairs.jsonl \\
+        --clusters benchmarks/data/verifier_clusters.jsonl --out WORK
 
 The weights are read back from the shipped file, so that the large model that taught it is not
-needed. The new pairs are everyday questions written for this project: honest paraphrases and traps
-of the same questions. So that nothing is forgotten, pairs that it learned from before come along,
-whose target is half their label and half what the model said before; and what is exported is a
-mean of the weights before and after (M. Wortsman et al., "Robust fine-tuning of zero-shot models",
-CVPR 2022).
+needed. The new pairs are everyday questions written for this project: honest paraphrases and
+traps of the same questions. A cluster is one question in several wordings, beside questions that
+lie close to it but need another answer; pairs are drawn from it. So that nothing is forgotten,
+pairs that it learned from before come along, whose target is half their label and half what the
+model said before; and what is exported is a mean of the weights before and after (M. Wortsman et
+al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 
 It needs PyTorch and onnx: `pip install ".[bench,sentence-transformers]" onnx`. On two cores it
 learns from about 150 pairs a second.
@@ -19,7 +21,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Sequence
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,8 @@ from benchmarks.verifier.train import (
 )
 from semcache.verification.pair_model import MODEL_FILE, PairModel
 
+HONEST, TRAPS, AMONG_TRAPS = 12, 13, 2
+"""Pairs drawn from a cluster: of the same question; of different ones; of two of its traps."""
 _GELU_LEAST = 0.17
 """As in `semcache.embedders.graph`: the bias of the second dense layer is corrected for it."""
 
@@ -126,6 +132,36 @@ def read_pairs(paths: Sequence[Path]) -> list[tuple[str, str, float]]:
     return [(row["a"], row["b"], float(row["same"])) for row in rows]
 
 
+def pairs_of_clusters(path: Path) -> list[tuple[str, str, float]]:
+    """Pairs drawn from the clusters of a file, as many honest ones as traps.
+
+    Each line is {"same": [...], "different": [...]}: wordings of one question, and questions that
+    need another answer, also from each other.
+    """
+    rng = random.Random(SEED)
+    pairs: list[tuple[str, str, float]] = []
+    for line in path.read_text().splitlines():
+        cluster = json.loads(line)
+        same, different = cluster["same"], cluster["different"]
+        drawn = [
+            (_sampled(combinations(same, 2), HONEST, rng), 1.0),
+            (_sampled(product(different, same), TRAPS - AMONG_TRAPS, rng), 0.0),
+            (_sampled(combinations(different, 2), AMONG_TRAPS, rng), 0.0),
+        ]
+        for chosen, label in drawn:
+            for a, b in chosen:
+                pairs.append((a, b, label) if rng.random() < 0.5 else (b, a, label))
+    rng.shuffle(pairs)
+    return pairs
+
+
+def _sampled(
+    pairs: Iterable[tuple[str, str]], count: int, rng: random.Random
+) -> list[tuple[str, str]]:
+    found = list(pairs)
+    return rng.sample(found, min(count, len(found)))
+
+
 def labelled(minilm: Path, pairs: Sequence[tuple[str, str, float]], weight: float) -> list[Example]:
     """Examples of (a, b, label), all of one weight."""
     rows = [(a, b, label, "", weight) for a, b, label in pairs]
@@ -139,7 +175,11 @@ def main() -> None:
     parser.add_argument("--minilm", type=Path, required=True, help="directory of all-MiniLM-L6-v2")
     parser.add_argument("--general", type=Path, required=True, help="pairs.jsonl of prepare")
     parser.add_argument("--pairs", type=Path, nargs="+", required=True, help="the new pairs")
+    parser.add_argument("--clusters", type=Path, nargs="*", default=[], help="new clusters")
     parser.add_argument("--evaluate", type=Path, nargs="*", default=[], help="pairs held back")
+    parser.add_argument(
+        "--evaluate-clusters", type=Path, nargs="*", default=[], help="clusters held back"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--mix", type=float, default=0.6, help="share of the new weights")
     parser.add_argument("--epochs", type=int, default=4)
@@ -152,7 +192,8 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rng = np.random.default_rng(SEED)
     model = shipped_student(args.minilm)
-    new = labelled(args.minilm, read_pairs(args.pairs), args.weight)
+    pairs = [*read_pairs(args.pairs), *chain(*map(pairs_of_clusters, args.clusters))]
+    new = labelled(args.minilm, pairs, args.weight)
     with args.general.open(encoding="utf-8") as file:
         rows = [row for row in map(json.loads, file) if row[2] is not None]
     count = min(len(rows), int(len(new) * args.general_share * args.epochs))
@@ -165,6 +206,7 @@ def main() -> None:
         for e, p, row in zip(general, before, rows, strict=True)
     ]
     held = {path.stem: read_pairs([path]) for path in args.evaluate}
+    held |= {path.stem: pairs_of_clusters(path) for path in args.evaluate_clusters}
     for name, pairs in held.items():
         _report(model, args.minilm, pairs, f"before: {name}", device)
     model.rate, model.batch = args.rate, 64

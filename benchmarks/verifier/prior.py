@@ -31,7 +31,7 @@ from semcache.verification.pair_model import PairModel
 
 STREAMS = ("s1_qqp", "s2_tenants", "s3_zipf", "s4_near_miss", "s5_multiturn")
 FLOOR, NEAR, SAMPLE, SEED = 0.6, 5, 11_000, 7
-DEVIATION, OF_BIAS, OF_STANDING, FADING = 0.25, 1.0, 0.3, 2e-4
+DEVIATION, OF_BIAS, OF_STANDING, FADING = 0.35, 1.0, 0.3, 2e-4
 STANDING = {"neighbours_agree": 0.5, "margin": 0.2, "standing": 1.0}
 """Learned in use, from 0 on: their scales."""
 

@@ -78,7 +78,9 @@ class LearnedVerification:
     ) -> list[Candidate]:
         """The candidates with their evidence.
 
-        The pair model scores one candidate after another, until one is good enough to serve.
+        The pair model scores one candidate after another, until one is good enough to serve. It
+        always scores the first, whose label is learned from, and any other only if its score can
+        make a difference.
 
         Args:
             candidates: the candidates, nearest first.
@@ -94,10 +96,17 @@ class LearnedVerification:
                 continue
             evidence = self._evidence(question, candidate, agreement)
             if self._wants_model(evidence, question):
+                stored = candidate.entry.question or ""
                 if asked >= MAX_EVALUATED and not every_one:
                     break
+                if (
+                    asked
+                    and not every_one
+                    and not self._may_serve(policy, question, stored, evidence)
+                ):
+                    continue
                 asked += 1
-                evidence = self._with_model(candidate.entry.question or "", question, evidence)
+                evidence = self._with_model(stored, question, evidence)
             evidence = policy.with_chance(evidence)
             evaluated.append(replace(candidate, evidence=evidence))
             if policy.serves(evidence) and not every_one:
@@ -117,6 +126,13 @@ class LearnedVerification:
             and self.learner.verifier is not None
             and model_supports(question)
         )
+
+    def _may_serve(
+        self, policy: CalibratedPolicy, question: str, stored: str, evidence: Evidence
+    ) -> bool:
+        """Whether the pair model's score could make this candidate good enough to serve."""
+        highest = getattr(self.learner.verifier, "highest_logit", None)
+        return highest is None or policy.may_serve(stored, question, evidence, highest)
 
     def _with_model(self, stored: str, question: str, evidence: Evidence) -> Evidence:
         verifier = self.learner.verifier

@@ -38,7 +38,12 @@ class PairModel:
 
     Args:
         file: the ONNX file with the layers.
+
+    Attributes:
+        highest_logit: no pair gets higher log-odds; two equal questions get 2 to 7.
     """
+
+    highest_logit = 7.0
 
     def __init__(self, file: Path = MODEL_FILE) -> None:
         self._file = file
@@ -61,7 +66,8 @@ class PairModel:
         """
         session, tokenizer, words = self._parts()
         inputs = [laid_out(_tokens(tokenizer, a), _tokens(tokenizer, b)) for a, b in pairs]
-        return [float(logit) for logit in session.run(None, _packed(inputs, words))[0]]
+        scores = session.run(None, _packed(inputs, words))[0]
+        return [min(float(score), self.highest_logit) for score in scores]
 
     def after_fork(self) -> None:
         """Recreate the lock in a child process: a thread of the parent may have held it."""

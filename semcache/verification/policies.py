@@ -10,7 +10,7 @@ from semcache.errors import ConfigError
 from semcache.types import Candidate, Decision, Evidence, Explore, Hit, Miss
 from semcache.verification.calibration import BINS, BoundConfig, ServingThreshold, bin_index
 from semcache.verification.decision import below
-from semcache.verification.features import chance_of, log_odds, refusal
+from semcache.verification.features import chance_of, log_odds, refusal, with_model_score
 
 if TYPE_CHECKING:
     from semcache.verification.weights import Weights
@@ -113,6 +113,10 @@ class CalibratedPolicy:
             evidence.chance is not None
             and bin_of_chance(evidence.chance) >= self.threshold.first_bin
         )
+
+    def may_serve(self, stored: str, asked: str, evidence: Evidence, logit: float) -> bool:
+        """Whether a candidate would be served if the pair model gave it this log-odds."""
+        return self.serves(self.with_chance(with_model_score(stored, asked, evidence, logit)))
 
     def decide(self, candidates: Sequence[Candidate], draw: float) -> Decision:
         evaluated = [c for c in candidates if c.evidence is not None]

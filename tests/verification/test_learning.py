@@ -561,3 +561,19 @@ def test_clearing_forgets_what_was_served(tmp_path: Path) -> None:
         assert cache._engine.backend.store.unreviewed(10)
         cache.clear()
         assert not cache._engine.backend.store.unreviewed(10)
+
+
+@pytest.mark.parametrize(("highest", "asked"), [(None, 3), (6.0, 3), (-3.0, 1)])
+def test_the_pair_model_is_asked_only_where_it_matters(
+    tmp_path: Path, highest: float | None, asked: int
+) -> None:
+    """The first candidate is always scored, another one only if a score could have it served."""
+    verifier = Topics()
+    if highest is not None:
+        verifier.highest_logit = highest  # type: ignore[attr-defined]
+    with opened(tmp_path, verifier=verifier) as cache:
+        for topic in ("cats", "dogs", "cows", "hens"):
+            cache.put(f"{topic} need what food and how much water each day", topic)
+        before = verifier.asked
+        assert not cache.lookup("pigs need what food and how much water each day").hit
+        assert verifier.asked - before == asked

@@ -34,8 +34,8 @@ Coalesce = Literal["exact", "semantic", "off"]
 GroupT = TypeVar("GroupT")
 
 MAX_FALSE_HIT_RATE = 0.05
-"""Default bound. A few percent of the local judge's labels are wrong (`benchmarks.judge`), so it
-could not show that a smaller one holds."""
+"""Default bound. A few percent of the local judge's labels are wrong (`benchmarks.judge`), too many
+to show that a smaller bound holds."""
 CONFIDENCE = 0.93
 
 

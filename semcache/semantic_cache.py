@@ -606,8 +606,8 @@ class SemanticCache:
         in free pages of a database until `semcache vacuum` rewrites it.
 
         Args:
-            namespace, tag: the user's entries have this namespace or tag; those that have both, if
-                both are given.
+            namespace, tag: the user's entries have this namespace or tag; if both are given, they
+                have both.
 
         Raises:
             ConfigError: neither was given.

@@ -36,7 +36,7 @@ def bound_config(max_false_hit_rate: float, confidence: float) -> BoundConfig:
     if not _is_number(max_false_hit_rate) or not 0 < max_false_hit_rate < 0.5:
         raise ConfigError(
             f"max_false_hit_rate is {max_false_hit_rate!r}; it must be a share of the semantic "
-            "hits above 0 and below 0.5, such as 0.02."
+            "hits, above 0 and below 0.5, such as 0.02."
         )
     if not _is_number(confidence) or not 0.5 <= confidence < 1:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Commands that change a cache: delete, clear, check, warmup, reembed, vacuum."""
+"""Commands that maintain a cache: delete, clear, erase, check, warmup, reembed, vacuum."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def erase(
             backend.maintenance.vacuum()
     echo(f"deleted {erased.entries:,} entries and {erased.labels:,} labels")
     if erased.copies:
-        echo("These copies were made since, and may still hold them:")
+        echo("These exports and backups may still hold some of what was deleted:")
     for copy in erased.copies:
         made = datetime.fromtimestamp(copy.at, UTC)
         echo(f"  {copy.kind} of {made:%Y-%m-%d %H:%M} UTC: {copy.path}")

@@ -23,7 +23,7 @@ _OBEYED = re.compile(
 
 
 def visible(text: str) -> str:
-    """Text with characters that a terminal would obey written as escapes, such as `\\x1b`."""
+    """Text in which characters that a terminal would obey are escaped, as in `\\x1b`."""
     return _OBEYED.sub(_escape, text)
 
 
@@ -35,12 +35,12 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """JSON with the characters that a terminal would obey as JSON escapes; its meaning is kept."""
+    """JSON in which characters that a terminal would obey are escaped; its meaning is kept."""
     return visible_json(json.dumps(value, ensure_ascii=False, indent=indent, default=str))
 
 
 def visible_json(text: str) -> str:
-    """JSON text with those characters escaped; they can occur only inside its strings."""
+    """`json_text` for text that is JSON already; such characters occur only inside its strings."""
     return _OBEYED.sub(_json_escape, text)
 
 

@@ -138,7 +138,7 @@ def import_(
 
 @contextmanager
 def _rereadable(file: Path) -> Iterator[IO[bytes]]:
-    """A file that can be read twice; standard input is copied to a temporary one."""
+    """A file that can be read again; standard input is copied to a temporary file."""
     if str(file) != "-":
         with file.open("rb") as source:
             yield source

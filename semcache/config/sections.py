@@ -133,8 +133,8 @@ class WebhookSource(_Section):
     Attributes:
         scheme: how deliveries are signed: "standard" (Standard Webhooks, which OpenAI uses),
             "hex" (`X-Signature`) or "github" (`X-Hub-Signature-256`).
-        secret: the secret that deliveries are signed with; without one, every delivery
-            is refused. It has at least 16 characters.
+        secret: the secret that deliveries are signed with, of at least 16 characters; without
+            one, every delivery is refused.
         namespaces: the only namespaces whose entries this sender may invalidate; () means all.
     """
 
@@ -145,7 +145,7 @@ class WebhookSource(_Section):
     @field_validator("secret")
     @classmethod
     def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
-        """An empty secret, as from an unset variable, is missing: anybody could sign with it."""
+        """Treat an empty secret (from an unset variable) as missing: anybody could sign with it."""
         text = "" if value is None else value.get_secret_value().strip()
         if text in ("", "whsec_"):
             return None

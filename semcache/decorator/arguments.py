@@ -291,7 +291,7 @@ class ArgumentReader:
         if self._takes_contents:
             return gemini_contents(prompt)
         if self._embeds and isinstance(prompt, str):
-            return [prompt]  # in a list, it is no question: texts to embed must match exactly
+            return [prompt]  # a list is not a question, so it must match exactly
         return prompt
 
     def _called(
@@ -312,7 +312,7 @@ class ArgumentReader:
         return self._may_stream and (self._bound(args, kwargs).get("stream") is True)
 
     def streams_no_more(self) -> bool:
-        """The function has returned a whole value although it was asked to stream.
+        """Note that the function returned a whole value although it was asked to stream.
 
         From now on, `stream` is part of the request like any other argument. Returns whether it was
         before.
@@ -341,7 +341,7 @@ class ArgumentReader:
             extra = arguments.pop(self._keywords)
             # A keyword may share its name with a positional-only parameter: keep them apart.
             clash = extra.keys() & arguments.keys()
-            if not self._is_of_an_sdk:  # **options can tell None from an absent value
+            if not self._is_of_an_sdk:  # a function's **options can distinguish None from absent
                 extra = {n: explicit_none() if v is None else v for n, v in extra.items()}
             arguments.update({f"**{self._keywords}": extra} if clash else extra)
         return arguments

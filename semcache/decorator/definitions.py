@@ -68,7 +68,7 @@ def _defined(statement: ast.AST) -> list[str]:
 
 
 def _root(node: ast.expr) -> list[str]:
-    """The name in which `a.b[c]` begins."""
+    """The name at the start of an expression such as `a.b[c]`; [] if it starts with no name."""
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     return [node.id] if isinstance(node, ast.Name) else []

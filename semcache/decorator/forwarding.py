@@ -1,4 +1,4 @@
-"""Arguments that cannot change the answer, and so do not split the scope.
+"""Arguments that cannot change the answer, and so are not part of the scope.
 
 Some never do, such as timeouts. Identifiers, such as trace ids, are left out if the function only
 logs them, puts them in headers or passes them on. Others, such as `user`, inform the provider, but
@@ -106,7 +106,7 @@ def is_of_an_sdk(function: Callable[..., Any]) -> bool:
 
 
 _SDKS = frozenset({"anthropic", "cohere", "groq", "litellm", "mistralai", "ollama", "openai"})
-"""Packages of SDKs. Recognised by name: in site-packages, there may be applications, too."""
+"""Packages of SDKs, recognised by name, because site-packages may hold applications too."""
 
 
 def _used(tree: ast.AST) -> set[str]:
@@ -141,8 +141,8 @@ _LOGS = frozenset(
 )  # fmt: skip
 """Names of functions that write logs and traces."""
 _TRACES = frozenset({"span_id", "trace_id"})
-"""Identifiers that any function, even the application's own, is assumed only to trace if it gets
-them as keyword arguments of the same name."""
+"""Identifiers that, passed on as a keyword argument of the same name, are assumed to be used for
+tracing only, even by the application's own functions."""
 _HEADERS = frozenset({"extra", "extra_headers", "headers", "metadata"})
 """Names of arguments that hold identifiers of a call."""
 

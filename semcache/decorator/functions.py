@@ -288,11 +288,11 @@ def _codec(annotation: Any, *, yields: bool) -> Codec:
 
 
 def _check_own_name(function: Callable[..., Any], known: dict[str, Any]) -> None:
-    """Check that two closures, lambdas, bound methods or wrappers of one name do not share answers.
+    """Check that closures, lambdas, bound methods or wrappers with one name do not share answers.
 
-    They may capture different values. For a wrapped function, only those captured values are
-    compared that its code digest omits, and only while both functions exist, because the same
-    function may be decorated again.
+    They may capture different values. For a wrapped function, only the captured values
+    that its code digest omits are compared, and only while both functions exist, because the
+    same function may be decorated again.
 
     Raises:
         ConfigError: another function of this name, which captures other values, was decorated

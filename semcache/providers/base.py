@@ -65,7 +65,7 @@ class HTTPProvider:
 
     Args:
         name: the name that routes, limits and messages use.
-        base_url: the URL that its API starts with.
+        base_url: the base URL of its API.
         api_key: sent with each request, and never shown.
         model: the model for requests and routes that name none.
         models: patterns of the models it offers; requests that name one are sent to it.

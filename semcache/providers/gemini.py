@@ -75,7 +75,7 @@ _UNSUPPORTED = frozenset(
         "verbosity",
     }
 )
-"""Other providers' parameters that this API rejects: left out, so that a fallback works."""
+"""Other providers' parameters that this API rejects: translated or left out, for fallbacks."""
 
 
 class Gemini(base.HTTPProvider):

@@ -40,7 +40,7 @@ class Named(Protocol):
 
     @property
     def key_id(self) -> str | None:
-        """An id that equals that of providers with the same API key, and does not reveal the key.
+        """An id that is the same for providers with the same API key, and does not reveal the key.
 
         None means that there is no key.
         """

@@ -52,7 +52,7 @@ def read_answer(answer: Mapping[str, Any]) -> Completion | None:
 
 
 def read_value(value: Any) -> Completion | None:
-    """`read_answer` for any plain JSON: an answer, a list of one, or a value that contains some.
+    """`read_answer` for plain JSON: an answer, a list of one answer, or a value with answers in it.
 
     A value that only contains answers, for example next to their timings, has an application's own
     format: the result is None, unless one of them is unmistakably a provider's and is cut off.
@@ -200,7 +200,7 @@ _OTHER_FORMS = (
     _Form("generated_text", "details.finish_reason"),  # Text Generation Inference
     _Form("content", "stop_type"),  # llama.cpp's own
 )
-"""Other formats of answers."""
+"""Formats of other services and libraries, tried in this order."""
 
 
 def _other(answer: Mapping[str, Any]) -> Completion | None:

@@ -70,7 +70,7 @@ _BOUGHT_TOKENS, _BOUGHT_USD = "tokens_bought", "usd_bought"
 
 
 class _Count(NamedTuple):
-    """One count: its name; the served entry, and when; the cost of an exploration or audit."""
+    """One count: its name, and the entry served and when, or what an exploration or audit cost."""
 
     name: str
     entry: Entry | None = None

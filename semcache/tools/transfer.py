@@ -141,7 +141,7 @@ def import_lines(
     All lines are checked before the first is stored.
 
     Args:
-        lines: returns the lines; called twice.
+        lines: returns the lines from the start; called up to three times.
         embedder: returns the cache's embedder; called only if its fingerprint or new vectors
             are needed.
         metadata: the cache's metadata, which holds the secret that signs its exports.

@@ -235,10 +235,9 @@ def bin_index(logit: float) -> int:
 
 
 _SAME_WORDS = bin_index(log_odds(SAME_WORDS))
-_PRIOR_INTERCEPT, _PRIOR_SLOPE = 0.95, 1.35
-"""The log-odds of a wrong answer are intercept - slope * log-odds from the verifier. Fitted to the
-development streams (`benchmarks.verifier.prior_errors`); the intercept is 0.2 higher than fitted,
-because a new cache's traffic may be harder."""
+_PRIOR_INTERCEPT, _PRIOR_SLOPE = 0.75, 1.35
+"""The log-odds of a wrong answer are intercept - slope * log-odds from the verifier, fitted to the
+development streams (`benchmarks.verifier.prior_errors`)."""
 PRIOR_ERRORS: Counts = tuple(
     max(_LEAST_ERROR, chance_of(_PRIOR_INTERCEPT - _PRIOR_SLOPE * middle)) for middle in _MIDDLES
 )

@@ -31,7 +31,7 @@ class Codec(Protocol):
         ...
 
     def keep_returned(self, value: Any) -> Any:
-        """What `dump` needs from a generator's return value; it becomes the last item of its list.
+        """What `dump` needs from a generator's return value: the last item of the list it is given.
 
         Raises:
             TypeError: the value cannot be stored.

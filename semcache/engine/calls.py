@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from semcache.engine.shared_streams import SharedStream
 
 
+LONGEST_DELAY = 3600.0
+"""The longest delay of a hit in seconds."""
+
+
 def open_call(
     engine: Engine, query: Query, options: CallOptions, stream: SharedStream | None = None
 ) -> Served | Lead | Follow:
@@ -67,7 +71,10 @@ def _seconds(engine: Engine) -> float:
     """How long a hit waits before it is returned."""
     delay = engine.hit_delay
     try:
-        return float(delay() if callable(delay) else delay)
+        seconds = float(delay() if callable(delay) else delay)
+        if not 0 <= seconds <= LONGEST_DELAY:
+            raise ValueError(f"hit_delay returned {seconds}, which is not from 0 to 3600 seconds")
+        return seconds
     except Exception as error:
         engine.telemetry.fault("privacy", error)
         return 0.0

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from semcache.engine.call_options import CallOptions, Codec, Follow, Lead, Pause, Served, Step, Wait
+from semcache.engine.lookup import is_skipped
 from semcache.engine.single_flight import Abandoned, Completed, Failed, InFlight, is_inside
 from semcache.engine.value_codecs import OtherShapeError
 from semcache.errors import StoreError
@@ -31,10 +32,8 @@ POLL_INTERVALS = (0.005, 0.1)
 """Seconds between polls of another process's lease: the first interval, and the longest."""
 PATIENCE = 120.0
 """Seconds to wait for a call in flight before asking the model independently."""
-_ALONE = ("caching_off", "personal_data")
-"""Reasons of a miss whose call is not shared with others."""
 STREAM_PATIENCE = 10.0
-"""Likewise for a stream, which may be stuck because its consumer has stopped reading."""
+"""`PATIENCE` for a stream, which may be stuck because its consumer has stopped reading."""
 
 
 def served_by(engine: Engine, options: CallOptions, lookup: Lookup) -> Served | None:
@@ -65,7 +64,7 @@ def join(
     """
     patience = STREAM_PATIENCE if options.streams else PATIENCE
     in_flight, key = engine.in_flight, lookup.query.exact_key
-    alone = options.refresh or options.coalesce == "off" or lookup.decision.reason in _ALONE
+    alone = options.refresh or options.coalesce == "off" or _is_private(engine, lookup, stream)
     if options.coalesce == "semantic" and not alone:
         near = yield from _wait_for_similar(engine, lookup, options, patience)
         if near is not None:
@@ -109,6 +108,17 @@ def join(
         return Lead(call, lookup)
     in_flight.end(call, Abandoned())
     return served
+
+
+def _is_private(engine: Engine, lookup: Lookup, stream: Any) -> bool:
+    """Whether a call is not shared: caching is off, or it may hold personal data.
+
+    What a stream holds is known only at its end, so that no stream is shared if answers are
+    searched for personal data.
+    """
+    if lookup.decision.reason == "caching_off" or is_skipped(lookup.query):
+        return True
+    return stream is not None and engine.recorder.searches_answers
 
 
 def _may_follow(stream: Any) -> bool:
@@ -277,6 +287,13 @@ def finish(
     """
     completion: Completion | None = None
     entry: Entry | None = None
+    outcomes: list[str] = []
+
+    def told(reason: str) -> None:
+        outcomes.append(reason)
+        if options.report is not None:
+            options.report.recorded(reason)
+
     try:
         completion = dump(engine, options, value, checked)
         if completion is not None:
@@ -286,10 +303,11 @@ def finish(
                 completion,
                 ttl=options.ttl,
                 policy=options.storage,
-                told=None if options.report is None else options.report.recorded,
+                told=told,
             )
     finally:
-        engine.in_flight.end(lead.call, Completed(completion, kept=entry is not None))
+        shared = None if "personal_data" in outcomes else completion
+        engine.in_flight.end(lead.call, Completed(shared, kept=entry is not None))
     return entry
 
 

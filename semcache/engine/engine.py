@@ -166,7 +166,7 @@ class Engine(Managed):
         self.verification.wait()
 
     def before_fork(self) -> None:
-        """Wait until no thread is in the middle of a write, and hold off new writes."""
+        """Hold off new writes, after waiting briefly for those under way."""
         self.backend.hold()
 
     def after_fork_in_parent(self) -> None:

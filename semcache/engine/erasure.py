@@ -46,7 +46,8 @@ class Erased:
         entries: number of entries deleted, with the hits that they served and the comparisons that
             waited for them.
         labels: number of labels deleted.
-        copies: the backups and exports made since the oldest of these entries was stored.
+        copies: the backups and exports made since the oldest of these entries was stored; all that
+            are known if there was no entry.
     """
 
     entries: int

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class RestartError(Exception):
-    """There is no stream to follow, and the reader has received nothing: it can start again."""
+    """The stream cannot be followed, and the reader has received nothing: it can start again."""
 
 
 class Kept:

@@ -105,7 +105,11 @@ class Lookups:
         except Exception as error:  # not known to be harmless
             self._telemetry.fault("privacy", error)
             handled, personal = request, Personal(("unknown",), "skip")
-        return replace(keys.query(handled, rules or self.rules), personal=personal)
+        used = rules or self.rules
+        if personal is not None and personal.handling == "exact" and used != keys.STRICT:
+            # Equal keys do not mean equal requests: some of what was searched is left out.
+            personal = Personal(personal.kinds, "skip")
+        return replace(keys.query(handled, used), personal=personal)
 
     def enabled(self, flag: str) -> bool:
         return self._flags is None or self._flags.enabled(flag)

@@ -19,6 +19,7 @@ from semcache.telemetry.counters import Counter, Labelled
 from semcache.telemetry.events import AboutAskerEvent, RecordEvent
 from semcache.types import (
     DEFAULT_NAMESPACE,
+    EXACT_ONLY,
     UNFINISHED,
     Completion,
     Entry,
@@ -38,13 +39,14 @@ if TYPE_CHECKING:
     from semcache.verification.base import Verification
 
 WHOLE = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "completed"})
-"""Finish reasons of complete answers; any other means that the answer was cut off or refused.
+"""Finish reasons of complete answers. Any other, except those in `_TOOL_CALLS`, means that the
+answer was cut off or refused.
 
 None stands for an answer that cannot have a finish reason, such as plain text.
 """
 
 _NAMES_SOMEBODY = re.compile(r"user|customer|account|session|tenant|member|client|person|_id$|^id$")
-"""Parameters by these names tell whose answer it is, and are part of the scope."""
+"""Names of parameters that say whom an answer is for. They are part of the scope."""
 _TOOL_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
 
@@ -156,6 +158,8 @@ class Recorder:
                     self._first = None
                     first()
                 new = _new_entry(lookup.query, completion, now, lifetime, labels)
+                if handling == "exact":
+                    new = replace(new, summary={**new.summary, EXACT_ONLY: True})
                 vector = None if handling == "exact" else self._vector(lookup)
                 entry = new.with_id(self._entries.record(new, vector))
                 reason = "stored"
@@ -182,15 +186,21 @@ class Recorder:
     def _warn_about_asker(self, query: Query, entry: Entry) -> None:
         """Report the first answer that depends on who asked, if everybody is served it."""
         request, question = query.request, query.question
-        of_everybody = request.namespace == DEFAULT_NAMESPACE and "before" not in query.scope.parts
-        if not of_everybody or any(_NAMES_SOMEBODY.search(name) for name in request.params):
+        if request.namespace != DEFAULT_NAMESPACE or "before" in query.scope.parts:
+            return
+        if any(map(_NAMES_SOMEBODY.search, _params_that_count(query))):
             return
         if question and about_asker(question):
             self._watches_for_asker = False
             self._telemetry.emit(AboutAskerEvent(entry.id))
 
+    @property
+    def searches_answers(self) -> bool:
+        """Whether answers are searched for personal data before they are stored."""
+        return self._personal_data is not None
+
     def _handling(self, query: Query, completion: Completion) -> Handling | None:
-        """How personal data lets an answer be stored; None means as usual."""
+        """How an answer may be stored, given the personal data found; None means as usual."""
         if self._personal_data is None:
             return None
         try:
@@ -275,6 +285,12 @@ def _new_entry(
         stale_at=lifetime.stale_at,
         sliding=lifetime.sliding,
     )
+
+
+def _params_that_count(query: Query) -> Iterable[str]:
+    """The names of the parameters that are part of the scope."""
+    params = query.scope.parts.get("params")
+    return params if isinstance(params, dict) else ()
 
 
 def as_completion(answer: str | Completion) -> Completion:

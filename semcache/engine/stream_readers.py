@@ -135,7 +135,8 @@ def resume(source: Any, command: tuple[str, Any] | None, advance: Callable[[Any]
 
     Args:
         command: the name of a generator's method, and its argument. If the source lacks the method,
-            an error is raised here; any other value is dropped and the source advanced.
+            an argument that is an error is raised here; any other is dropped, and the source is
+            advanced.
         advance: `next` or `anext`.
     """
     if command is None:

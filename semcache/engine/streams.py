@@ -1,4 +1,4 @@
-"""Calls whose answers are streams: from start to end, as in `calls`."""
+"""One call whose answer is a stream, from start to end: the counterpart of `calls`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _followed(
     options: CallOptions,
     shared: SharedStream,
 ) -> Reader:
-    """A reader of another caller's stream; it opens its own if that stream never starts."""
+    """A reader of another caller's stream; it opens its own if no first chunk arrives in time."""
     alone = replace(options, coalesce="off")
     restart = partial(stream, engine, query, send, alone)
     return Reader(shared, patience=FIRST_CHUNK_PATIENCE, anew=send, restart=restart)

@@ -10,8 +10,9 @@ constructors, validators or serializers. So an answer comes back as the SDK buil
 own schema would reject it, and with the same fields set. Private attributes, such as the request id
 that an SDK adds, are included.
 
-Stored data never causes an import or a call: a class is restored only if the program has imported
-it, and if it is a dataclass, a pydantic model, a named tuple or an enumeration.
+Stored data never causes an import, except of a few modules of the standard library: a class is
+restored only if the program has imported it, and if it is a dataclass, a pydantic model, a named
+tuple or an enumeration.
 """
 
 from __future__ import annotations

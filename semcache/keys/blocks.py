@@ -212,7 +212,7 @@ def tool_call(raw: Any, where: str) -> Part:
 
 
 def parsed(arguments: Any, where: str) -> JSON:
-    """OpenAI sends arguments as text: parse them, so that equal JSON is equal however spaced."""
+    """OpenAI sends arguments as text: parse them, so that white space in the JSON is ignored."""
     if not isinstance(arguments, str):
         return plain(arguments, where)
     try:

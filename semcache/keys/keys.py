@@ -47,7 +47,7 @@ KEY_VERSION = 2
 SCOPE_VERSION = 1
 
 MAX_SCOPE_CHARS = 16_000_000
-"""Longest canonical form of a scope, in characters: twice that of a prompt."""
+"""Longest canonical form of a scope, in characters: twice the limit for a request."""
 SYSTEM = frozenset({"system", "developer"})
 """Roles whose messages instruct the model and are not turns of the conversation."""
 
@@ -91,7 +91,7 @@ def key_rules(ignore: Iterable[str] = (), context: Context = "full") -> KeyRules
     try:
         names = frozenset(ignore)
         valid = all(isinstance(name, str) for name in names)
-    except TypeError:  # not iterable, or of values that have no hash
+    except TypeError:  # not iterable, or with items that cannot be hashed
         valid = False
     if not valid:
         raise ConfigError(f"ignore is {reprlib.repr(ignore)}; pass a set of parameters' names.")

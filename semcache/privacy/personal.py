@@ -6,6 +6,7 @@ found, and how, is up to `Privacy`; the engine asks `PersonalData` about every r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,16 +14,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from semcache.errors import ConfigError
 from semcache.privacy.rules import MAX_SEARCHED, found_by_rules
-from semcache.types import Completion, Handling, Personal, Request, TextPart
+from semcache.types import (
+    Completion,
+    Handling,
+    OpaquePart,
+    Personal,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 
 if TYPE_CHECKING:
-    from semcache.types import JSON
+    from semcache.types import JSON, Part
 
 Detector = Callable[[str], Iterable[str]]
 """Takes a text, and returns the kinds of personal data in it."""
 
-_ENCODED = 1000
-"""Length from which on a text without spaces inside an answer is taken for encoded data."""
+_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{1000}")
+"""The start of encoded data, such as an image, which is not searched."""
 _OF_THE_QUESTION = "about_asker"
 
 
@@ -39,10 +49,10 @@ class Privacy:
             serves nor stores them; "user" does both in a namespace of the user.
         user: returns the current user's id, for `handling="user"`; without an id (None), a request
             is skipped.
-        public: texts that are no personal data, such as the e-mail addresses and phone numbers of
+        public: texts that are not personal data, such as the e-mail addresses and phone numbers of
             your own company.
-        hit_delay: seconds that a hit waits before it is returned, so that the time of an answer
-            does not tell whether somebody asked before; or a function that returns them.
+        hit_delay: seconds that a hit waits before it is returned, so that the response time does
+            not tell whether somebody asked before; or a function that returns them.
 
     Raises:
         ConfigError: a value is wrong, or `handling="user"` has no `user`.
@@ -68,11 +78,17 @@ class Privacy:
                 "handling='user' and user=function belong together: the function returns the id of "
                 "the current user, for example from a context variable."
             )
+        if self.detect is None and (self.handling != "exact" or self.user or self.public):
+            raise ConfigError("Nothing is looked for: give detect='rules', or a function, too.")
+        if isinstance(self.public, str) or not all(
+            isinstance(text, str) and text.strip() for text in self.public
+        ):
+            raise ConfigError(f"public is {self.public!r:.80}; pass a list of texts.")
         if not callable(self.hit_delay) and not (
             isinstance(self.hit_delay, int | float) and 0 <= self.hit_delay < 3600
         ):
             raise ConfigError(
-                f"hit_delay is {self.hit_delay!r}; it must be seconds, from 0 to 3600, or a "
+                f"hit_delay is {self.hit_delay!r}; it must be seconds, from 0 to below 3600, or a "
                 "function that returns them."
             )
 
@@ -103,20 +119,16 @@ class PersonalData:
         Raises:
             Exception: the detector or the function `user` failed.
         """
-        kinds = self._kinds(
-            part.text
-            for message in request.messages
-            if message.role not in ("system", "developer")
-            for part in message.parts
-            if isinstance(part, TextPart)
-        )
+        kinds = self._kinds(_texts_of(request))
         if not kinds:
             return request, None
         if self._handling != "user":
             return request, Personal(kinds, self._handling)
         user = None if self._user is None else self._user()
-        if user is None:
+        if user is None or user == "":
             return request, Personal(kinds, "skip")
+        if not isinstance(user, str) or "/" in user:
+            raise TypeError(f"user() returned {user!r:.50}, which is not a text without a slash")
         own = replace(request, namespace=f"{request.namespace}/{user}")
         return own, Personal(kinds, "user")
 
@@ -143,21 +155,49 @@ class PersonalData:
         for text in texts:
             for own in self._public:
                 text = text.replace(own, " ")
-            kinds |= dict.fromkeys(self._find(text))
+            found = self._find(text)
+            if isinstance(found, str) or not all(isinstance(kind, str) for kind in found):
+                raise TypeError(f"detect() returned {found!r:.50}, which is not a list of texts")
+            kinds |= dict.fromkeys(found)
             if len(text) > MAX_SEARCHED and self._find is found_by_rules:
                 kinds["too_long_to_search"] = None
         return tuple(kinds)
 
 
+def _texts_of(request: Request) -> Iterator[str]:
+    """The texts of a request, without its system prompt."""
+    for message in request.messages:
+        if message.role not in ("system", "developer"):
+            yield from _texts(message.name)
+            yield from _texts_in(message.parts)
+    yield from _texts(dict(request.params))
+
+
+def _texts_in(parts: Iterable[Part]) -> Iterator[str]:
+    for part in parts:
+        match part:
+            case TextPart(text):
+                yield text
+            case ToolCallPart():
+                yield from _texts(part.arguments)
+            case ToolResultPart():
+                yield from _texts_in(part.parts)
+            case OpaquePart(value):
+                yield from _texts(value)
+
+
 def _texts(value: JSON) -> Iterator[str]:
-    """The texts in an answer's payload, without encoded data such as images."""
+    """The texts and whole numbers in a value, without encoded data such as images."""
     if isinstance(value, str):
-        if len(value) < _ENCODED or " " in value[:_ENCODED]:
+        if not _ENCODED.match(value):
             yield value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield str(value)
     elif isinstance(value, Mapping):
-        for item in value.values():
+        for name, item in value.items():
+            yield str(name)
             yield from _texts(item)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for item in value:
             yield from _texts(item)
 

@@ -27,7 +27,7 @@ from semcache.keys.keys import KEY_VERSION, exact_key
 from semcache.keys.keys import query as query_of
 from semcache.keys.parse import name_of
 from semcache.keys.parse import request as make_request
-from semcache.types import Completion, Entry, NewEntry, Selection, ToolCallPart, Usage
+from semcache.types import EXACT_ONLY, Completion, Entry, NewEntry, Selection, ToolCallPart, Usage
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -240,6 +240,8 @@ class _Reader:
             )
         _check_values(entry)
         entry = self._in_its_scope(entry, trusted=own or self._options.trust)
+        if entry.summary.get(EXACT_ONLY):
+            return entry, None
         if not usable or not (own or self._options.trust):
             return entry, _EMBED
         return entry, None if blob is None else _vector(blob, self._dimension)

@@ -31,6 +31,7 @@ from semcache.types.entries import ChangeCursor, Entry, LeaseHolder, Neighbour, 
 from semcache.types.labels import Observation, ObservationKind, PendingComparison, ServedHit
 from semcache.types.requests import (
     DEFAULT_NAMESPACE,
+    EXACT_ONLY,
     Handling,
     MediaPart,
     Message,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "EXACT_ONLY",
     "JSON",
     "NO_USAGE",
     "UNFINISHED",

@@ -12,6 +12,10 @@ DEFAULT_NAMESPACE = "default"
 """The namespace of calls that name none."""
 
 
+EXACT_ONLY = "exact_only"
+"""Name in the summary of an entry that is served for the identical request only."""
+
+
 @dataclass(frozen=True, slots=True)
 class TextPart:
     """Text. `extra` holds fields of its block that semcache does not know."""

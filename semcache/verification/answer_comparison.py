@@ -66,7 +66,7 @@ class Comparison:
         cover: the share of each answer's words that the other has, the larger share first.
         names: the larger of the shares of each answer's names that the other has; None if
             either answer has no names.
-        names_left: the smaller of the counts of each answer's names that the other has not.
+        names_left: the smaller of the counts of each answer's names that the other lacks.
     """
 
     question: Question
@@ -92,7 +92,7 @@ class Comparison:
 
     @property
     def numbers_near(self) -> bool:
-        """Whether numbers of both may mean the same one: rounded, or with a footnote mark."""
+        """Whether both may give the same number, one of them rounded or with a footnote mark."""
         one, other = self.numbers
         if len(one) * len(other) > _PAIRS:
             return False
@@ -100,7 +100,7 @@ class Comparison:
 
     @property
     def numbers_left(self) -> int:
-        """The smaller of the counts of each answer's numbers that the other has not."""
+        """The smaller of the counts of each answer's numbers that the other lacks."""
         one, other = self.numbers
         return min(len(one - other - self.other.loose), len(other - one - self.one.loose))
 

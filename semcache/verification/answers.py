@@ -71,7 +71,7 @@ class Answer:
         words: the content words that are not in the question.
         names: content words that are written as names.
         numbers: values of all numbers, including years.
-        loose: {"1"} if it has "one", "first" or "single", which often count nothing.
+        loose: {"1"} if it has "one", "first" or "single", which often are not counts.
         contexts: the values of its numbers, by the content words before and after each.
         months: names of months.
         negates: whether it negates anything.

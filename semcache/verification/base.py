@@ -135,8 +135,8 @@ class Verifier(Protocol):
     """A model that estimates how likely it is that one answer serves two questions.
 
     - The same pair always gets the same score. May be called from many threads at once.
-    - A verifier may have an attribute `highest_logit`, the highest score that it ever gives. It is
-      then not asked about candidates that even this score would not let be served.
+    - A verifier may have an attribute `highest_logit`, the highest score that it ever gives. It
+      then scores only the first candidate, and others that could be served with this score.
     - Raises `EmbedderError` if the model cannot be loaded.
     """
 

@@ -98,7 +98,7 @@ class BoundConfig:
     Attributes:
         bound: the largest share of served semantic hits that may be wrong.
         caution: standard deviations added to the expected share (1.5: confidence of about 93%).
-        spread: how far the whole traffic may deviate from the verifier's chances.
+        spread: how far the whole traffic may deviate from `PRIOR_ERRORS`.
         namespace_spread: how far a namespace may deviate from the whole traffic.
         memory: number of labels in a bin after which an old label's weight has decayed to 1/e.
         half_life: number of lookups after which a lookup counts half.
@@ -236,7 +236,7 @@ def bin_index(logit: float) -> int:
 
 _SAME_WORDS = bin_index(log_odds(SAME_WORDS))
 _PRIOR_INTERCEPT, _PRIOR_SLOPE = 0.75, 1.35
-"""The log-odds of a wrong answer are intercept - slope * log-odds from the verifier, fitted to the
+"""The log-odds of a wrong answer are intercept - slope * log-odds by the weights, fitted to the
 development streams (`benchmarks.verifier.prior_errors`)."""
 PRIOR_ERRORS: Counts = tuple(
     max(_LEAST_ERROR, chance_of(_PRIOR_INTERCEPT - _PRIOR_SLOPE * middle)) for middle in _MIDDLES

@@ -308,7 +308,7 @@ def _alike(one: str, other: str) -> bool:
 
 
 def _negation(one: Reading, other: Reading) -> Iterable[Finding]:
-    """A finding if one question has an odd number of negations more: the meaning is reversed."""
+    """A finding if the counts of negations differ by an odd number: the meaning is reversed."""
     if (len(one.negations) - len(other.negations)) % 2:
         yield Finding("negation", ", ".join(one.negations), ", ".join(other.negations))
 

@@ -53,7 +53,8 @@ _UNWRITTEN = 10_000
 _CATCH_UP_EVERY = 1.0
 """Seconds between reads of the labels from other processes."""
 _RECENT = 50_000
-"""Maximum number of labels read at once: on loading, for what they say about single entries."""
+"""Maximum number of labels read at once. On loading, this many of those that the saved state
+includes are read again, since it leaves out what they say about single entries."""
 
 
 class Learner:

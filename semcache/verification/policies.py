@@ -75,8 +75,8 @@ class CalibratedPolicy:
         config: the bound, and the parameters used to enforce it.
         weights: the weights that turn evidence into a chance.
         threshold: the lowest bin that is served.
-        prior: the weights of a new cache, whose chance caps the learned one; None if the
-            namespace has enough labels of its own to correct the learned weights.
+        prior: the weights of a new cache: no chance may exceed the one that they give. None if
+            the namespace has enough labels of its own to correct the learned weights.
     """
 
     config: BoundConfig

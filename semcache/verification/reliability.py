@@ -43,7 +43,8 @@ class Reliability:
     Attributes:
         on_same: shares of the verdicts on two answers that mean the same.
         on_different: shares of the verdicts on two answers that do not.
-        strength: the number of observed verdicts of each kind that these shares weigh as much as.
+        strength: the number of observed verdicts on answers that differ that `on_different` weighs
+            as much as.
 
     Raises:
         ValueError: shares are not positive, or do not add up to 1.
@@ -105,9 +106,10 @@ class Reliability:
         return equal, same * scale, different * scale, unsure * scale
 
     def _on_different(self, counts: Sequence[float]) -> Shares:
-        """Shares of the verdicts on answers that differ, learned where that hurts the judge.
+        """Shares of the verdicts on answers that differ, corrected by these counts.
 
-        "Equal" and "same" are never expected less often than at first.
+        "Equal" and "same" never become less frequent than expected beforehand: the judge may turn
+        out to miss more wrong answers than expected, but not fewer.
         """
         total = self.strength + sum(counts)
         equal, same, *_ = (

@@ -92,7 +92,7 @@ def difference(stored: str, asked: str) -> Finding | None:
         return flags
     code = _is_code(stored) or _is_code(asked)
     if _layout(stored, code) != _layout(asked, code):
-        return Finding("layout", "its line breaks or indentation", "different ones")
+        return Finding("layout", "these line breaks or indentation", "different ones")
     one, other = _tokens(stored), _tokens(asked)
     if len(one) != len(other):
         return _split_otherwise(one, other, code)

@@ -175,7 +175,7 @@ class CalibrationState:
         return risen
 
     def _expected(self, observation: Observation, *, replayed: bool) -> float:
-        """The chance that the decision was based on, or, if replayed, by the current weights."""
+        """The chance that the decision was based on; if replayed, that by the current weights."""
         # A replayed label may come from another version, with other weights.
         if replayed and len(observation.features) == len(features.FEATURES):
             return chance_of(self._weights.logit(observation.features))
@@ -194,7 +194,7 @@ class CalibrationState:
                 del by_entry[next(iter(by_entry))]
 
     def _likely(self, observation: Observation) -> float:
-        """The chance that the answer was right, after the label."""
+        """The chance, given the label, that the answer was right."""
         if observation.kind in CERTAIN_KINDS:
             return float(bool(observation.right))
         fit = self._overall_fit

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from semcache import Completion, ConfigError, Privacy, SemanticCache
+from semcache.backends import open_backend
 from semcache.telemetry import AboutAskerEvent, FaultEvent, NotStoredEvent
 from semcache.types import Personal
-from tests.helpers import Heard, open_cache
+from tests.helpers import Heard, hashing_embedder, open_cache
+from tests.security.test_planted import run
 
 MINE = "write to jane@example.org about my parcel"
 OURS = "how do i track a parcel"
@@ -120,7 +122,7 @@ def test_a_function_of_ones_own() -> None:
         assert cache.put("who is it", "a friend") is not None
 
 
-@pytest.mark.parametrize("broken", ["detect", "user", "name"])
+@pytest.mark.parametrize("broken", ["detect", "user", "name", "slash", "coroutine", "kinds"])
 def test_a_detector_that_fails_keeps_nothing(broken: str) -> None:
     """Not known to be harmless: neither served nor stored, and reported; the call goes on."""
 
@@ -128,8 +130,11 @@ def test_a_detector_that_fails_keeps_nothing(broken: str) -> None:
         raise RuntimeError("no model")
 
     options: dict[str, Any] = {"detect": fails, "handling": "skip"}
-    if broken != "detect":
-        user = fails if broken == "user" else (lambda: " a  b ")
+    if broken == "kinds":
+        options["detect"] = lambda _text: "name"
+    elif broken != "detect":
+        ids = {"name": " a  b ", "slash": "a/b", "coroutine": object()}
+        user = fails if broken == "user" else (lambda: ids[broken])
         options = {"detect": "rules", "handling": "user", "user": user}
     heard = Heard()
     with open_cache(":memory:", hooks=[heard], **options) as cache:
@@ -170,6 +175,9 @@ def test_wrong_values_are_refused() -> None:
     for wrong, said in (
         ({"detect": "regex"}, "detect"), ({"handling": "drop"}, "handling"),
         ({"handling": "user"}, "belong together"), ({"user": lambda: "a"}, "belong together"),
+        ({"handling": "skip"}, "Nothing is looked for"),
+        ({"detect": "rules", "public": "a@b.example"}, "public"),
+        ({"detect": "rules", "public": [""]}, "public"),
         ({"hit_delay": -1.0}, "hit_delay"), ({"hit_delay": "soon"}, "hit_delay"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
@@ -251,3 +259,96 @@ def test_presidio_finds_what_the_rules_do() -> None:
     with private(detect=detect, handling="skip") as cache:
         assert cache.put(MINE, "done") is None
         assert cache.put(OURS, "here") is not None
+
+
+# ----------------------------------------------------------------------------- where it could leak
+
+
+HELD = "Call Jane on +49 170 1234567"
+
+
+def test_an_answer_that_is_not_stored_is_not_shared_either() -> None:
+    """Of two equal calls in flight, each gets its own answer."""
+    both, calls = threading.Barrier(2, timeout=20), []
+    with private(handling="skip") as cache:
+
+        @cache.cached
+        def ask(question: str) -> str:
+            calls.append(question)
+            time.sleep(0.2)
+            return f"{threading.current_thread().name}@example.org"
+
+        answers: dict[str, str] = {}
+
+        def run(name: str) -> None:
+            both.wait()
+            answers[name] = ask(OURS)
+
+        threads = [threading.Thread(target=run, args=(n,), name=n) for n in ("jane", "joe")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == {"jane": "jane@example.org", "joe": "joe@example.org"}
+
+
+def test_without_the_conversation_in_the_key_nothing_is_kept() -> None:
+    """The key does not tell one person's conversation from another's."""
+    messages = [
+        {"role": "user", "content": "I am jane@example.org"},
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": "Is there any news?"},
+    ]
+    with private(handling="exact", context="none") as cache:
+        assert cache.record(cache.lookup(messages=messages), "Your parcel is here.") is None
+        assert cache.get("Is there any news?") is None
+
+
+def test_what_is_exact_only_stays_so(tmp_path: Path) -> None:
+    """After embedding everything again, and after an export and an import."""
+    with private(tmp_path / "cache") as cache:
+        cache.put(OURS, HELD)
+    for command in (
+        ("export", str(tmp_path / "export"), "--cache", str(tmp_path / "cache")),
+        ("import", str(tmp_path / "export"), "--cache", str(tmp_path / "other")),
+    ):
+        assert run(*command)[0] == 0
+    with open_cache(tmp_path / "other", hooks=(), threshold=0.1) as cache:
+        assert cache.lookup(OURS).hit
+        assert not cache.lookup(f"{OURS} please").hit
+    backend = open_backend(str(tmp_path / "cache"))
+    assert backend.maintenance is not None
+    backend.maintenance.reembed(hashing_embedder(), lambda _done, _total: None)
+    backend.close()
+    with open_cache(tmp_path / "cache", hooks=(), threshold=0.1) as cache:
+        assert cache.lookup(OURS).hit
+        assert not cache.lookup(f"{OURS} please").hit
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"messages": [{"role": "user", "content": OURS, "name": "jane@example.org"}]},
+        {"messages": [{"role": "user", "content": OURS},
+                      {"role": "tool", "tool_call_id": "1", "content": "jane@example.org"}]},
+        {"messages": [{"role": "user", "content": OURS}], "params": {"email": "jane@example.org"}},
+    ],
+)  # fmt: skip
+def test_everything_that_is_sent_is_searched(call: dict[str, Any]) -> None:
+    with private(handling="skip") as cache:
+        assert cache.lookup(**call).decision.reason == "personal_data"
+
+
+@pytest.mark.parametrize("payload", [{"jane@example.org": 1}, {"card": 4111111111111111}])
+def test_names_and_numbers_of_an_answer_are_searched(payload: Any) -> None:
+    with private(handling="skip") as cache:
+        assert cache.put(OURS, Completion("ok", payload=payload, payload_kind="json")) is None
+
+
+@pytest.mark.parametrize("delay", [-1.0, float("nan"), float("inf"), "soon"])
+def test_a_delay_that_is_none_is_a_fault(delay: Any) -> None:
+    heard = Heard()
+    with open_cache(":memory:", hit_delay=lambda: delay, hooks=[heard]) as cache:
+        ask = cache.cached(lambda question: "here", name="ask")
+        assert ask(OURS) == ask(OURS) == "here"
+    assert {event.where for event in heard.of(FaultEvent)} == {"privacy"}

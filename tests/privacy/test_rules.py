@@ -42,7 +42,8 @@ NOT_FOUND = (
 ABOUT = (
     "Where is my order?", "what's my current balance", "Why was my card declined?", "whats my pin",
     "When does my contract end?", "how much do I owe", "How many vacation days do I have left?",
-    "Is my refund on its way?", "has our invoice been paid", "What did I order yesterday?",
+    "Is my refund on its way?", "What is the status of my order?", "Tell me my balance",
+    "What did I order yesterday?",
     "which day is my appointment", "How much data is left on my plan?",
 )  # fmt: skip
 FOR_EVERYBODY = (
@@ -50,6 +51,8 @@ FOR_EVERYBODY = (
     "What happens if I miss my payment?", "Why is my code slow?", "What are your opening hours?",
     "How long does a refund take?", "What is the best way to clean my bike?", "my parcel is late",
     "Is my dog allowed to eat grapes?", "How do I change my email address?", "",
+    "Why am I getting a KeyError?", "Why is my test failing?", "where is my package.json file?",
+    "Why is my order by query slow?", "What is our refund policy?", "What am I doing wrong here?",
 )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ class LocalMaintenance:
             batch = store.questions_to_embed(_BATCH)
             if not batch and store.finish_reembedding():
                 return len(store.embedded_ids())
-            fitting = [row for row in batch if _fits(embedder, row[2])]
+            fitting = [row for row in batch if not row[3] and _fits(embedder, row[2])]
             vectors = embedder.embed([row[2] for row in fitting]) if fitting else ()
             blobs = {
                 row[0]: store.blob(vector) for row, vector in zip(fitting, vectors, strict=True)
@@ -168,7 +168,7 @@ def recover_directory(directory: Path, *, fix: bool, progress: Progress) -> list
     if "tags" in report.incomplete:
         lines.append("some tags may be lost: invalidate(tag=...) may miss recovered entries")
     if rows["embeddings"] < rows["entries"]:
-        lines.append("some entries have lost their vector; semcache reembed makes new ones")
+        lines.append("some entries have lost their vector; `semcache reembed` makes new vectors")
     return lines
 
 

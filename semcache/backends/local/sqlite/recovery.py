@@ -60,7 +60,7 @@ class RecoveryReport:
 
 
 def damaged(path: Path) -> str | None:
-    """Why a file is damaged, after a check of every page; None if it is sound or locked."""
+    """What is damaged in a file, by a check of every page; None if it is sound or locked."""
     try:
         connection = read_only(path)
         try:

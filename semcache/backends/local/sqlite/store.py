@@ -83,7 +83,6 @@ _OLD_VECTOR = (
 _MAX_DELETIONS, _TRIM_EVERY = 100_000, 1000
 
 
-# An entry without hits counts as last used when it was stored.
 @cache
 def _for_ids(sql: str, count: int) -> str:
     """The statement with one placeholder for each of `count` ids."""

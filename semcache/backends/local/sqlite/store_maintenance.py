@@ -9,6 +9,7 @@ from semcache.backends.local.sqlite.database import Database
 from semcache.backends.local.sqlite.rows import COLUMNS, completion_from_columns
 from semcache.backends.vectors import lengths
 from semcache.keys.keys import KEY_VERSION, exact_key
+from semcache.types import EXACT_ONLY
 
 NEW_ID = "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'store_id'"
 
@@ -141,10 +142,13 @@ class StoreMaintenance(Database):
             rows = [("next_fingerprint", fingerprint), ("next_dimension", str(dimension))]
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
-    def questions_to_embed(self, limit: int) -> list[tuple[int, bytes, str]]:
-        """(entry id, scope, question) of up to `limit` entries without a new vector."""
+    def questions_to_embed(self, limit: int) -> list[tuple[int, bytes, str, int]]:
+        """(entry id, scope, question, whether the entry is exact only) of up to `limit` entries
+        without a new vector."""
         sql = (
-            "SELECT id, scope, question FROM entries WHERE question IS NOT NULL"
+            "SELECT id, scope, question, json_valid(summary)"
+            f"  AND ifnull(json_extract(summary, '$.{EXACT_ONLY}'), 0)"
+            " FROM entries WHERE question IS NOT NULL"
             " AND id NOT IN (SELECT entry_id FROM embeddings_next) ORDER BY id LIMIT ?"
         )
         return self._read(sql, (limit,))

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcache.backends.local.sqlite.migrations import SCHEMA_VERSION
-from semcache.backends.local.sqlite.store import _ORDER_BY, SQLiteStore
+from semcache.backends.local.sqlite.orders import ORDER_BY
+from semcache.backends.local.sqlite.store import SQLiteStore
 from semcache.backends.vectors import FORMS, Form, decoded, encoded
 from semcache.errors import IndexMismatchError, StoreError, StoreVersionError
 from semcache.keys import keys
@@ -348,7 +349,7 @@ def test_an_eviction_looks_at_no_others_than_it_deletes(
     store.keep_order(order, by_namespace=True)
     with closing(sqlite3.connect(store.path)) as db, db:
         for where in ("id != 9", "id != 9 AND namespace = 'n'"):
-            sql = f"SELECT id FROM entries WHERE {where} ORDER BY {_ORDER_BY[order]} LIMIT 1"
+            sql = f"SELECT id FROM entries WHERE {where} ORDER BY {ORDER_BY[order]} LIMIT 1"
             plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
             assert not any("TEMP B-TREE" in step for step in plan), plan
             assert len(plan) == 1

@@ -27,7 +27,8 @@ from semcache.keys.keys import KEY_VERSION, exact_key
 from semcache.keys.keys import query as query_of
 from semcache.keys.parse import name_of
 from semcache.keys.parse import request as make_request
-from semcache.types import EXACT_ONLY, Completion, Entry, NewEntry, Selection, ToolCallPart, Usage
+from semcache.tools.exported_answers import completion_of
+from semcache.types import EXACT_ONLY, Entry, NewEntry, Selection
 
 if TYPE_CHECKING:
     from semcache.types import Vector
@@ -230,7 +231,7 @@ class _Reader:
         entry = NewEntry(
             exact_key=key,
             scope=scope,
-            completion=_completion(answer),
+            completion=completion_of(answer),
             tags=tuple(fields.pop("tags", ())),
             **fields,
         )
@@ -363,31 +364,6 @@ def _check_values(entry: NewEntry) -> None:
             raise ValueError(f"{what} {value!r:.50} is not in its normal form")
     if not entry.namespace:
         raise ValueError("namespace is empty")
-
-
-_ANSWER_TYPES: dict[str, tuple[type, ...]] = {
-    "text": (str,),
-    "has_tool_calls": (bool,),
-    "tool_calls": (list,),
-    **dict.fromkeys(("finish_reason", "provider", "model", "payload_kind"), (str, type(None))),
-}
-_USAGE_TYPES = (int, float, type(None))
-
-
-def _completion(answer: dict[str, Any]) -> Completion:
-    """The answer of a line, whose parts must have the types that an answer has."""
-    fields = {k: v for k, v in answer.items() if k not in ("attempts", "served_from")}
-    usage = Usage(**fields.pop("usage"))
-    for name, kinds in _ANSWER_TYPES.items():
-        if name in fields and not isinstance(fields[name], kinds):
-            raise TypeError(f"the answer's {name} has the wrong type: {fields[name]!r:.50}")
-    counts = (usage.prompt_tokens, usage.completion_tokens, usage.cost_usd)
-    if not all(type(count) in _USAGE_TYPES for count in counts):
-        raise TypeError(f"the answer's usage has the wrong type: {usage!r:.80}")
-    calls = tuple(ToolCallPart(**call) for call in fields.pop("tool_calls", ()))
-    if not all(isinstance(text, str) for call in calls for text in (call.id, call.name)):
-        raise TypeError("a tool call of the answer has no id or name")
-    return Completion(**fields, usage=usage, tool_calls=calls)
 
 
 def _key(text: str) -> bytes:

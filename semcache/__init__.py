@@ -3,6 +3,7 @@
 from semcache.backends import LocalOptions, Retention
 from semcache.config.flags import Flags
 from semcache.decorator import Cached, CacheInfo
+from semcache.engine.erasure import Copy, Erased
 from semcache.engine.explain import Explanation
 from semcache.errors import (
     BreakerOpenError,
@@ -66,9 +67,11 @@ __all__ = [
     "Chunk",
     "Completion",
     "ConfigError",
+    "Copy",
     "DeadlineExceededError",
     "EmbedderError",
     "Entry",
+    "Erased",
     "Event",
     "Explanation",
     "Explore",

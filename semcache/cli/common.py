@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,10 +20,6 @@ from semcache.cli.terminal import console as console
 from semcache.cli.terminal import echo, json_text
 from semcache.errors import ConfigError, RequestError
 from semcache.types import Entry
-
-if TYPE_CHECKING:
-    pass
-
 
 NOTHING_FOUND = 3
 """Exit code if nothing was found, or if a check found problems."""

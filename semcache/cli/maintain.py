@@ -108,8 +108,8 @@ def erase(
 
     selection = Selection(namespace, tag=tag)
     with open_existing(cache) as backend:
-        count = backend.catalogue.count(selection)
         if not yes and (namespace or tag):
+            count = backend.catalogue.count(selection)
             typer.confirm(
                 f"Delete {count:,} entries of {backend.name} and all that was learned from them?",
                 abort=True,

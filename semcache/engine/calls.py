@@ -20,16 +20,13 @@ from semcache.engine.call_options import CallOptions, Follow, Lead, Served
 from semcache.engine.coalescing import finish, join, served_by
 from semcache.engine.drivers import adrive, drive
 from semcache.engine.single_flight import Abandoned, Failed, inside
+from semcache.privacy.personal import LONGEST_DELAY, is_delay
 from semcache.types import Query
 
 if TYPE_CHECKING:
     from semcache.engine.async_shared_streams import AsyncSharedStream
     from semcache.engine.engine import Engine
     from semcache.engine.shared_streams import SharedStream
-
-
-LONGEST_DELAY = 3600.0
-"""The longest delay of a hit in seconds."""
 
 
 def open_call(
@@ -72,8 +69,8 @@ def _seconds(engine: Engine) -> float:
     delay = engine.hit_delay
     try:
         seconds = float(delay() if callable(delay) else delay)
-        if not 0 <= seconds <= LONGEST_DELAY:
-            raise ValueError(f"hit_delay returned {seconds}, which is not from 0 to 3600 seconds")
+        if not is_delay(seconds):
+            raise ValueError(f"hit_delay returned {seconds}, not 0 to {LONGEST_DELAY} seconds")
         return seconds
     except Exception as error:
         engine.telemetry.fault("privacy", error)

@@ -46,7 +46,7 @@ CACHING_OFF = Miss("caching_off", "the flag caching_enabled is off")
 _EXPIRED = Miss("expired", "the stored answer has expired")
 _SEMANTIC_OFF = Miss("semantic_off", "the semantic tier is switched off")
 _SKIPPED = "it is neither served nor stored"
-_EXACT_ONLY = "it is served and stored in the exact tier only"
+_EXACT_TIER_ONLY = "it is served and stored in the exact tier only"
 _BYPASSED = Miss("bypassed", "put and refresh never serve a stored answer")
 
 
@@ -292,7 +292,7 @@ def is_skipped(query: Query) -> bool:
 
 def _because_personal(query: Query) -> Miss:
     assert query.personal is not None
-    effect = _SKIPPED if is_skipped(query) else _EXACT_ONLY
+    effect = _SKIPPED if is_skipped(query) else _EXACT_TIER_ONLY
     return Miss("personal_data", f"the request holds {_listed(query.personal.kinds)}: {effect}")
 
 

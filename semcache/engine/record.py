@@ -150,9 +150,9 @@ class Recorder:
             reason = (policy or self.policy).reason_against(completion)
             if lookup.decision is CACHING_OFF or not self._lookups.enabled("caching_enabled"):
                 reason = "caching_off"
-            handling = self._handling(lookup.query, completion)
+            handling = None if reason is not None else self._handling(lookup.query, completion)
             if handling == "skip":
-                reason = reason or "personal_data"
+                reason = "personal_data"
             if reason is None:
                 if (first := self._first) is not None:
                     self._first = None

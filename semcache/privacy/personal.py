@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Detector = Callable[[str], Iterable[str]]
 """Takes a text, and returns the kinds of personal data in it."""
 
+LONGEST_DELAY = 3600
+"""The longest delay of a hit, in seconds."""
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{1000}")
 """The start of encoded data, such as an image, which is not searched."""
 _OF_THE_QUESTION = "about_asker"
@@ -65,6 +67,8 @@ class Privacy:
     hit_delay: float | Callable[[], float] = 0.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.public, str):  # an iterator can be read only once
+            object.__setattr__(self, "public", tuple(self.public))
         if self.detect not in (None, "rules", "presidio") and not callable(self.detect):
             raise ConfigError(
                 f"detect is {self.detect!r}; it must be 'rules', 'presidio', a function, or None."
@@ -84,13 +88,16 @@ class Privacy:
             isinstance(text, str) and text.strip() for text in self.public
         ):
             raise ConfigError(f"public is {self.public!r:.80}; pass a list of texts.")
-        if not callable(self.hit_delay) and not (
-            isinstance(self.hit_delay, int | float) and 0 <= self.hit_delay < 3600
-        ):
+        if not callable(self.hit_delay) and not is_delay(self.hit_delay):
             raise ConfigError(
-                f"hit_delay is {self.hit_delay!r}; it must be seconds, from 0 to below 3600, or a "
-                "function that returns them."
+                f"hit_delay is {self.hit_delay!r}; it must be seconds, from 0 to {LONGEST_DELAY}, "
+                "or a function that returns them."
             )
+
+
+def is_delay(seconds: object) -> bool:
+    """Whether a hit can wait this long: a number of seconds, from 0 to `LONGEST_DELAY`."""
+    return isinstance(seconds, int | float) and 0 <= seconds <= LONGEST_DELAY
 
 
 class PersonalData:

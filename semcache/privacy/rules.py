@@ -55,7 +55,8 @@ _ABOUT_ASKER = re.compile(
 
 def found_by_rules(text: str) -> tuple[str, ...]:
     """The kinds of personal data that the rules find in a text, in the order of `RULES`."""
-    return tuple(kind for kind in RULES if kind in set(_kinds(text[:MAX_SEARCHED])))
+    found = set(_kinds(text[:MAX_SEARCHED]))
+    return tuple(kind for kind in RULES if kind in found)
 
 
 def _kinds(text: str) -> Iterator[str]:

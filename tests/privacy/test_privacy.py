@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ OURS = "how do i track a parcel"
 
 def private(path: Any = ":memory:", **options: Any) -> SemanticCache:
     return open_cache(path, **{"detect": "rules", "hooks": (), **options})
+
+
+def in_threads(run: Callable[[str], Any]) -> None:
+    """Run a function of a name in two threads at once, which have these names."""
+    threads = [threading.Thread(target=run, args=(n,), name=n) for n in ("jane", "joe")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def test_exact_serves_only_the_identical_request() -> None:
@@ -155,11 +165,7 @@ def test_calls_with_personal_data_are_not_shared_while_in_flight() -> None:
             barrier.wait()
             return "done"
 
-        threads = [threading.Thread(target=ask, args=(MINE,)) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(lambda _name: ask(MINE))
     assert len(calls) == 2
 
 
@@ -284,11 +290,7 @@ def test_an_answer_that_is_not_stored_is_not_shared_either() -> None:
             both.wait()
             answers[name] = ask(OURS)
 
-        threads = [threading.Thread(target=run, args=(n,), name=n) for n in ("jane", "joe")]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(run)
     assert answers == {"jane": "jane@example.org", "joe": "joe@example.org"}
 
 

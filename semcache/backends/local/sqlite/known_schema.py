@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -39,14 +40,18 @@ def _known() -> frozenset[tuple[str, str, str]]:
     """(type, name, statement) of every part that a migration or a quota creates."""
     found = set()
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for _ in states(connection):
+        for _ in _states_and_indexes(connection):
             rows = connection.execute(_ROWS).fetchall()
             found |= {(kind, name, _normalised(sql)) for kind, name, sql in rows}
-        for index in eviction_indexes():
-            connection.execute(index.statement)
-        rows = connection.execute(_ROWS).fetchall()
-        found |= {(kind, name, _normalised(sql)) for kind, name, sql in rows}
     return frozenset(found)
+
+
+def _states_and_indexes(connection: sqlite3.Connection) -> Iterator[object]:
+    """Bring a database to each state of the schema in turn, and then create what quotas create."""
+    yield from states(connection)
+    for index in eviction_indexes():
+        connection.execute(index.statement)
+    yield None
 
 
 def _normalised(sql: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from semcache.backends.retention import EVICTION
+
 _LAST_USED = "coalesce(last_hit_at, created_at)"
 ORDER_BY: Mapping[str, str] = {
     "newest": "id DESC",
@@ -35,7 +37,7 @@ def eviction_index(order: str, *, by_namespace: bool) -> Index | None:
 
 def eviction_indexes() -> Iterator[Index]:
     """All indexes for eviction that a database may have."""
-    for order in ("oldest", "least_recently_used", "least_frequently_used"):
+    for order in EVICTION.values():
         for by_namespace in (False, True):
             index = eviction_index(order, by_namespace=by_namespace)
             if index is not None:
